@@ -1,0 +1,55 @@
+# Linux and macOS. Every target may be run again at any time; what is already installed is not installed twice.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+TYPES := build/types/bioner_edge
+EXAMPLES := bioner_edge/examples
+
+# The tests need exactly this one: it goes in first, in a call of its own, so that nothing else chooses another.
+TORCH := 2.13.0
+
+.PHONY: demo test lint check model clean
+
+demo: $(VENV)/.installed
+	$(BIN)/bioner-edge extract $(EXAMPLES)/abstracts.pubtator $(EXAMPLES)/note.txt --show --overwrite --out demo.jsonl
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
+
+# mypy cannot follow the finder of an editable install: the three folders are linked as they are once installed.
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	rm -rf build/types
+	mkdir -p $(TYPES)
+	ln -s $(addprefix $(CURDIR)/,$(filter-out %/__pycache__,$(wildcard bioner_edge/*)) convert benchmarks) $(TYPES)
+	cd build/types && MYPYPATH=. $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml \
+		--cache-dir $(CURDIR)/.mypy_cache -p bioner_edge
+
+check: lint test
+
+# Retrains the bundled model from the corpora (see README, "Retraining"). Hours on a CPU.
+model: $(VENV)/.installed-dev
+	$(BIN)/python -m bioner_edge.tuning all build/tuning
+
+# What is cheap to make again. The environment, and build/tuning with its hours of training, stay.
+clean:
+	rm -rf build/types build/lib build/bdist.* dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis demo.jsonl
+	find bioner_edge convert benchmarks tests -name __pycache__ -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "bioner-edge needs Python 3.11 or newer; run: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+
+# An environment is as pyproject.toml says it should be when its stamp is newer.
+$(VENV)/.installed: pyproject.toml setup.py | $(BIN)/python
+	$(PIP) install --editable .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -c 'import importlib.metadata as m; assert m.version("torch").split("+")[0] == "$(TORCH)"' \
+		2>/dev/null || $(PIP) install torch==$(TORCH)
+	$(PIP) install --editable '.[dev]'
+	touch $@

@@ -1,0 +1,67 @@
+"""What a back end does: tokens to logits, with sequences that share what they have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from collections.abc import Sequence as Ids
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Backend", "Logits", "Sequence"]
+
+Logits = NDArray[np.float32]
+
+
+@dataclass(slots=True)
+class Sequence:
+    """A handle on cached tokens: a slot of the back end, and how many positions are filled."""
+
+    slot: int
+    length: int = 0
+
+
+class Backend(Protocol):
+    """A loaded model. Not safe for use from several threads at once."""
+
+    context: int
+    """Positions that all sequences together may fill; shared prefixes count once."""
+    vocabulary_size: int
+    end_tokens: Collection[int]
+    """The tokens by which the model ends an answer."""
+    chat_template: str | None
+    bos: int | None
+    """The token that a prompt starts with, where the model was trained so."""
+
+    def tokenize(self, text: bytes, special: bool) -> list[int]:
+        """Canonical token ids; `special` reads the names of control tokens as these, which a document's text never is."""
+
+    def piece(self, token: int) -> bytes | None:
+        """The bytes that a token writes; None for control tokens."""
+
+    def new_sequence(self) -> Sequence:
+        """An empty sequence. Raises RuntimeError where no slot is free."""
+
+    def eval(self, sequence: Sequence, ids: Ids[int]) -> Logits:
+        """Append `ids` (at least one) and return the logits after the last, (vocabulary_size,), valid until the next call.
+
+        Raises ContextFull, with the sequence as it was, where the context has no room for them.
+        """
+
+    def fork(self, sequence: Sequence, upto: int) -> Sequence:
+        """A new sequence that shares the first `upto` positions."""
+
+    def truncate(self, sequence: Sequence, length: int) -> None:
+        """Forget all positions from `length` on."""
+
+    def release(self, sequence: Sequence) -> None:
+        """Give the slot back."""
+
+    def close(self) -> None:
+        """Free the model."""
+
+
+class ContextFull(Exception):
+    """The context has no room for the tokens; says how many were asked for."""

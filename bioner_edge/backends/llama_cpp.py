@@ -1,0 +1,168 @@
+"""llama.cpp through the ctypes layer of llama-cpp-python, which is pinned exactly: nothing else in the project touches it.
+
+Its structs change inside a patch version, and setting a field that is no longer there is silently ignored by ctypes:
+so each setting goes through `_set`, which refuses unknown names. Every setting that matters is given explicitly; the
+library's own defaults (4 threads whatever the machine has, an automatic load mode) are never relied on.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Sequence as Ids
+from pathlib import Path
+from typing import Any
+
+import llama_cpp.llama_cpp as lib
+import numpy as np
+
+from ..errors import ModelError
+from .contract import ContextFull, Logits, Sequence
+
+__all__ = ["LlamaCpp"]
+
+_CACHE_TYPES = {"f16": 1, "f32": 0}  # GGML_TYPE_*
+_SLOTS = 16  # sequences that may live at once
+_BATCH = 512  # tokens read in one step
+
+_log_callback = lib.llama_log_callback(lambda level, text, data: None)
+
+
+def _set(struct: Any, **values: object) -> Any:
+    names = {name for name, *_ in struct._fields_}
+    if unknown := values.keys() - names:
+        raise RuntimeError(f"llama-cpp-python's {type(struct).__name__} has no {', '.join(sorted(unknown))}; install 0.3.36")
+    for name, value in values.items():
+        setattr(struct, name, value)
+    return struct
+
+
+class LlamaCpp:
+    """A GGUF file loaded for CPU inference.
+
+    `context` is in tokens, `cache` the type of the KV cache: "f32" (flash attention then off) is for parity with
+    transformers. Raises ModelError where llama.cpp cannot load the file.
+    """
+
+    def __init__(self, path: Path, *, context: int = 2048, threads: int | None = None, cache: str = "f16") -> None:
+        lib.llama_log_set(_log_callback, ctypes.c_void_p())
+        lib.llama_backend_init()
+        threads = threads or len(os.sched_getaffinity(0))
+        model_settings = _set(
+            lib.llama_model_default_params(),
+            n_gpu_layers=0,
+            load_mode=lib.LLAMA_LOAD_MODE_NONE,  # mmap beside repacked weights holds them twice
+            check_tensors=False,
+            use_extra_bufts=True,
+        )
+        self._model = lib.llama_model_load_from_file(str(path).encode(), model_settings)
+        if not self._model:
+            raise ModelError(f"{path}: llama.cpp cannot load it; is it a language model in GGUF, complete?")
+        self._vocab = lib.llama_model_get_vocab(self._model)
+        exact = cache == "f32"
+        settings = _set(
+            lib.llama_context_default_params(),
+            n_ctx=context,
+            n_batch=_BATCH,
+            n_ubatch=_BATCH,
+            n_seq_max=_SLOTS,
+            n_threads=threads,
+            n_threads_batch=threads,
+            type_k=_CACHE_TYPES[cache],
+            type_v=_CACHE_TYPES[cache],
+            flash_attn_type=lib.LLAMA_FLASH_ATTN_TYPE_DISABLED if exact else lib.LLAMA_FLASH_ATTN_TYPE_ENABLED,
+            embeddings=False,
+            offload_kqv=False,
+            op_offload=False,
+            swa_full=True,  # else a truncated cache of a sliding-window model is wrong
+            kv_unified=True,  # else copying part of a sequence to another aborts the process
+            no_perf=True,
+        )
+        self._context = lib.llama_init_from_model(self._model, settings)
+        if not self._context:
+            lib.llama_model_free(self._model)
+            raise ModelError(f"{path}: llama.cpp cannot make a context of {context} tokens; is there memory for it?")
+        self._memory = lib.llama_get_memory(self._context)
+        self._batch = lib.llama_batch_init(_BATCH, 0, 1)
+        self._free = list(range(_SLOTS - 1, -1, -1))
+        self.context = context
+        self.vocabulary_size: int = lib.llama_vocab_n_tokens(self._vocab)
+        self.end_tokens = frozenset(t for t in range(self.vocabulary_size) if lib.llama_vocab_is_eog(self._vocab, t))
+        bos = lib.llama_vocab_bos(self._vocab)
+        self.bos: int | None = bos if bos >= 0 and lib.llama_vocab_get_add_bos(self._vocab) else None
+        template = lib.llama_model_chat_template(self._model, None)
+        self.chat_template: str | None = template.decode() if template else None
+
+    def tokenize(self, text: bytes, special: bool) -> list[int]:
+        room = len(text) + 2  # no token is shorter than a byte
+        ids = (lib.llama_token * room)()
+        count = lib.llama_tokenize(self._vocab, text, len(text), ids, room, False, special)
+        if count < 0:
+            raise ModelError(f"the model's vocabulary cannot spell this text: {-count} tokens for {len(text)} bytes")
+        return ids[:count]
+
+    def piece(self, token: int) -> bytes | None:
+        if lib.llama_vocab_is_control(self._vocab, token) or token in self.end_tokens:
+            return None
+        size = 64
+        while True:
+            buffer = ctypes.create_string_buffer(size)
+            count = lib.llama_token_to_piece(self._vocab, token, buffer, size, 0, False)
+            if count >= 0:
+                return buffer.raw[:count] or None
+            size = -count
+
+    def new_sequence(self) -> Sequence:
+        if not self._free:
+            raise RuntimeError(f"all {_SLOTS} sequences are in use; release one")
+        return Sequence(self._free.pop())
+
+    def eval(self, sequence: Sequence, ids: Ids[int]) -> Logits:
+        if not ids:
+            raise ValueError("eval needs at least one token")
+        before = sequence.length
+        for at in range(0, len(ids), _BATCH):
+            part = ids[at : at + _BATCH]
+            batch = self._batch
+            for n, token in enumerate(part):
+                batch.token[n] = token
+                batch.pos[n] = sequence.length + n
+                batch.n_seq_id[n] = 1
+                batch.seq_id[n][0] = sequence.slot
+                batch.logits[n] = at + n == len(ids) - 1
+            batch.n_tokens = len(part)
+            if status := lib.llama_decode(self._context, batch):
+                self.truncate(sequence, before)
+                if status == 1:
+                    raise ContextFull(f"no room for {len(ids)} tokens after {before} in a context of {self.context}")
+                raise ModelError(f"llama.cpp failed to decode (status {status})")
+            sequence.length += len(part)
+        logits = lib.llama_get_logits_ith(self._context, -1)
+        return np.ctypeslib.as_array(logits, shape=(self.vocabulary_size,))
+
+    def fork(self, sequence: Sequence, upto: int) -> Sequence:
+        other = self.new_sequence()
+        lib.llama_memory_seq_cp(self._memory, sequence.slot, other.slot, 0, upto)
+        other.length = upto
+        return other
+
+    def truncate(self, sequence: Sequence, length: int) -> None:
+        lib.llama_memory_seq_rm(self._memory, sequence.slot, length, -1)
+        sequence.length = length
+
+    def release(self, sequence: Sequence) -> None:
+        self.truncate(sequence, 0)
+        self._free.append(sequence.slot)
+
+    def close(self) -> None:
+        if self._context:
+            lib.llama_batch_free(self._batch)
+            lib.llama_free(self._context)
+            lib.llama_model_free(self._model)
+            self._context = None
+
+    def __enter__(self) -> LlamaCpp:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

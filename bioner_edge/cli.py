@@ -1,0 +1,140 @@
+"""The command line: each verb calls one function. Heavy imports wait until a verb runs, so that --help is quick."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn, Optional
+
+import typer
+
+from . import __version__
+from .errors import BionerError, UsageError
+
+if TYPE_CHECKING:
+    from .extract import Extraction
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="bioner-edge",
+    help="Biomedical named entities from text, offline, with small language models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"bioner-edge {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def extract(
+    inputs: Annotated[
+        Optional[list[str]], typer.Argument(help="Files, folders or globs; '-' or nothing is standard input.", metavar="[INPUT]...")
+    ] = None,
+    model: Annotated[Optional[str], typer.Option(help="A listed model's name or a GGUF file. [default: the bundled model]")] = None,
+    format: Annotated[Optional[str], typer.Option(help="Output format of the model. [default: the manifest's]")] = None,
+    labels: Annotated[Optional[str], typer.Option(help="Entity types, comma-separated. [default: the manifest's]")] = None,
+    guidelines: Annotated[Optional[Path], typer.Option(help="TOML file: label = \"what it means\".", metavar="FILE")] = None,
+    constraint: Annotated[str, typer.Option(help="What the model may write: free, gbnf or grounded.")] = "grounded",
+    min_score: Annotated[float, typer.Option(help="Leave out entities below this score.", min=0.0, max=1.0)] = 0.0,
+    out: Annotated[Optional[Path], typer.Option(help="Output file. [default: standard output]", metavar="FILE")] = None,
+    to: Annotated[Optional[str], typer.Option(help="Output file format: jsonl or pubtator. [default: by the name, else jsonl]")] = None,
+    from_: Annotated[Optional[str], typer.Option("--from", help="Input file format: text, jsonl or pubtator. [default: by the name]")] = None,
+    threads: Annotated[Optional[int], typer.Option(help="Threads. [default: the cores of this process]", min=1)] = None,
+    seed: Annotated[int, typer.Option(help="Decoding is greedy: every seed gives the same entities.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output file.")] = False,
+    keep_annotations: Annotated[bool, typer.Option("--keep-annotations", help="Copy the input's own annotations to the output, as 'gold'.")] = False,
+    show: Annotated[bool, typer.Option("--show", help="Print coloured text and tables instead of JSON Lines; give --out for a file too.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no warnings.")] = False,
+) -> None:
+    """Find entities, with exact offsets, and write a JSON line for each document.
+
+    Exit code: 0 all done; 1 something failed, was named on standard error, and the rest is written; 2 nothing was done.
+    """
+    from .extract import load
+    from .inputs import Inputs
+    from .run import Output, run
+
+    output = Output.named(out, to, overwrite=overwrite, with_gold=keep_annotations, shown=show)
+    sources = Inputs(inputs or ["-"], lambda notice: _complain(str(notice)), from_)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        extractor = load(
+            model,
+            format=format,
+            labels=_split(labels),
+            constraint=constraint,
+            guidelines=_guidelines(guidelines),
+            min_score=min_score,
+            threads=threads,
+        )
+    for warning in warned if not quiet else []:
+        _complain(f"warning: {warning.message}")
+    with extractor:
+        outcome = run(extractor, sources, output, complain=_complain, quiet=quiet, shown=_shower(extractor.labels) if show else None)
+    raise typer.Exit(outcome.exit_code)
+
+
+def _split(labels: str | None) -> list[str] | None:
+    if labels is None:
+        return None
+    names = [name.strip() for name in labels.split(",")]
+    if not all(names) or len(set(names)) < len(names):
+        raise UsageError(f"--labels {labels!r}: names, each once, with commas between them")
+    return names
+
+
+def _guidelines(path: Path | None) -> dict[str, str] | None:
+    """The guidelines of a TOML file. Raises UsageError where it is not a table of texts."""
+    if path is None:
+        return None
+    import tomllib
+
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--guidelines {path}: {error}") from None
+    if not all(isinstance(text, str) for text in table.values()):
+        raise UsageError(f'--guidelines {path}: every line must be label = "text"')
+    return table
+
+
+def _shower(labels: list[str]) -> Callable[[Extraction], None]:
+    from rich.console import Console
+
+    from .show import show
+
+    console = Console(highlight=False)
+    return lambda extraction: show(extraction, labels, console)
+
+
+def _complain(message: str) -> None:
+    print(f"bioner-edge: {message}", file=sys.stderr)
+
+
+def main() -> NoReturn:
+    """The entry point: a user's mistake is one line and exit code 2."""
+    try:
+        app()
+    except BionerError as error:
+        _complain(str(error))
+        raise SystemExit(2) from None
+    except BrokenPipeError:  # `| head` has seen enough
+        sys.stderr.close()
+        raise SystemExit(0) from None
+    raise SystemExit(0)

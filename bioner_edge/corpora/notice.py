@@ -1,0 +1,54 @@
+"""What a reader says of a line that it could not use, and how it reads lines: nothing is dropped in silence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+__all__ = ["Notice", "Report", "lines", "surrogate", "undecodable"]
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One row that was not used. `text_lost` tells text that will be missing from the output from a mere annotation."""
+
+    file: str
+    line: int | None
+    message: str
+    text_lost: bool = False
+
+    def __str__(self) -> str:
+        where = self.file if self.line is None else f"{self.file}:{self.line}"
+        return f"{where}: {self.message}"
+
+
+Report = Callable[[Notice], None]
+
+
+def lines(stream: BinaryIO, name: str, report: Report) -> Iterator[tuple[int, str]]:
+    """(line number from 1, line without its end) of a UTF-8 stream, split on LF alone.
+
+    A CR before the LF and a BOM at the start of the stream are cut. A line that is not UTF-8 is reported and left out.
+    """
+    for number, raw in enumerate(stream, start=1):
+        try:
+            line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            report(Notice(name, number, undecodable(error), text_lost=True))
+            continue
+        yield number, line.rstrip("\n").removesuffix("\r")
+
+
+def undecodable(error: UnicodeDecodeError) -> str:
+    return f"not UTF-8: byte 0x{error.object[error.start]:02x} at byte offset {error.start}; convert the file to UTF-8"
+
+
+def surrogate(text: str) -> str | None:
+    """Why `text` cannot be encoded, or None: a lone surrogate is no character and no tokenizer can read it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        code = ord(text[error.start])
+        return f"lone surrogate U+{code:04X} at offset {error.start}; repair the text where it was made"
+    return None

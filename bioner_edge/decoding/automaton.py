@@ -1,0 +1,75 @@
+"""Byte automata: what may still be written, one byte at a time.
+
+An automaton is all that a format has to know of decoding; lifting it from bytes to a model's tokens is done once, in
+lift.py. States are hashable and small. Every state that can be reached can reach acceptance, so decoding never gets
+stuck and can always be closed.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Hashable
+from typing import Any
+
+__all__ = ["Anything", "ByteAutomaton", "accepts_all"]
+
+State = Any  # hashable; each automaton has its own kind
+
+
+class ByteAutomaton(ABC):
+    """A deterministic automaton over bytes."""
+
+    start: Hashable
+
+    @abstractmethod
+    def options(self, state: State) -> Collection[int]:
+        """The bytes that may come next: exactly those for which `step` is not None."""
+
+    @abstractmethod
+    def step(self, state: State, byte: int) -> State | None:
+        """The state after `byte`, or None where it is not allowed."""
+
+    @abstractmethod
+    def accepts(self, state: State) -> bool:
+        """Whether the answer may end here."""
+
+    @abstractmethod
+    def closing(self, state: State) -> bytes:
+        """A shortest way from here to acceptance."""
+
+    def forced(self, state: State) -> bytes:
+        """The bytes that must come next, up to the next choice or acceptance; empty where the state accepts."""
+        written = bytearray()
+        while not self.accepts(state) and len(options := self.options(state)) == 1:
+            (byte,) = options
+            written.append(byte)
+            state = self.step(state, byte)
+        return bytes(written)
+
+
+class Anything(ByteAutomaton):
+    """No constraint: every byte, and the end at any time."""
+
+    start = 0
+
+    def options(self, state: State) -> Collection[int]:
+        return range(256)
+
+    def step(self, state: State, byte: int) -> State | None:
+        return 0
+
+    def accepts(self, state: State) -> bool:
+        return True
+
+    def closing(self, state: State) -> bytes:
+        return b""
+
+
+def accepts_all(automaton: ByteAutomaton, data: bytes) -> bool:
+    """Whether `data`, whole, is an answer."""
+    state: State | None = automaton.start
+    for byte in data:
+        state = automaton.step(state, byte)
+        if state is None:
+            return False
+    return automaton.accepts(state)

@@ -1,0 +1,151 @@
+"""The decode loop, one for all back ends: ask the model only where there is a choice.
+
+Bytes that must come next are fed as canonical tokens together with the next question, so they cost no step of their
+own. The last canonical token is held back where a longer token could take its place, and so is white space at the
+end, which tokenizers glue to the word that follows. Greedy, hence deterministic for one setting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Ids
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..backends.contract import Backend, Logits, Sequence
+from .automaton import State
+from .lift import Lift
+
+__all__ = ["Answer", "Choice", "decode"]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One choice: the bytes [start, end) of the answer that it wrote, p(chosen | allowed), and the probability that
+    the model gave to what the constraint took away (None where it was not asked for)."""
+
+    start: int
+    end: int
+    probability: float
+    removed_mass: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What was written. `closed`: the budget ran out and the automaton's shortest way to the end was appended.
+
+    `calls` counts steps of the model, `fed` the tokens that it read in them (the prompt's included), `chosen` the
+    tokens that were chosen rather than forced.
+    """
+
+    data: bytes
+    choices: tuple[Choice, ...]
+    closed: bool
+    calls: int
+    fed: int
+
+    @property
+    def text(self) -> str:
+        """The answer as text; what an unconstrained model wrote outside UTF-8 becomes U+FFFD."""
+        return self.data.decode("utf-8", "replace")
+
+
+class _Run:
+    """The state of one decoding, so that each step reads as a sentence."""
+
+    def __init__(self, backend: Backend, sequence: Sequence, prompt: Ids[int], lift: Lift, with_removed_mass: bool) -> None:
+        self.backend = backend
+        self.sequence = sequence
+        self.lift = lift
+        self.with_removed_mass = with_removed_mass
+        self.state: State = lift.automaton.start
+        self.pending = list(prompt)  # tokens decided on, not yet read by the model
+        self.written = bytearray()
+        self.choices: list[Choice] = []
+        self.calls = self.fed = 0
+
+    def write(self, token: int) -> None:
+        piece = self.lift.vocabulary.pieces[token] or b""
+        self.state = self.lift.advance(self.state, piece)
+        self.written += piece
+        self.pending.append(token)
+
+    def write_forced(self) -> int:
+        """Write what is forced, as canonical tokens; returns the length of the token held back, 0 if none was."""
+        forced = self.lift.automaton.forced(self.state)
+        ids = self.backend.tokenize(forced, False) if forced else []
+        pieces = self.lift.vocabulary.pieces
+        for n, token in enumerate(ids):
+            size = len(pieces[token] or b"")
+            last = not b"".join(pieces[i] or b"" for i in ids[n + 1 :]).strip()  # nothing but white space follows
+            if last and any(len(pieces[i] or b"") > size for i in self.lift.allowed(self.state)):
+                return size
+            self.write(token)
+        return 0
+
+    def ask(self) -> Logits:
+        logits = self.backend.eval(self.sequence, self.pending)
+        self.calls += 1
+        self.fed += len(self.pending)
+        self.pending = []
+        return logits
+
+    def choose(self, candidates: NDArray[np.int64]) -> int:
+        """The best candidate by the model's logits, noted with its probability."""
+        logits = self.ask()
+        among = logits[candidates].astype(np.float64)
+        best = int(among.argmax())
+        top = among[best]
+        mass = np.exp(among - top).sum()
+        removed = None
+        if self.with_removed_mass:
+            # Relative to the same maximum; over the whole vocabulary, in float32, which is exact enough for a warning.
+            total = float(np.exp(np.minimum(logits - np.float32(top), 80.0)).sum(dtype=np.float64))
+            removed = max(0.0, 1.0 - float(mass) / total)
+        token = int(candidates[best])
+        size = len(self.lift.vocabulary.pieces[token] or b"")
+        at = len(self.written)
+        self.choices.append(Choice(at, at + size, float(1.0 / mass), removed))
+        return token
+
+
+def decode(
+    backend: Backend,
+    sequence: Sequence,
+    prompt: Ids[int],
+    lift: Lift,
+    *,
+    budget: int,
+    removed_mass: bool = True,
+) -> Answer:
+    """Read `prompt` after what `sequence` holds, and write one answer of the lift's automaton.
+
+    `budget` bounds the tokens that are fed after the prompt. Where it runs out the answer is closed by the shortest
+    legal way, which the model need not read.
+    """
+    run = _Run(backend, sequence, prompt, lift, removed_mass)
+    automaton, ends = lift.automaton, lift.vocabulary.end_tokens
+    pieces = lift.vocabulary.pieces
+    limit = len(prompt) + budget
+    closed = False
+    while True:
+        held_back = run.write_forced()
+        candidates = lift.allowed(run.state)
+        if held_back:  # a token shorter than the canonical one is never canonical either
+            candidates = candidates[[len(pieces[i] or b"") >= held_back for i in candidates]]
+        accepting = automaton.accepts(run.state)
+        if accepting and not len(candidates):
+            break
+        if run.fed + len(run.pending) >= limit:
+            run.written += automaton.closing(run.state)
+            closed = True
+            break
+        if len(candidates) == 1 and not accepting:
+            run.write(int(candidates[0]))
+            continue
+        token = run.choose(np.concatenate([candidates, ends]) if accepting else candidates)
+        if token in backend.end_tokens:
+            break
+        run.write(token)
+    return Answer(bytes(run.written), tuple(run.choices), closed, run.calls, run.fed)

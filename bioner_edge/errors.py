@@ -1,0 +1,34 @@
+"""Every error that a user can cause, under one root.
+
+    BionerError
+    ├── UsageError       an unknown format, label, option, or one that cannot be combined
+    ├── InputError       a file or document that cannot be read
+    └── ModelError       a model file that is damaged, unlisted, or not what its manifest says
+
+A message is one line: what was wrong, where, and what to do. The command line prints it and exits with 2.
+"""
+
+from __future__ import annotations
+
+__all__ = ["BionerError", "InputError", "ModelError", "UsageError", "known"]
+
+
+class BionerError(Exception):
+    """The root of all errors that are the caller's to mend."""
+
+
+class UsageError(BionerError):
+    """A request that makes no sense: an unknown name, options that exclude each other."""
+
+
+class InputError(BionerError):
+    """Text or annotations that cannot be read; says the file and the line."""
+
+
+class ModelError(BionerError):
+    """A model file or its manifest cannot be used; says which and why."""
+
+
+def known(kind: str, name: str, choices: object) -> str:
+    """'unknown KIND NAME; known: A, B', the one wording for a name that is not in a table."""
+    return f"unknown {kind} {name!r}; known: {', '.join(map(str, choices))}"  # type: ignore[call-overload]

@@ -1,0 +1,340 @@
+"""multi_tag: a copy of the text in which each mention stands between tags that name its type.
+
+    <Chemical>Naloxone</Chemical> reverses the antihypertensive effect of <Chemical>clonidine</Chemical>.
+
+Inline XML after LLMs4NER (arXiv:2601.17898); the template is ours. A backslash stands before every backslash of the
+text, and before every `<` that could open a tag: one that a letter, `/` or any character beyond ASCII follows. Tags
+may nest; at one position each type opens at most once; a tag encloses at least one character.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from bisect import bisect_right
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+from ..boundaries import boundaries
+from ..decoding.automaton import ByteAutomaton
+from ..errors import UsageError
+from ..span import Document, Entity, Span
+from .contract import TEXT, Message, Parsed, Problem
+
+__all__ = ["calls", "constraint", "gbnf", "inexpressible", "instruction", "parse", "render", "salvage"]
+
+_NAME = re.compile(r"[A-Za-z\x80-\U0010ffff][^<>\\\x00-\x1f\x7f]*")
+_ESCAPED = re.compile(r"\\|<(?=[A-Za-z/\x80-\U0010ffff])")
+_PIECE = re.compile(r"(?P<tag><(?=[A-Za-z/\x80-\U0010ffff])(?P<close>/?)(?P<name>[^<>\\]*)>)|\\(?P<escaped>[\\<])|(?P<plain>.)", re.DOTALL)
+
+
+def _names(labels: Sequence[str]) -> dict[str, str]:
+    """Tag name -> label. Raises UsageError for a label that no tag can hold, and for two that share a tag."""
+    names: dict[str, str] = {}
+    for label in labels:
+        name = "_".join(label.split())
+        if not _NAME.fullmatch(name):
+            raise UsageError(
+                f"label {label!r} cannot be a tag: it must start with a letter and hold no '<', '>', backslash or control"
+            )
+        if name in names:
+            raise UsageError(f"labels {names[name]!r} and {label!r} would share the tag <{name}>; rename one")
+        names[name] = label
+    if not names:
+        raise UsageError("at least one label is needed")
+    return names
+
+
+def calls(labels: Sequence[str]) -> list[list[str]]:
+    """One answer holds all labels."""
+    return [list(labels)]
+
+
+def instruction(labels: Sequence[str], guidelines: Mapping[str, str]) -> list[Message]:
+    """A short order, then a line for each type that has a guideline; the text follows as the user's message."""
+    order = f"Tag {', '.join(_names(labels))}."
+    notes = [f"{label}: {guidelines[label]}" for label in labels if label in guidelines]
+    return [{"role": "system", "content": "\n".join([order, *notes])}, {"role": "user", "content": TEXT}]
+
+
+# Writing
+
+
+def render(document: Document, labels: Sequence[str]) -> str:
+    """The text with its tags. At one position what ends later opens first, then the order of the labels."""
+    tag = {label: name for name, label in _names(labels).items()}
+    kept, _ = _nested(document, labels)
+    opens: dict[int, list[str]] = {}
+    closes: dict[int, list[str]] = {}
+    for entity in kept:  # outer before inner
+        opens.setdefault(entity.start, []).append(f"<{tag[entity.label]}>")
+        closes.setdefault(entity.end, []).insert(0, f"</{tag[entity.label]}>")
+    marks = sorted({*opens, *closes, 0, len(document.text)})
+    written = []
+    escaped = _escape(document.text)
+    for here, after in zip(marks, [*marks[1:], len(document.text)], strict=True):
+        written += [*closes.get(here, ()), *opens.get(here, ()), *escaped[here:after]]
+    return "".join(written)
+
+
+def _escape(text: str) -> list[str]:
+    """Each character of the text as it is written."""
+    characters = list(text)
+    for match in _ESCAPED.finditer(text):
+        characters[match.start()] = "\\" + match.group()
+    return characters
+
+
+def inexpressible(document: Document, labels: Sequence[str]) -> list[tuple[Entity, str]]:
+    """What tags cannot hold: discontinuous, inside a token, crossing, or the same type twice from one position."""
+    _names(labels)
+    return _nested(document, labels)[1]
+
+
+def _nested(document: Document, labels: Sequence[str]) -> tuple[list[Entity], list[tuple[Entity, str]]]:
+    """The entities that nest, outer before inner, and those left out with their reasons."""
+    rank = {label: n for n, label in enumerate(labels)}
+    asked = {e.key: e for e in document.entities if e.label in rank}
+    starts, ends = boundaries(document.text)
+    kept: list[Entity] = []
+    dropped: list[tuple[Entity, str]] = []
+    around: list[Entity] = []  # those that enclose the place reached
+    for entity in sorted(asked.values(), key=lambda e: (e.start, -e.end, rank[e.label])):
+        while around and around[-1].end <= entity.start:
+            around.pop()
+        if len(entity.fragments) > 1:
+            dropped.append((entity, "discontinuous"))
+        elif entity.start not in starts or entity.end not in ends:
+            dropped.append((entity, "inside a token"))
+        elif around and entity.end > around[-1].end:
+            dropped.append((entity, "crosses another"))
+        elif any(other.start == entity.start and other.label == entity.label for other in around):
+            dropped.append((entity, "same type twice from one position"))
+        else:
+            kept.append(entity)
+            around.append(entity)
+    return kept, dropped
+
+
+# Reading
+
+
+def parse(answer: str, document: Document, labels: Sequence[str]) -> Parsed:
+    """Read an answer strictly: up to the first thing that is not a declared, nested tag or the text itself."""
+    return _read(answer, document.text, _names(labels), strict=True)
+
+
+def salvage(answer: str, document: Document, labels: Sequence[str]) -> Parsed:
+    """Read what can be read: stray tags are left out, and where the copy departs from the text each mention that
+    follows is looked for, further right than the one before it, between boundaries."""
+    return _read(answer, document.text, _names(labels), strict=False)
+
+
+def _read(answer: str, text: str, names: Mapping[str, str], *, strict: bool) -> Parsed:
+    problems: list[Problem] = []
+    copy: list[str] = []  # the answer without its tags
+    spans: list[tuple[str, int, int, Span]] = []  # label, [start, end) of the copy, place in the answer
+    stack: list[tuple[str, int, int]] = []  # name, start in the copy, start in the answer
+    departed: int | None = None  # where the copy first differs from the text
+    for match in _pieces(answer):
+        here = match.start()
+        message = None
+        if match["tag"] and not match["close"]:
+            if match["name"] in names:
+                stack.append((match["name"], len(copy), here))
+            else:
+                message = f"<{match['name']}> is not a declared tag; expected one of {', '.join(f'<{n}>' for n in names)}"
+        elif match["tag"]:
+            message = _close(match, stack, len(copy))
+            if message is None:
+                name, start, opened = stack.pop()
+                spans.append((names[name], start, len(copy), Span(_blank_before(answer, opened), match.end())))
+        else:
+            char = match["escaped"] or match["plain"]
+            if match["plain"] == "\\" or (match["plain"] == "<" and _ESCAPED.match(answer, here)):
+                message = r"expected '\\' or '\<' after a backslash" if char == "\\" else "expected a whole tag after '<'"
+            if departed is None and text[len(copy) : len(copy) + 1] != char:
+                departed = len(copy)
+                wanted = repr(text[departed]) if departed < len(text) else "the end"
+                problems.append(Problem.at("ungrounded", answer, here, f"the copy departs from the text: expected {wanted}"))
+            copy.append(char)
+        if message:
+            problems.append(Problem.at("syntax", answer, here, message))
+        if problems and strict:
+            break
+    else:
+        for name, _, opened in stack:
+            problems.append(Problem.at("syntax", answer, opened, f"<{name}> is never closed; expected </{name}>"))
+        if departed is None and len(copy) < len(text):
+            departed = len(copy)
+            problems.append(Problem.at("ungrounded", answer, len(answer), f"the copy ends at offset {departed} of {len(text)}"))
+    return _grounded(spans, "".join(copy), text, departed, answer, problems)
+
+
+def _pieces(answer: str) -> Iterator[re.Match[str]]:
+    return _PIECE.finditer(answer)
+
+
+def _close(match: re.Match[str], stack: list[tuple[str, int, int]], position: int) -> str | None:
+    """Why a closing tag is wrong, or None."""
+    if not stack or stack[-1][0] != match["name"]:
+        expected = f"</{stack[-1][0]}>" if stack else "no closing tag"
+        return f"</{match['name']}> closes nothing; expected {expected}"
+    return "an empty tag; expected at least one character" if stack[-1][1] == position else None
+
+
+def _blank_before(answer: str, start: int) -> int:
+    """A tokenizer that glues blanks to words decides about a tag at the blank: it belongs to the tag's choices."""
+    return len(answer[:start].rstrip(" "))
+
+
+def _grounded(
+    spans: list[tuple[str, int, int, Span]],
+    copy: str,
+    text: str,
+    departed: int | None,
+    answer: str,
+    problems: list[Problem],
+) -> Parsed:
+    """Spans of the copy as entities of the text: the same offsets before the departure, found again after it."""
+    exact = len(text) if departed is None else departed
+    starts, ends = boundaries(text) if departed is not None else (frozenset[int](), frozenset[int]())
+    found: dict[Entity, Span] = {}
+    cursor = exact
+    for label, start, end, place in sorted(spans, key=lambda s: (s[1], -s[2])):
+        if end > exact:
+            offset = _find(text, copy[start:end], min(start, cursor), starts, ends)
+            if offset is None:
+                problems.append(Problem.at("ungrounded", answer, place.start, f"{json.dumps(copy[start:end], ensure_ascii=False)} is not in the text from here on"))
+                continue
+            start, end, cursor = offset, offset + end - start, offset
+        found.setdefault(Entity.at(label, start, end), place)
+    return Parsed(tuple(found), tuple(found.values()), tuple(problems))
+
+
+def _find(text: str, surface: str, cursor: int, starts: Collection[int], ends: Collection[int]) -> int | None:
+    offset = text.find(surface, cursor)
+    while offset >= 0 and not (offset in starts and offset + len(surface) in ends):
+        offset = text.find(surface, offset + 1)
+    return offset if offset >= 0 else None
+
+
+# Constraining
+
+
+def gbnf(labels: Sequence[str]) -> str:
+    """The grammar: a `<` of the text may be followed by nothing that would make it a tag."""
+    tags = [f'{_quoted(f"<{n}>")} inner {_quoted(f"</{n}>")}' for n in _names(labels)]
+    return "\n".join(
+        [
+            'root ::= item* "<"*',
+            "item ::= [^<\\\\] | escape | tag | \"<\"+ ([^<\\\\/A-Za-z\\x80-\\U0010FFFF] | escape | tag)",
+            'inner ::= item+ "<"* | "<"+',
+            'escape ::= "\\\\" [\\\\<]',
+            f"tag ::= {' | '.join(tags)}",
+            "",
+        ]
+    )
+
+
+def _quoted(literal: str) -> str:
+    return '"' + literal.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def constraint(document: Document, labels: Sequence[str]) -> ByteAutomaton:
+    """Exactly the text, tags opening at the left edge of a token and closing at the right edge of one."""
+    return _Copy(document.text, list(_names(labels)))
+
+
+_State = tuple[int, tuple[int, ...], int, bytes]
+"""(bytes of the escaped text written, open tags, bit mask of the types opened right here, part of a tag written)."""
+
+
+class _Copy(ByteAutomaton):
+    def __init__(self, text: str, names: list[str]) -> None:
+        characters = [c.encode() for c in _escape(text)]
+        self.text = b"".join(characters)
+        offsets = [0]
+        for char in characters:
+            offsets.append(offsets[-1] + len(char))
+        starts, ends = boundaries(text)
+        self.starts = frozenset(offsets[s] for s in starts)
+        self.ends = frozenset(offsets[e] for e in ends)
+        self.edges = sorted(self.starts | self.ends)
+        self.last_end = max(self.ends, default=-1)
+        self.opening = [f"<{n}>".encode() for n in names]
+        self.closing_tags = [f"</{n}>".encode() for n in names]
+        self.start: _State = (0, (), 0, b"")
+
+    def _tags(self, state: _State) -> list[tuple[bytes, _State]]:
+        """The tags that may stand here, each with the state after it."""
+        position, stack, opened, _ = state
+        tags: list[tuple[bytes, _State]] = []
+        if stack and not opened and position in self.ends:
+            tags.append((self.closing_tags[stack[-1]], (position, stack[:-1], 0, b"")))
+        if position in self.starts:
+            for n, tag in enumerate(self.opening):
+                if not opened >> n & 1:
+                    tags.append((tag, (position, (*stack, n), opened | 1 << n, b"")))
+        return tags
+
+    def _copies(self, state: _State) -> bool:
+        """Whether the text may go on: there is some, and a right edge is left for the tags that are open."""
+        position, stack, _, _ = state
+        return position < len(self.text) and (not stack or position < self.last_end)
+
+    def options(self, state: _State) -> Collection[int]:
+        position, stack, _, part = state
+        if not part and position not in self.starts and position not in self.ends:
+            return (self.text[position],) if position < len(self.text) else ()
+        found = {tag[len(part)] for tag, _ in self._tags(state) if tag.startswith(part)}
+        if self._copies(state):
+            if not part:
+                found.add(self.text[position])
+            elif part == b"<" and self.text[position] == 0x3C:
+                found.update(self.options((position + 1, stack, 0, b"")))
+        return found
+
+    def step(self, state: _State, byte: int) -> _State | None:
+        position, stack, _, part = state
+        if part or (byte == 0x3C and (position in self.starts or position in self.ends)):
+            longer = part + bytes((byte,))
+            for tag, after in self._tags(state):
+                if tag == longer:
+                    return after
+                if tag.startswith(longer):
+                    return (*state[:3], longer)
+        if not self._copies(state):
+            return None
+        if part == b"<" and self.text[position] == 0x3C:  # it was the text's own `<`, no tag's
+            return self.step((position + 1, stack, 0, b""), byte)
+        if not part and self.text[position] == byte:
+            return position + 1, stack, 0, b""
+        return None
+
+    def accepts(self, state: _State) -> bool:
+        position, stack, _, part = state
+        return not stack and self.text[position:] == part
+
+    def forced(self, state: _State) -> bytes:
+        position, _, _, part = state
+        if not part and position not in self.starts and position not in self.ends:
+            edge = bisect_right(self.edges, position)  # nothing can be chosen before the next edge
+            until = self.edges[edge] if edge < len(self.edges) else len(self.text)
+            return self.text[position:until] + super().forced((until, state[1], 0, b""))
+        return super().forced(state)
+
+    def closing(self, state: _State) -> bytes:
+        written = bytearray()
+        while not self.accepts(state):
+            position, stack, _, part = state
+            fitting = [(tag, after) for tag, after in self._tags(state) if tag.startswith(part)]
+            if stack and fitting and fitting[0][0].startswith(b"</"):  # close what is open, as soon as it can be
+                tag, state = fitting[0]
+                written += tag[len(part) :]
+            elif self._copies(state) and (not part or part == b"<" == self.text[position : position + 1]):
+                written += self.text[position + len(part) : position + 1]
+                state = (position + 1, stack, 0, b"")
+            else:
+                tag, state = min(fitting, key=lambda pair: len(pair[0]))
+                written += tag[len(part) :]
+        return bytes(written)

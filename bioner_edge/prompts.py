@@ -1,0 +1,69 @@
+"""From a format's instruction to a prompt: the model's chat template, with the document's text kept apart.
+
+The template is applied to messages in which a placeholder stands for the text. Cut at the placeholder, the parts
+around it may hold special tokens; the text itself never does, so that a document with `<|im_end|>` in it is only text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import jinja2
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from .errors import ModelError
+from .formats.contract import TEXT, Message
+
+__all__ = ["Prompt", "build"]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What stands before and after the document's text; both may hold the template's special tokens."""
+
+    before: str
+    after: str
+
+
+def build(template: str | None, messages: Sequence[Message], *, bos: str = "", eos: str = "") -> Prompt:
+    """The prompt of a chat template (Jinja, as Hugging Face writes it); without one, the contents joined by empty lines.
+
+    Raises ModelError where the template fails or does not write the text exactly once.
+    """
+    if template is None:
+        written = "\n\n".join(m["content"] for m in messages) + "\n\n"
+    else:
+        written = _apply(template, list(messages), bos, eos)
+    before, found, after = written.partition(TEXT)
+    if not found or TEXT in after:
+        raise ModelError("the model's chat template does not write the user's message exactly once; use another template")
+    return Prompt(before, after)
+
+
+def _apply(template: str, messages: list[Message], bos: str, eos: str) -> str:
+    try:
+        return _render(template, messages, bos, eos)
+    except jinja2.TemplateError as error:
+        if messages[0]["role"] != "system":
+            raise ModelError(f"the model's chat template fails: {error}") from None
+    # Some families (Gemma) have no system role: its content then opens the first message.
+    first = messages[1] | {"content": f"{messages[0]['content']}\n\n{messages[1]['content']}"}
+    return _apply(template, [first, *messages[2:]], bos, eos)
+
+
+def _render(template: str, messages: list[Message], bos: str, eos: str) -> str:
+    return _compiled(template).render(messages=messages, add_generation_prompt=True, bos_token=bos, eos_token=eos)
+
+
+@lru_cache(maxsize=8)
+def _compiled(template: str) -> jinja2.Template:
+    # The options of transformers' own renderer; a template comes with the model, so it runs in a sandbox.
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
+    environment.globals["raise_exception"] = _raise
+    return environment.from_string(template)
+
+
+def _raise(message: str) -> None:
+    raise jinja2.TemplateError(message)

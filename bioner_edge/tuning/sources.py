@@ -1,0 +1,111 @@
+"""Training documents: gold corpora as the recipe names them, and plain text; held-out ids never pass."""
+
+from __future__ import annotations
+
+import json
+import lzma
+import os
+import random
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..corpora import read_file
+from ..errors import InputError
+from ..sentences import sentences
+from ..span import Document, Entity, Span
+
+__all__ = ["Sentence", "corpora_dir", "gold", "held_out", "recipe", "silver_text", "split", "text_dir"]
+
+Recipe = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """One training example: a sentence as a document of its own, and the labels that it marks exhaustively."""
+
+    document: Document
+    annotates: tuple[str, ...]
+    source: str
+
+
+def recipe(path: Path | None = None) -> Recipe:
+    """The recipe of the bundled model, or another one."""
+    return tomllib.loads((path or Path(__file__).with_name("recipe.toml")).read_text("utf-8"))
+
+
+def _folder(variable: str, default: str) -> Path:
+    path = Path(os.environ.get(variable, default))
+    if not path.is_dir():
+        raise InputError(f"{path}: no such folder; set ${variable}")
+    return path
+
+
+def corpora_dir() -> Path:
+    """$BIONER_CORPORA, else ../shared/corpora. Raises InputError where it is absent."""
+    return _folder("BIONER_CORPORA", "../shared/corpora")
+
+
+def text_dir() -> Path:
+    """$BIONER_TEXT, else ../shared/text. Raises InputError where it is absent."""
+    return _folder("BIONER_TEXT", "../shared/text")
+
+
+def held_out(settings: Recipe) -> frozenset[str]:
+    """The ids of every dev and test document of every corpus."""
+    return frozenset((corpora_dir() / settings["held_out"]).read_text("utf-8").split())
+
+
+def _corpus(name: str, skip: frozenset[str], names: dict[str, str]) -> Iterator[Document]:
+    seen = set()
+    for document in read_file(corpora_dir() / name, lambda notice: None):
+        if document.id in skip or document.text in seen:  # NCBI Disease has one abstract twice
+            continue
+        seen.add(document.text)
+        kept = [replace(e, label=names.get(e.label, e.label)) for e in document.entities]
+        yield document.with_entities(kept)
+
+
+def gold(settings: Recipe) -> Iterator[Sentence]:
+    """The sentences of the gold corpora, each source as often as the recipe repeats it."""
+    skip = held_out(settings)
+    for source in settings["gold"]:
+        annotates = tuple(source["annotates"])
+        for document in _corpus(source["file"], skip, source.get("map", {})):
+            document = document.with_entities(e for e in document.entities if e.label in annotates)
+            for sentence in split(document):
+                for _ in range(source.get("repeat", 1)):
+                    yield Sentence(sentence, annotates, source["file"])
+
+
+def split(document: Document) -> list[Document]:
+    """The sentences of a document as documents; an entity goes to the sentence that holds all of it, else it is lost."""
+    return [
+        piece(document, span)
+        for span in sentences(document.text, cut=document.title_end)
+    ]
+
+
+def piece(document: Document, span: Span) -> Document:
+    inside = [e for e in document.entities if span.start <= e.start and e.end <= span.end]
+    moved: list[Entity] = [e.shifted(-span.start) for e in inside]
+    return Document(document.id, document.text[span.start : span.end], tuple(moved))
+
+
+def silver_text(settings: Recipe) -> Iterator[Document]:
+    """Unlabelled sentences, shuffled: the text of corpora of other types, then a share of each plain-text source."""
+    chosen = random.Random(settings["seed"])
+    skip = held_out(settings)
+    for name in settings["silver"]["corpora"]:
+        for document in _corpus(name, skip, {}):
+            yield from split(document.without_entities())
+    shares = settings["silver"]["sources"]
+    for part in settings["silver"]["text"]:
+        with lzma.open(text_dir() / part, "rt", encoding="utf-8") as stream:
+            for line in stream:
+                record = json.loads(line)
+                for sentence in split(Document(record["id"], record["text"])):
+                    if chosen.random() < shares.get(record["source"], 0.0):
+                        yield sentence

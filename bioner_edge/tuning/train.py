@@ -1,0 +1,187 @@
+"""Train the student: a small Llama from scratch on packed rows, on a CPU or on one CUDA GPU, resuming from checkpoints.
+
+The first part of the steps draws from all rows, the last part (`gold_tail`) mostly from those marked by people, while
+the learning rate falls. Loss counts the answer; the sentence in the prompt counts `prompt_weight`, as plain language
+modelling. Matrices inside the layers are trained by Muon, embeddings and norms by AdamW.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
+
+__all__ = ["Rows", "train"]
+
+Settings = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The packed rows (see pack.py) in memory."""
+
+    tokens: np.ndarray
+    starts: np.ndarray
+    text: np.ndarray
+    answers: np.ndarray
+    gold: np.ndarray
+
+    @classmethod
+    def load(cls, folder: Path) -> Rows:
+        with np.load(folder / "rows.npz") as packed:
+            return cls(**{name: packed[name] for name in ("tokens", "starts", "text", "answers", "gold")})
+
+    def batch(self, chosen: np.ndarray, pad: int, prompt_weight: float) -> tuple[Tensor, Tensor]:
+        """Token ids (rows, length) and the weight of predicting each of them (rows, length), 0 for padding."""
+        lengths = self.starts[chosen + 1] - self.starts[chosen]
+        width = math.ceil(int(lengths.max()) / 16) * 16  # few widths, so that compiled code and buffers are reused
+        ids = np.full((len(chosen), width), pad, np.int64)
+        weights = np.zeros((len(chosen), width), np.float32)
+        for n, (row, length) in enumerate(zip(chosen, lengths, strict=True)):
+            ids[n, :length] = self.tokens[self.starts[row] : self.starts[row + 1]]
+            weights[n, self.text[row] + 1 : self.answers[row] - 1] = prompt_weight
+            weights[n, self.answers[row] : length] = 1.0
+        return torch.from_numpy(ids), torch.from_numpy(weights)
+
+
+def _batches(rows: Rows, settings: Settings, step: int) -> Iterator[np.ndarray]:
+    """Row numbers of each batch from `step` on; the same for a resumed run as for one that never stopped."""
+    lengths = rows.starts[1:] - rows.starts[:-1]
+    tail = int(settings["steps"] * (1 - settings["gold_tail"]))
+    share = {0: np.where(rows.gold, settings["gold_weight"], 1.0), 1: np.where(rows.gold, settings["tail_gold_weight"], 1.0)}
+    while True:
+        generator = np.random.default_rng([settings["seed"], step])
+        weights = share[int(step >= tail)]
+        # One anchor row, then others of its length: a uniform choice of anchors keeps every row as likely as its weight.
+        pool = generator.choice(len(lengths), settings["pool"], p=weights / weights.sum())
+        pool = pool[np.argsort(lengths[pool], kind="stable")]
+        groups = np.split(pool, np.flatnonzero(np.diff(np.cumsum(lengths[pool]) // settings["batch_tokens"])) + 1)
+        yield groups[generator.integers(len(groups))]
+        step += 1
+
+
+def train(packed: Path, out: Path, settings: Settings, *, compiled: bool = False) -> None:
+    """Train for `steps` and save a Hugging Face checkpoint to `out`; a run that was cut off resumes where it saved last."""
+    torch.manual_seed(settings["seed"])
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    rows = Rows.load(packed)
+    tokenizer = json.loads((packed / "tokenizer.json").read_text("utf-8"))
+    model = _model(settings, len(tokenizer["model"]["vocab"])).to(device)
+    optimizers = _optimizers(model, settings)
+    out.mkdir(parents=True, exist_ok=True)
+    state_file = out / "state.pt"
+    step, seen, spent = 0, 0, 0.0
+    if state_file.exists():
+        state = torch.load(state_file, map_location=device, weights_only=True)
+        model.load_state_dict(state["model"])
+        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        step, seen, spent = state["step"], state["seen"], state["seconds"]
+    loss_of = torch.compile(_loss, dynamic=True) if compiled else _loss
+    started, recent = time.monotonic() - spent, []
+    for chosen in _batches(rows, settings, step):
+        if step >= settings["steps"]:
+            break
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * _schedule(step, settings)
+        ids, weights = (t.to(device) for t in rows.batch(chosen, 0, settings["prompt_weight"]))
+        with torch.autocast(device, torch.bfloat16):
+            loss = loss_of(model, ids, weights)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        step, seen = step + 1, seen + ids.numel()
+        recent.append(loss.detach())
+        if step % settings["log_every"] == 0:
+            spent = time.monotonic() - started
+            mean = torch.stack(recent).mean().item()
+            print(f"step {step}/{settings['steps']} loss {mean:.4f} {seen / spent:.0f} tokens/s {spent:.0f} s", flush=True)
+            recent = []
+        if step % settings["save_every"] == 0 or step == settings["steps"]:
+            _save(state_file, model, optimizers, step, seen, time.monotonic() - started)
+            _export(model, packed, out)
+
+
+def _schedule(step: int, settings: Settings) -> float:
+    """Linear warm-up, then a cosine to a twentieth."""
+    warm = settings["warmup"]
+    if step < warm:
+        return float((step + 1) / warm)
+    return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, settings["steps"] - warm)))
+
+
+def _model(settings: Settings, vocabulary: int) -> LlamaForCausalLM:
+    heads = settings["width"] // settings["head_size"]
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=settings["width"],
+        intermediate_size=settings["feed_forward"],
+        num_hidden_layers=settings["layers"],
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        max_position_embeddings=settings["context"],
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=0,
+        rms_norm_eps=1e-5,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+    )
+    return LlamaForCausalLM(config)
+
+
+def _optimizers(model: torch.nn.Module, settings: Settings) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the layers, AdamW for the rest; `peak` is what the schedule scales."""
+    inner = [p for n, p in model.named_parameters() if p.ndim == 2 and "layers" in n]
+    outer = [p for n, p in model.named_parameters() if not (p.ndim == 2 and "layers" in n)]
+    fused = next(model.parameters()).is_cuda
+    muon = torch.optim.Muon(inner, lr=settings["lr_matrices"], weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
+    adam = torch.optim.AdamW(outer, lr=settings["lr"], betas=(0.9, 0.98), weight_decay=0.0, fused=fused)
+    for optimizer in (muon, adam):
+        for group in optimizer.param_groups:
+            group["peak"] = group["lr"]
+    return [muon, adam]
+
+
+def _loss(model: LlamaForCausalLM, ids: Tensor, weights: Tensor) -> Tensor:
+    """Weighted cross-entropy; logits are computed only where a weight asks for them (the head is a third of the work)."""
+    hidden = model.model(input_ids=ids).last_hidden_state[:, :-1]  # (rows, length - 1, width)
+    target, weight = ids[:, 1:], weights[:, 1:]
+    counted = weight > 0
+    logits = model.lm_head(hidden[counted]).float()  # (counted, vocabulary)
+    losses = torch.nn.functional.cross_entropy(logits, target[counted], reduction="none")
+    return (losses * weight[counted]).sum() / weight.sum()
+
+
+def _save(file: Path, model: torch.nn.Module, optimizers: list[torch.optim.Optimizer], step: int, seen: int, seconds: float) -> None:
+    state = {
+        "model": model.state_dict(),
+        "optimizers": [o.state_dict() for o in optimizers],
+        "step": step,
+        "seen": seen,
+        "seconds": seconds,
+    }
+    partial = file.with_suffix(".partial")
+    torch.save(state, partial)
+    os.replace(partial, file)
+
+
+def _export(model: LlamaForCausalLM, packed: Path, out: Path) -> None:
+    """A Hugging Face checkpoint, tokenizer included, that `bioner_edge.convert` reads."""
+    model.save_pretrained(out)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        with suppress(FileNotFoundError):
+            (out / name).write_bytes((packed / name).read_bytes())

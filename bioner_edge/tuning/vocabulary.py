@@ -1,0 +1,39 @@
+"""A byte-level BPE vocabulary, trained on biomedical text and on answers, and the chat template that goes with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+__all__ = ["CHAT_TEMPLATE", "load", "train"]
+
+_SPECIAL = ["<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+def train(texts: Iterable[str], size: int, folder: Path) -> None:
+    """Train on `texts` and save as a Hugging Face tokenizer of `size` tokens, all 256 bytes among them.
+
+    GPT-2's splitting rule, which llama.cpp knows by that name; no Unicode normalization, so that bytes are kept.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
+    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=_SPECIAL, initial_alphabet=alphabet, min_frequency=3)
+    tokenizer.train_from_iterator(texts, trainer)
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=_SPECIAL[0], pad_token=_SPECIAL[0])
+    wrapped.chat_template = CHAT_TEMPLATE
+    wrapped.save_pretrained(folder)
+
+
+def load(folder: Path) -> Tokenizer:
+    """The tokenizer alone, without transformers around it."""
+    return Tokenizer.from_file(str(folder / "tokenizer.json"))

@@ -1,0 +1,114 @@
+"""What holds for the whole package: what is shipped, imported and named public, and what the README opens with."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer
+
+import bioner_edge
+from bioner_edge import cli
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+FOLDERS = {"bioner_edge": "bioner_edge", "convert": "bioner_edge.convert", "benchmarks": "bioner_edge.benchmarks"}
+
+
+def modules() -> list[Path]:
+    return [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def imported_by(statement: str) -> set[str]:
+    """The top-level modules that are loaded once `statement` has run, in an interpreter of its own."""
+    code = f"{statement}\nimport sys\nprint(*sorted({{name.split('.')[0] for name in sys.modules}}))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT.parent)
+    assert run.returncode == 0, run.stderr
+    return set(run.stdout.split())
+
+
+def test_the_package_list_is_the_tree() -> None:
+    tree = set()
+    for path in modules():
+        folder, *rest = path.parent.relative_to(ROOT).parts
+        tree.add(".".join([FOLDERS[folder], *rest]))
+        assert (path.parent / "__init__.py").is_file(), f"{path.parent} has no __init__.py"
+    assert tree == set(SETTINGS["tool"]["setuptools"]["packages"])
+
+
+def test_every_data_file_is_shipped() -> None:
+    shipped = {
+        found
+        for package, patterns in SETTINGS["tool"]["setuptools"]["package-data"].items()
+        for pattern in patterns
+        for found in (ROOT / package.replace(".", "/")).glob(pattern)
+    }
+    files = {p for f in FOLDERS for p in (ROOT / f).rglob("*") if p.is_file() and "__pycache__" not in p.parts}
+    assert files - shipped - set(modules()) == set()
+
+
+@pytest.mark.parametrize("statement", ["import bioner_edge", "import bioner_edge.cli"])
+def test_the_core_imports_nothing_heavy(statement: str) -> None:
+    heavy = {"torch", "transformers", "llama_cpp", "numpy", "gguf", "safetensors", "tokenizers", "llguidance"}
+    assert imported_by(statement) & heavy == set()
+
+
+def test_the_two_outer_folders_are_imported_under_the_package_alone() -> None:
+    loaded = imported_by("import bioner_edge.convert, bioner_edge.benchmarks")
+    assert "bioner_edge" in loaded
+    assert loaded & {"convert", "benchmarks"} == set()
+
+
+def bindings(body: list[ast.stmt]) -> Iterator[tuple[str, ast.stmt]]:
+    """The names that statements bind, each with its statement; imports under `if TYPE_CHECKING` included."""
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield node.name, node
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            yield from ((alias.asname or alias.name.split(".")[0], node) for alias in node.names)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            yield from ((target.id, node) for target in targets if isinstance(target, ast.Name))
+        elif isinstance(node, ast.If):
+            yield from bindings(node.body)
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_all_names_what_is_public(path: Path) -> None:
+    """Every name in `__all__` exists, every public function and class is in it; decorated ones may be commands."""
+    bound = dict(bindings(ast.parse(path.read_text("utf-8")).body))
+    named = set(ast.literal_eval(bound["__all__"].value)) if "__all__" in bound else set()  # type: ignore[attr-defined]
+    assert named - bound.keys() == set(), "named in __all__, but not there"
+    public = {
+        name
+        for name, node in bound.items()
+        if isinstance(node, ast.ClassDef) or (isinstance(node, ast.FunctionDef) and not node.decorator_list)
+        if not name.startswith("_")
+    }
+    if path.name != "__main__.py":  # run, never imported
+        assert public - named == set(), "public, but not in __all__"
+
+
+def test_what_the_package_names_can_be_had() -> None:
+    assert [name for name in bioner_edge.__all__ if not hasattr(bioner_edge, name)] == []
+
+
+def test_the_readme_opens_with_the_demo_and_the_tests() -> None:
+    """`.ci/run` takes the second command of the first code block."""
+    block = README.split("```")[1]
+    commands = [line.split("#")[0].strip() for line in block.splitlines()[1:]]
+    assert [c for c in commands if c][:2] == ["make demo", "make test"]
+
+
+def test_the_readme_lists_every_option_of_extract() -> None:
+    info = next(c for c in cli.app.registered_commands if c.callback is cli.extract)
+    command = typer.main.get_command_from_info(info, pretty_exceptions_short=False, rich_markup_mode=None)
+    options = {name for p in command.params for name in p.opts if name.startswith("--")} - {"--help"}
+    assert set(re.findall(r"^\| `(--[a-z-]+)` \|", README, re.MULTILINE)) == options
