@@ -1,8 +1,8 @@
 """bioner-edge: biomedical named entities from text, offline, with small language models.
 
-    import bioner_edge
-    extractor = bioner_edge.load()
-    extractor("Naloxone reverses the antihypertensive effect of clonidine.").entities
+import bioner_edge
+extractor = bioner_edge.load()
+extractor("Naloxone reverses the antihypertensive effect of clonidine.").entities
 """
 
 from __future__ import annotations

@@ -40,7 +40,9 @@ def _fitting(text: str, span: Span, count: Callable[[str], int], limit: int) -> 
     """`span` cut into stretches within the limit."""
     start = span.start
     while start < span.end:
-        window = min(span.end, start + 8 * limit)  # so that a text of a million characters is not counted whole, again and again
+        window = span.end
+        if window - start > 8 * limit:  # so that a text of a million characters is not counted whole, again and again
+            window = _earlier(text, start, start + 8 * limit)
         while count(text[start:window]) > limit:
             window = _earlier(text, start, window)
         yield Span(start, window)

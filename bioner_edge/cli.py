@@ -6,7 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn, Optional
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -21,7 +21,7 @@ __all__ = ["app", "main"]
 app = typer.Typer(
     name="bioner-edge",
     help="Biomedical named entities from text, offline, with small language models.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -36,30 +36,46 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)] = False,
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 @app.command()
 def extract(
     inputs: Annotated[
-        Optional[list[str]], typer.Argument(help="Files, folders or globs; '-' or nothing is standard input.", metavar="[INPUT]...")
+        list[str] | None,
+        typer.Argument(help="Files, folders or globs; '-' or nothing is standard input.", metavar="INPUT"),
     ] = None,
-    model: Annotated[Optional[str], typer.Option(help="A listed model's name or a GGUF file. [default: the bundled model]")] = None,
-    format: Annotated[Optional[str], typer.Option(help="Output format of the model. [default: the manifest's]")] = None,
-    labels: Annotated[Optional[str], typer.Option(help="Entity types, comma-separated. [default: the manifest's]")] = None,
-    guidelines: Annotated[Optional[Path], typer.Option(help="TOML file: label = \"what it means\".", metavar="FILE")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A listed model's name or a GGUF file. [default: the bundled model]")
+    ] = None,
+    format: Annotated[str | None, typer.Option(help="Output format of the model. [default: the manifest's]")] = None,
+    labels: Annotated[str | None, typer.Option(help="Entity types, comma-separated. [default: the manifest's]")] = None,
+    guidelines: Annotated[Path | None, typer.Option(help='TOML file: label = "what it means".', metavar="FILE")] = None,
     constraint: Annotated[str, typer.Option(help="What the model may write: free, gbnf or grounded.")] = "grounded",
     min_score: Annotated[float, typer.Option(help="Leave out entities below this score.", min=0.0, max=1.0)] = 0.0,
-    out: Annotated[Optional[Path], typer.Option(help="Output file. [default: standard output]", metavar="FILE")] = None,
-    to: Annotated[Optional[str], typer.Option(help="Output file format: jsonl or pubtator. [default: by the name, else jsonl]")] = None,
-    from_: Annotated[Optional[str], typer.Option("--from", help="Input file format: text, jsonl or pubtator. [default: by the name]")] = None,
-    threads: Annotated[Optional[int], typer.Option(help="Threads. [default: the cores of this process]", min=1)] = None,
+    out: Annotated[Path | None, typer.Option(help="Output file. [default: standard output]", metavar="FILE")] = None,
+    to: Annotated[
+        str | None, typer.Option(help="Output file format: jsonl or pubtator. [default: by the name, else jsonl]")
+    ] = None,
+    from_: Annotated[
+        str | None, typer.Option("--from", help="Input file format: text, jsonl or pubtator. [default: by the name]")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads. [default: the cores of this process]", min=1)] = None,
     seed: Annotated[int, typer.Option(help="Decoding is greedy: every seed gives the same entities.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output file.")] = False,
-    keep_annotations: Annotated[bool, typer.Option("--keep-annotations", help="Copy the input's own annotations to the output, as 'gold'.")] = False,
-    show: Annotated[bool, typer.Option("--show", help="Print coloured text and tables instead of JSON Lines; give --out for a file too.")] = False,
+    keep_annotations: Annotated[
+        bool, typer.Option("--keep-annotations", help="Copy the input's own annotations to the output, as 'gold'.")
+    ] = False,
+    show: Annotated[
+        bool,
+        typer.Option("--show", help="Print coloured text and tables instead of JSON Lines; give --out for a file too."),
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no warnings.")] = False,
 ) -> None:
     """Find entities, with exact offsets, and write a JSON line for each document.
@@ -72,6 +88,7 @@ def extract(
 
     output = Output.named(out, to, overwrite=overwrite, with_gold=keep_annotations, shown=show)
     sources = Inputs(inputs or ["-"], lambda notice: _complain(str(notice)), from_)
+    output.refuse_among(sources)
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         extractor = load(
@@ -86,7 +103,19 @@ def extract(
     for warning in warned if not quiet else []:
         _complain(f"warning: {warning.message}")
     with extractor:
-        outcome = run(extractor, sources, output, complain=_complain, quiet=quiet, shown=_shower(extractor.labels) if show else None)
+        try:
+            outcome = run(
+                extractor,
+                sources,
+                output,
+                complain=_complain,
+                quiet=quiet,
+                shown=_shower(extractor.labels) if show else None,
+            )
+        except BrokenPipeError:  # `| head` has seen enough
+            raise typer.Exit(0) from None
+    if outcome.problems and not quiet:
+        _complain(f'{outcome.problems} problems in the answers of the model; JSON Lines name them under "problems"')
     raise typer.Exit(outcome.exit_code)
 
 
@@ -107,7 +136,9 @@ def _guidelines(path: Path | None) -> dict[str, str] | None:
 
     try:
         table = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise UsageError(f"--guidelines {path}: {error.strerror}") from None
+    except ValueError as error:
         raise UsageError(f"--guidelines {path}: {error}") from None
     if not all(isinstance(text, str) for text in table.values()):
         raise UsageError(f'--guidelines {path}: every line must be label = "text"')
@@ -124,17 +155,28 @@ def _shower(labels: list[str]) -> Callable[[Extraction], None]:
 
 
 def _complain(message: str) -> None:
-    print(f"bioner-edge: {message}", file=sys.stderr)
+    """One line on standard error; what a file's name or a document's id could do to a terminal is shown as U+FFFD."""
+    line = "".join(c if c.isprintable() else "\ufffd" for c in message)
+    print(f"bioner-edge: {line}", file=sys.stderr)
 
 
 def main() -> NoReturn:
     """The entry point: a user's mistake is one line and exit code 2."""
     try:
-        app()
+        code = app(prog_name="bioner-edge", standalone_mode=False)
     except BionerError as error:
-        _complain(str(error))
-        raise SystemExit(2) from None
-    except BrokenPipeError:  # `| head` has seen enough
-        sys.stderr.close()
-        raise SystemExit(0) from None
-    raise SystemExit(0)
+        _fail(str(error))
+    except typer.Abort:
+        raise SystemExit(130) from None
+    except Exception as error:
+        # The class of typer's own usage errors has had several places; they are told by what they can do.
+        if not hasattr(error, "format_message"):
+            raise
+        context = getattr(error, "ctx", None)
+        _fail(f"{error.format_message().rstrip('.')}; see {context.command_path if context else 'bioner-edge'} --help")
+    raise SystemExit(code or 0)
+
+
+def _fail(message: str) -> NoReturn:
+    _complain(message)
+    raise SystemExit(2) from None

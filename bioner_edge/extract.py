@@ -1,8 +1,8 @@
-"""The main path: a document's chunks, a prompt for each, an answer under a constraint, entities in the document's offsets.
+"""The main path: chunks of a document, a prompt for each, an answer under a constraint, entities in its own offsets.
 
-    import bioner_edge
-    extractor = bioner_edge.load()
-    extractor("Naloxone reverses the antihypertensive effect of clonidine.").entities
+import bioner_edge
+extractor = bioner_edge.load()
+extractor("Naloxone reverses the antihypertensive effect of clonidine.").entities
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +51,8 @@ class Extraction:
         record = self.document.with_entities(self.entities).to_json()
         if self.problems:
             record["problems"] = [
-                {"kind": p.kind, "message": p.message, "start": chunk.start, "end": chunk.end} for chunk, p in self.problems
+                {"kind": p.kind, "message": p.message, "start": chunk.start, "end": chunk.end}
+                for chunk, p in self.problems
             ]
         return record
 
@@ -74,6 +74,10 @@ class Extractor:
     ) -> None:
         if constraint not in CONSTRAINTS:
             raise UsageError(known("constraint", constraint, CONSTRAINTS))
+        if bad := next(
+            (reason for text in (*labels, *(guidelines or {}).values()) if (reason := surrogate(text))), None
+        ):
+            raise UsageError(f"a label or guideline cannot be read: {bad}")
         self.backend = backend
         self.format = formats.get(format)
         self.labels = list(labels)
@@ -89,7 +93,7 @@ class Extractor:
             raise UsageError(f"a context of {backend.context} tokens is too small for this prompt; take a larger one")
 
     def __call__(self, source: str | Document) -> Extraction:
-        """The entities of one document. Its own annotations are not looked at. Raises InputError for a lone surrogate."""
+        """The entities of a document, its own annotations unread. Raises InputError for a lone surrogate."""
         document = Document("text", source) if isinstance(source, str) else source
         if reason := surrogate(document.text):
             raise InputError(f"document {document.id}: {reason}")
@@ -159,7 +163,9 @@ class _Call:
         read = form.parse if self.extractor.constraint == "grounded" else form.salvage
         parsed = read(answer.text, part, self.labels)
         if answer.closed:
-            limit = Problem.at("cut", answer.text, len(answer.text), f"closed after {answer.fed} tokens, the budget of this chunk")
+            limit = Problem.at(
+                "cut", answer.text, len(answer.text), f"closed after {answer.fed} tokens, the budget of this chunk"
+            )
             parsed = replace(parsed, problems=(*parsed.problems, limit))
         return answer, parsed
 
@@ -172,7 +178,7 @@ class _Call:
         return self._prefix
 
     def _lift(self, part: Document) -> Lift:
-        """The constraint of this chunk; those that no document changes are made once, so that their states stay cached."""
+        """The constraint of this chunk; one that no document changes is made once, so that its states stay cached."""
         vocabulary, form = self.extractor.vocabulary, self.extractor.format
         if self.extractor.constraint == "grounded":
             return Lift(form.constraint(part, self.labels), vocabulary)
@@ -184,13 +190,30 @@ class _Call:
 
 def _scored(answer: Answer, parsed: Parsed) -> Iterator[Entity]:
     """Each entity with the product of the probabilities of the choices that wrote it."""
-    ends = [0, *accumulate(len(c.encode()) for c in answer.text)]  # code points of the answer -> bytes
+    ends = [0, *_ends(answer.data)]
     for entity, place in zip(parsed.entities, parsed.places, strict=True):
         made = [c for c in answer.choices if c.start < ends[place.end] and ends[place.start] < c.end]
         score = 1.0
         for choice in made:
             score *= choice.probability
         yield replace(entity, score=score, removed_mass=_largest(made))
+
+
+def _ends(data: bytes) -> Iterator[int]:
+    """Where each code point of `data`, decoded with "replace", ends: U+FFFD may stand for one to three bytes."""
+    at = 0
+    while at < len(data):
+        bad = None
+        try:
+            good = data[at:].decode()
+        except UnicodeDecodeError as error:
+            good, bad = data[at : at + error.start].decode(), at + error.end
+        for char in good:
+            at += len(char.encode())
+            yield at
+        if bad:
+            at = bad
+            yield at
 
 
 def _largest(choices: Sequence[Choice]) -> float | None:
@@ -216,24 +239,38 @@ def load(
     from . import models
     from .backends.llama_cpp import LlamaCpp
 
+    if constraint not in CONSTRAINTS:  # known before a model is loaded
+        raise UsageError(known("constraint", constraint, CONSTRAINTS))
     path, manifest = models.find(str(model) if model is not None else None)
     if manifest is None and not (format and labels):
         raise UsageError(f"{path}: no manifest beside it, so --format and --labels must be given")
     chosen = format or (manifest.format if manifest else "")
     formats.get(chosen)
-    asked = list(labels) if labels else list(manifest.labels if manifest else ())
+    asked: Sequence[str] = labels or (manifest.labels if manifest else ())
     if manifest and chosen != manifest.format:
         warnings.warn(f"{path.name} was not tuned for the format {chosen}; it knows {manifest.format}", stacklevel=2)
+    if isinstance(asked, str):
+        raise UsageError(f"labels must be a list of names, not the string {asked!r}")
     if manifest and (new := [label for label in asked if label not in manifest.labels]):
         warnings.warn(
-            f"{path.name} was not tuned for the labels {', '.join(new)}; it knows {', '.join(manifest.labels)}", stacklevel=2
+            f"{path.name} was not tuned for the labels {', '.join(new)}; it knows {', '.join(manifest.labels)}",
+            stacklevel=2,
         )
-    return Extractor(
-        LlamaCpp(path, threads=threads),
-        format=chosen,
-        labels=asked,
-        constraint=constraint,
-        guidelines=guidelines or (manifest.guidelines if manifest else None),
-        unit=manifest.unit if manifest else "document",
-        min_score=min_score,
-    )
+    for label in sorted((guidelines or {}).keys() - asked):
+        warnings.warn(
+            f"the guideline for {label!r} is not used: it is none of the labels {', '.join(asked)}", stacklevel=2
+        )
+    backend = LlamaCpp(path, threads=threads)
+    try:
+        return Extractor(
+            backend,
+            format=chosen,
+            labels=asked,
+            constraint=constraint,
+            guidelines=guidelines or (manifest.guidelines if manifest else None),
+            unit=manifest.unit if manifest else "document",
+            min_score=min_score,
+        )
+    except BaseException:
+        backend.close()
+        raise

@@ -2,8 +2,8 @@
 
 llama.cpp's reader has had memory errors on crafted files, and aborts the process where it expected another type. So
 every count, length, type and offset of the header is held against the file's size here first; whatever does not fit is
-a ModelError that names the file, the byte and the reason. Arrays are walked, never built: the largest
-vocabulary costs milliseconds and no memory.
+a ModelError that names the file, the byte and the reason. Arrays are walked, never built, but for the vocabulary's
+strings while they are checked.
 
     magic | version | tensor count | key count | key, type, value … | name, shape, type, offset … | padding | data
 """
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import mmap
 import struct
-from collections import Counter
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -20,45 +19,21 @@ from typing import Any, NoReturn
 
 from .errors import ModelError
 
-__all__ = ["BLOCKS", "Array", "Header", "Tensor", "check", "read", "tensor_mix"]
+__all__ = ["BLOCKS", "Array", "Header", "Tensor", "check", "read"]
 
 # Tensor types of ggml.h: number -> (name, weights in a block, bytes of a block).
 BLOCKS: dict[int, tuple[str, int, int]] = {
-    0: ("F32", 1, 4),
-    1: ("F16", 1, 2),
-    2: ("Q4_0", 32, 18),
-    3: ("Q4_1", 32, 20),
-    6: ("Q5_0", 32, 22),
-    7: ("Q5_1", 32, 24),
-    8: ("Q8_0", 32, 34),
-    9: ("Q8_1", 32, 40),
-    10: ("Q2_K", 256, 84),
-    11: ("Q3_K", 256, 110),
-    12: ("Q4_K", 256, 144),
-    13: ("Q5_K", 256, 176),
-    14: ("Q6_K", 256, 210),
-    15: ("Q8_K", 256, 292),
-    16: ("IQ2_XXS", 256, 66),
-    17: ("IQ2_XS", 256, 74),
-    18: ("IQ3_XXS", 256, 98),
-    19: ("IQ1_S", 256, 50),
-    20: ("IQ4_NL", 32, 18),
-    21: ("IQ3_S", 256, 110),
-    22: ("IQ2_S", 256, 82),
-    23: ("IQ4_XS", 256, 136),
-    24: ("I8", 1, 1),
-    25: ("I16", 1, 2),
-    26: ("I32", 1, 4),
-    27: ("I64", 1, 8),
-    28: ("F64", 1, 8),
-    29: ("IQ1_M", 256, 56),
-    30: ("BF16", 1, 2),
-    34: ("TQ1_0", 256, 54),
-    35: ("TQ2_0", 256, 66),
-    39: ("MXFP4", 32, 17),
-    40: ("NVFP4", 64, 36),
+    0: ("F32", 1, 4), 1: ("F16", 1, 2), 2: ("Q4_0", 32, 18), 3: ("Q4_1", 32, 20),
+    6: ("Q5_0", 32, 22), 7: ("Q5_1", 32, 24), 8: ("Q8_0", 32, 34), 9: ("Q8_1", 32, 40),
+    10: ("Q2_K", 256, 84), 11: ("Q3_K", 256, 110), 12: ("Q4_K", 256, 144), 13: ("Q5_K", 256, 176),
+    14: ("Q6_K", 256, 210), 15: ("Q8_K", 256, 292), 16: ("IQ2_XXS", 256, 66),
+    17: ("IQ2_XS", 256, 74), 18: ("IQ3_XXS", 256, 98), 19: ("IQ1_S", 256, 50),
+    20: ("IQ4_NL", 32, 18), 21: ("IQ3_S", 256, 110), 22: ("IQ2_S", 256, 82),
+    23: ("IQ4_XS", 256, 136), 24: ("I8", 1, 1), 25: ("I16", 1, 2), 26: ("I32", 1, 4),
+    27: ("I64", 1, 8), 28: ("F64", 1, 8), 29: ("IQ1_M", 256, 56), 30: ("BF16", 1, 2),
+    34: ("TQ1_0", 256, 54), 35: ("TQ2_0", 256, 66), 39: ("MXFP4", 32, 17), 40: ("NVFP4", 64, 36),
     41: ("Q1_0", 128, 18),
-}
+}  # fmt: skip
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _U32, _I32, _F32, _STRING, _ARRAY = 4, 5, 6, 8, 9
 _TYPES = {0: "u8", 1: "i8", 2: "u16", 3: "i16", 4: "u32", 5: "i32", 6: "f32", 7: "bool", 8: "string", 9: "array"}
@@ -73,7 +48,7 @@ _ARRAYS = {
     "tokenizer.ggml.token_type": _I32,
 }
 _BY_TOKEN = ("tokenizer.ggml.scores", "tokenizer.ggml.token_type")
-_MOST_LAYERS = 512  # LLAMA_MAX_LAYERS
+_MOST_LAYERS, _MOST_WORDS = 512, 1 << 22  # LLAMA_MAX_LAYERS; far beyond any vocabulary, and little memory
 _LONGEST_KEY, _LONGEST_NAME, _LONGEST_STRING = 65535, 63, 1 << 20  # bytes; 63 is GGML_MAX_NAME less its final zero
 
 
@@ -177,9 +152,12 @@ class _Reader:
             self.fail("no general.architecture")
         if found.get("split.count", 1) not in (0, 1):
             self.fail("one part of a split model; join the parts first")
-        layers = found.get(f"{found['general.architecture']}.block_count", 0)
-        if not isinstance(layers, int) or not 0 <= layers <= _MOST_LAYERS:
-            self.fail(f"block_count {layers}, not a number up to {_MOST_LAYERS}")
+        layers = found.get(f"{found['general.architecture']}.block_count", 1)
+        if not isinstance(layers, int) or not 1 <= layers <= _MOST_LAYERS:
+            self.fail(f"block_count {layers}, not a number from 1 to {_MOST_LAYERS}")
+        for key, value in found.items():
+            if key.endswith("_epsilon") and not (isinstance(value, float) and 0 <= value < 1):
+                self.fail(f"{key} is {value}, not a small positive number")
         tokens = found.get("tokenizer.ggml.tokens")
         for key in _BY_TOKEN:
             if key in found and (tokens is None or found[key].length != tokens.length):
@@ -216,7 +194,9 @@ class _Reader:
             self.fail(f"{key!r} must hold {_TYPES[_ARRAYS[key]]}, not {_TYPES.get(kind, kind)}", start)
         if kind == _STRING:
             self.need(count * 8, f"{key!r} of {count} strings")
-            self.words(count, key) if key in _ARRAYS else self.skip_strings(count, key)
+            if key in _ARRAYS and count > _MOST_WORDS:
+                self.fail(f"{key!r} of {count} strings, more than {_MOST_WORDS}", start)
+            self.words(self.skip_strings(count, key), key)
         elif kind in _SCALARS:
             width = count * struct.calcsize("<" + _SCALARS[kind])
             self.need(width, f"{key!r} of {count} values")
@@ -225,40 +205,39 @@ class _Reader:
             self.fail(f"{key!r} is an array of {_TYPES.get(kind, f'type {kind}')}, which no model has", start)
         return Array(_TYPES[kind], count)
 
-    def skip_strings(self, count: int, key: str) -> None:
-        """Move past `count` strings. The loop has no check of its own: a read past the end stops it, as a length
-        that leads there does at the next read, and each turn moves at least 8 bytes."""
+    def skip_strings(self, count: int, key: str) -> list[bytes]:
+        """Move past `count` strings; those of the vocabulary are returned. The loop has no check of its own: a read
+        past the end stops it, as a length that leads there does at the next read."""
         length, data, at = struct.Struct("<Q").unpack_from, self.data, self.at
+        kept: list[bytes] = []
+        keep = kept.append if key in _ARRAYS else None
         try:
             for _ in range(count):
-                at += 8 + length(data, at)[0]
-        except (struct.error, OverflowError):
+                start = at + 8
+                at = start + length(data, at)[0]
+                if keep:
+                    keep(data[start:at])
+        except (struct.error, OverflowError, IndexError):
             at = self.size + 1
         if at > self.size:
             self.fail(f"the strings of {key!r} run past the end of the file")
         self.at = at
+        return kept
 
-    def words(self, count: int, key: str) -> None:
-        """Move past the strings of the vocabulary, which llama.cpp takes as zero-ended UTF-8: it aborts at an empty
-        merge and where two tokens are the same, and throws at bad UTF-8 when it writes the token."""
-        seen: set[bytes] = set()
-        start = self.at
-        for number in range(count):
-            length = self.scalar("Q", f"the length of string {number} of {key!r}")
-            self.need(length, f"string {number} of {key!r}")
-            word = self.data[self.at : self.at + length]
-            try:
-                word.decode()
-            except UnicodeDecodeError:
-                self.fail(f"string {number} of {key!r} is not UTF-8")
-            if b"\0" in word:
-                self.fail(f"string {number} of {key!r} holds a zero byte")
-            self.at += length
-            seen.add(word)
-        if key.endswith("tokens") and len(seen) < count:
-            self.fail(f"{count - len(seen)} of {key!r} are there twice", start)
-        if key.endswith("merges") and b"" in seen:
-            self.fail(f"an empty string in {key!r}", start)
+    def words(self, words: list[bytes], key: str) -> None:
+        """What llama.cpp aborts or throws at: it takes words as zero-ended UTF-8, tokens as distinct, merges as not
+        empty. (In the joined text a line feed between two words keeps a broken letter broken.)"""
+        text = b"\n".join(words)
+        try:
+            text.decode()
+        except UnicodeDecodeError:
+            self.fail(f"a string of {key!r} is not UTF-8")
+        if b"\0" in text:
+            self.fail(f"a string of {key!r} holds a zero byte")
+        if key.endswith("tokens") and len(set(words)) < len(words):
+            self.fail(f"a string of {key!r} is there twice")
+        if key.endswith("merges") and b"" in words:
+            self.fail(f"a string of {key!r} is empty")
 
     def tensors(self, count: int, alignment: int) -> tuple[Tensor, ...]:
         found: dict[str, Tensor] = {}
@@ -293,10 +272,3 @@ class _Reader:
         if 0 in shape or shape[0] % block:
             self.fail(f"tensor {name!r} of shape {shape} cannot be {label} (blocks of {block})", start)
         return Tensor(name, label, shape, prod(shape) // block * width), offset
-
-
-def tensor_mix(header: Header) -> tuple[dict[str, int], float]:
-    """How many tensors have which type, and the bits per weight over all of them."""
-    mix = dict(Counter(tensor.type for tensor in header.tensors).most_common())
-    weights = sum(tensor.weights for tensor in header.tensors)
-    return mix, 8 * sum(tensor.bytes for tensor in header.tensors) / max(weights, 1)

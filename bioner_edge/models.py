@@ -19,7 +19,7 @@ from typing import Any
 from . import gguf_header
 from .errors import ModelError, known
 
-__all__ = ["Listing", "Manifest", "default", "find", "listed", "manifest_path", "sha256"]
+__all__ = ["UNITS", "Listing", "Manifest", "default", "find", "listed", "manifest_path", "sha256"]
 
 _PACKAGE = Path(__file__).parent
 UNITS = ("sentence", "document")

@@ -35,6 +35,11 @@ class Progress:
             self._last = now
             print(f"\r{self._line(now - self._started)}\x1b[K", end="", file=sys.stderr, flush=True)
 
+    def clear(self) -> None:
+        """Wipe the line, so that a message can take its place."""
+        if self._shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
     def _line(self, seconds: float) -> str:
         line = f"{self._documents} documents, {self._documents / seconds:.1f}/s"
         total = self._inputs.total_bytes
@@ -44,6 +49,7 @@ class Progress:
             line += f", {share:.0%}, {left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"
         return line
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._shown:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.clear()

@@ -28,7 +28,7 @@ class Prompt:
 
 
 def build(template: str | None, messages: Sequence[Message], *, bos: str = "", eos: str = "") -> Prompt:
-    """The prompt of a chat template (Jinja, as Hugging Face writes it); without one, the contents joined by empty lines.
+    """The prompt of a chat template (Jinja, as Hugging Face writes it); without one, contents joined by empty lines.
 
     Raises ModelError where the template fails or does not write the text exactly once.
     """
@@ -38,17 +38,22 @@ def build(template: str | None, messages: Sequence[Message], *, bos: str = "", e
         written = _apply(template, list(messages), bos, eos)
     before, found, after = written.partition(TEXT)
     if not found or TEXT in after:
-        raise ModelError("the model's chat template does not write the user's message exactly once; use another template")
+        told = "does not write the user's message exactly once; use another template"
+        raise ModelError(f"the model's chat template {told}")
     return Prompt(before, after)
 
 
 def _apply(template: str, messages: list[Message], bos: str, eos: str) -> str:
+    system = messages[0]["content"] if messages[0]["role"] == "system" else None
     try:
-        return _render(template, messages, bos, eos)
-    except jinja2.TemplateError as error:
-        if messages[0]["role"] != "system":
-            raise ModelError(f"the model's chat template fails: {error}") from None
-    # Some families (Gemma) have no system role: its content then opens the first message.
+        written = _render(template, messages, bos, eos)
+    except Exception as error:  # a template is a program of others: it may fail in any way
+        if system is None:
+            raise ModelError(f"the model's chat template fails: {' '.join(str(error).split())}") from None
+    else:
+        if system is None or system.strip() in written:
+            return written
+    # Some families have no system role and fail (Gemma) or leave it out (Phi-3): it then opens the first message.
     first = messages[1] | {"content": f"{messages[0]['content']}\n\n{messages[1]['content']}"}
     return _apply(template, [first, *messages[2:]], bos, eos)
 
@@ -60,7 +65,9 @@ def _render(template: str, messages: list[Message], bos: str, eos: str) -> str:
 @lru_cache(maxsize=8)
 def _compiled(template: str) -> jinja2.Template:
     # The options of transformers' own renderer; a template comes with the model, so it runs in a sandbox.
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
     environment.globals["raise_exception"] = _raise
     return environment.from_string(template)
 

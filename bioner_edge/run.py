@@ -31,10 +31,8 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        """0 all done; 1 something failed and the rest is written; 2 nothing could be done."""
-        if not self.failures:
-            return 0
-        return 1 if self.documents else 2
+        """0 all done; 1 something failed and the rest is written."""
+        return 1 if self.failures else 0
 
 
 @dataclass(frozen=True)
@@ -51,16 +49,23 @@ class Output:
 
     @classmethod
     def named(cls, out: Path | None, file_type: str | None, *, overwrite: bool, with_gold: bool, shown: bool) -> Output:
-        """Check an output before anything is read. The extension of `out` tells the format where `file_type` does not."""
+        """Check an output before anything is read. Where `file_type` is None, the extension of `out` tells it."""
         kind = file_type or ("pubtator" if out and ".pubtator" in out.name.lower() else "jsonl")
         writer(kind)
         if with_gold and kind != "jsonl":
             raise UsageError(f"--keep-annotations needs --to jsonl: {kind} has one place for entities")
+        if out and out.exists() and not out.is_file():  # putting a file in its place would remove a device
+            raise UsageError(f"{out}: is no regular file; name a file, or leave out --out for standard output")
         if out and out.exists() and not overwrite:
             raise UsageError(f"{out}: exists; give --overwrite to replace it")
         if out and not out.parent.is_dir():
             raise UsageError(f"{out.parent}: no such folder; make it first")
         return cls(out, kind, with_gold, shown)
+
+    def refuse_among(self, inputs: Inputs) -> None:
+        """Raise UsageError where the output lies among the inputs: a second run would read the first one's answers."""
+        if self.path and any(path and path.resolve() == self.path.resolve() for _, path in inputs.files):
+            raise UsageError(f"{self.path}: is among the inputs; write it elsewhere")
 
     @contextmanager
     def opened(self) -> Iterator[TextIO]:
@@ -69,16 +74,24 @@ class Output:
                 yield nowhere
             return
         if self.path is None:
-            sys.stdout.reconfigure(encoding="utf-8", newline="\n")  # type: ignore[union-attr]
-            yield sys.stdout
+            # By the line, so that whoever reads from the pipe has each document when it is done.
+            sys.stdout.reconfigure(encoding="utf-8", newline="\n", line_buffering=True)  # type: ignore[union-attr]
+            try:
+                yield sys.stdout
+            except OSError as error:
+                # What is still buffered would fail again when the interpreter ends.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                raise _unwritable("standard output", error) from None
             return
         partial = self.path.with_name(self.path.name + ".partial")
         try:
             with partial.open("w", encoding="utf-8", newline="\n") as stream:
                 yield stream
             os.replace(partial, self.path)
-        except BaseException:
+        except BaseException as error:
             partial.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                raise _unwritable(str(self.path), error) from None
             raise
 
     def write(self, extraction: Extraction, stream: TextIO) -> None:
@@ -90,6 +103,11 @@ class Output:
             jsonl.write_record(record, stream)
         else:
             writer(self.file_type)(extraction.document.with_entities(extraction.entities), stream)
+
+
+def _unwritable(name: str, error: OSError) -> Exception:
+    """A reader that has seen enough (`| head`) is no mistake of the user's."""
+    return error if isinstance(error, BrokenPipeError) else UsageError(f"{name}: cannot be written: {error.strerror}")
 
 
 def run(
@@ -107,15 +125,20 @@ def run(
     """
     outcome = Outcome()
     report = inputs.report
+    with output.opened() as stream, Progress(inputs, quiet=quiet or shown is not None) as progress:
 
-    def noted(notice: Notice) -> None:
-        outcome.failures += notice.text_lost
-        report(notice)
+        def told(message: str) -> None:
+            progress.clear()
+            complain(message)
 
-    inputs.report = noted
-    with output.opened() as stream, Progress(inputs, quiet=quiet) as progress:
+        def noted(notice: Notice) -> None:
+            outcome.failures += notice.text_lost
+            progress.clear()
+            report(notice)
+
+        inputs.report = noted
         for document in inputs:
-            extraction = _attempt(extractor, document, output, stream, complain)
+            extraction = _attempt(extractor, document, output, stream, told)
             if extraction is None:
                 outcome.failures += 1
                 continue
@@ -125,10 +148,9 @@ def run(
             progress.advance()
             if shown:
                 shown(extraction)
-        if not outcome.documents and not outcome.failures:
-            raise InputError("no documents in the input; nothing was written")
         if not outcome.documents:
-            raise InputError("no document could be read; nothing was written")
+            lost = "no document could be read" if outcome.failures else "no documents in the input"
+            raise InputError(f"{lost}; nothing was written")
     return outcome
 
 

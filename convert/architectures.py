@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from bioner_edge.errors import ModelError, known
 
-__all__ = ["ARCHITECTURES", "Architecture", "Config", "Weights", "of"]
+__all__ = ["ARCHITECTURES", "Architecture", "Config", "Weights", "of", "positive"]
 
 Config = Mapping[str, Any]
 Weights = NDArray[np.float32]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections import Counter
 from pathlib import Path
 
 import llama_cpp.llama_cpp as lib
@@ -53,5 +54,7 @@ def quantize(source: Path, out: Path, level: str) -> None:
 
 
 def tensor_mix(path: Path) -> tuple[dict[str, int], float]:
-    """How many tensors of a GGUF have which type, and its bits per weight."""
-    return gguf_header.tensor_mix(gguf_header.read(path))
+    """How many tensors of a GGUF have which type, and the bits per weight over all of them."""
+    tensors = gguf_header.read(path).tensors
+    mix = dict(Counter(tensor.type for tensor in tensors).most_common())
+    return mix, 8 * sum(tensor.bytes for tensor in tensors) / sum(tensor.weights for tensor in tensors)

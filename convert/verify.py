@@ -32,7 +32,7 @@ LINES = (
     "IL-6, TNF-α and IFN-γ fell, but TGF-β1 didn't; κ- and μ-opioid agonists weren't given at 37 °C.",
     "We'd expect it: they've shown the patient's QT interval (QTc ≥ 500 ms) isn't prolonged; I'm sure you'll see.",
     "患者は高血圧と2型糖尿病を有し、メトホルミン500mgを1日2回服用していた。",
-    "Ménière's disease, Sjögren's syndrome, naïve T cells, a 5 µm section, Ångström, Ærø the façade of œdema, cafe\u0301.",
+    "Ménière's disease, Sjögren's syndrome, naïve T cells, a 5 µm section, Ångström, Ærø, façade, œdema, cafe\u0301.",
     "Doses:\n  aspirin   100 mg\n\n\twarfarin\t5 mg\r\nheparin 5,000 IU   \n   ",
     "1234567890 12 345 6789 3.14159 1e-10 ½ ² ₂ Ⅳ １２３ ١٢٣",
     "🙂 👩🏽\u200d⚕️ 🧬💊 x̂ \u00a0non-breaking\u2009thin\u3000wide\u200bzero",
@@ -43,7 +43,7 @@ _POSITIONS = 384  # tokens whose logits are compared at most: enough to tell, se
 
 _LOGIT_THRESHOLD = 1e-3  # of the standard deviation of the reference's logits
 # Level -> (mean KL divergence in nats at most, share of positions with the same best token at least). Set to notice a
-# broken file, not to choose a level, which F1 does: tiny random models, all near ties, keep 0.92 to 0.99 at Q8_0.
+# broken file, not to choose a level, which F1 does: tiny random models, all near ties, keep 0.91 to 0.99 at Q8_0.
 QUANTIZED = {"F16": (1e-4, 0.98), "Q8_0": (1e-2, 0.90)}
 
 
@@ -159,7 +159,7 @@ def quantized(reference: Path, path: Path, level: str, lines: Sequence[str]) -> 
 
 
 def _open(path: Path) -> LlamaCpp:
-    """One thread: several wait for each other at every layer, minutes instead of seconds where the machine is busy."""
+    """One thread: several wait for each other at every layer, on a busy machine a minute instead of a second."""
     return LlamaCpp(path, cache="f32", threads=1)
 
 

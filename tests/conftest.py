@@ -1,4 +1,4 @@
-"""Where the corpora lie, and hypothesis without deadlines: a busy machine is no failure."""
+"""Where the corpora lie, a tiny random model, and hypothesis without deadlines: a busy machine is no failure."""
 
 from __future__ import annotations
 
@@ -12,6 +12,12 @@ settings.register_profile("no_deadline", deadline=None)
 settings.load_profile("no_deadline")
 
 ROOT = Path(__file__).parents[1]
+SENTENCES = (
+    "Naloxone reverses the antihypertensive effect of clonidine in rats.",
+    "<Chemical>Aspirin</Chemical> relieved <Disease>headache</Disease> in 12 of 30 patients, and in none of 29.",
+    "<Disease>Renal <Disease>failure</Disease></Disease> followed 200 mg of <Chemical>amphotericin B</Chemical>.",
+    "Tag Chemical, Disease.",
+)
 
 
 @pytest.fixture(scope="session")
@@ -20,4 +26,34 @@ def corpora() -> Path:
     path = Path(os.environ.get("BIONER_CORPORA") or ROOT.parent / "shared" / "corpora")
     if not path.is_dir():
         pytest.skip(f"no corpora: {path} is no folder; set $BIONER_CORPORA")
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama, a GGUF file with its manifest: every promise must hold whatever it says."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    from bioner_edge.convert import convert
+    from bioner_edge.tuning import vocabulary
+
+    folder = tmp_path_factory.mktemp("tiny")
+    vocabulary.train(SENTENCES * 3, 400, folder / "checkpoint")
+    torch.manual_seed(1)
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = transformers.LlamaConfig(
+        vocab_size=400, max_position_embeddings=2048, initializer_range=0.3, eos_token_id=0, bos_token_id=None, **shape
+    )
+    transformers.LlamaForCausalLM(config).save_pretrained(folder / "checkpoint")
+    (path,) = convert(
+        folder / "checkpoint",
+        folder,
+        ["F32"],
+        labels=["Chemical", "Disease"],
+        format="multi_tag",
+        license="Apache-2.0",
+        unit="sentence",
+        name="tiny",
+        verify_lines=SENTENCES,
+    )
     return path

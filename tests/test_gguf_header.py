@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bioner_edge.errors import ModelError
-from bioner_edge.gguf_header import BLOCKS, Array, Tensor, check, read, tensor_mix
+from bioner_edge.gguf_header import BLOCKS, Array, Tensor, check, read
 
 U32, I32, F32, STRING, ARRAY = 4, 5, 6, 8, 9
 
@@ -82,9 +82,6 @@ def test_a_sound_file(file: Callable[[bytes], Path]) -> None:
         "tokenizer.ggml.add_bos_token": False,
     }
     assert header.tensors == (Tensor("a.weight", "Q8_0", (32, 3), 102), Tensor("b.weight", "F32", (5,), 20))
-    mix, bits = tensor_mix(header)
-    assert mix == {"Q8_0": 1, "F32": 1}
-    assert bits == pytest.approx(8 * 122 / 101)
     assert check(file(gguf(version=2))) == header.metadata
 
 
@@ -105,6 +102,7 @@ def with_tensors(*values: bytes) -> bytes:
 
 
 HUGE = 2**63
+HALVES = strings("a", "b").replace(b"a", b"\xce").replace(b"b", b"\xb2")  # a beta, if they stood together
 BAD: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "m.gguf: empty, no GGUF file"),
     "text": (b"Once upon a time", "no GGUF file (it does not start with 'GGUF'); convert the model first"),
@@ -138,6 +136,32 @@ BAD: dict[str, tuple[bytes, str]] = {
         "'tokenizer.ggml.tokens' must hold string, not u32",
     ),
     "fewer types than tokens": (gguf(PAIRS[:2] + PAIRS[3:]), "token_type has 3 elements for 0 tokens"),
+    "a token twice": (
+        gguf((PAIRS[0], pair("tokenizer.ggml.tokens", ARRAY, strings("a", "b", "a")))),
+        "a string of 'tokenizer.ggml.tokens' is there twice",
+    ),
+    "zero in a token": (
+        gguf((PAIRS[0], pair("tokenizer.ggml.tokens", ARRAY, strings("a", "b\0")))),
+        "a string of 'tokenizer.ggml.tokens' holds a zero byte",
+    ),
+    "token of half a letter": (
+        gguf((PAIRS[0], pair("tokenizer.ggml.tokens", ARRAY, strings("β", "a").replace(b"\xb2", b"a")))),
+        "a string of 'tokenizer.ggml.tokens' is not UTF-8",
+    ),
+    "two halves of a letter": (
+        gguf((PAIRS[0], pair("tokenizer.ggml.tokens", ARRAY, HALVES))),
+        "a string of 'tokenizer.ggml.tokens' is not UTF-8",
+    ),
+    "empty merge": (
+        with_pair(pair("tokenizer.ggml.merges", ARRAY, strings("a b", ""))),
+        "a string of 'tokenizer.ggml.merges' is empty",
+    ),
+    "no layers": (gguf((PAIRS[0], pair("llama.block_count", U32, u32(0)))), "block_count 0, not a number from 1"),
+    "layers": (gguf((PAIRS[0], pair("llama.block_count", U32, u32(513)))), "block_count 513, not a number from 1"),
+    "epsilon": (
+        with_pair(pair("llama.attention.layer_norm_rms_epsilon", F32, struct.pack("<f", -1e-6))),
+        "llama.attention.layer_norm_rms_epsilon is -",
+    ),
     "scores": (
         with_pair(pair("tokenizer.ggml.scores", ARRAY, u32(F32) + u64(1) + bytes(4))),
         "tokenizer.ggml.scores has 1 elements for 3 tokens",
@@ -165,6 +189,12 @@ def test_a_damaged_file(file: Callable[[bytes], Path], content: bytes, message: 
     with pytest.raises(ModelError, match=re.escape(message)) as caught:
         read(file(content))
     assert "m.gguf: " in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_the_vocabulary_has_a_limit(file: Callable[[bytes], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bioner_edge.gguf_header._MOST_WORDS", 2)
+    with pytest.raises(ModelError, match=r"'tokenizer\.ggml\.tokens' of 3 strings, more than 2"):
+        read(file(GOOD))
 
 
 def test_no_such_file(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from collections.abc import Sequence as Ids
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Backend", "Logits", "Sequence"]
+__all__ = ["Backend", "ContextFull", "Logits", "Sequence"]
 
 Logits = NDArray[np.float32]
 
@@ -29,14 +28,14 @@ class Backend(Protocol):
     context: int
     """Positions that all sequences together may fill; shared prefixes count once."""
     vocabulary_size: int
-    end_tokens: Collection[int]
+    end_tokens: frozenset[int]
     """The tokens by which the model ends an answer."""
     chat_template: str | None
     bos: int | None
     """The token that a prompt starts with, where the model was trained so."""
 
     def tokenize(self, text: bytes, special: bool) -> list[int]:
-        """Canonical token ids; `special` reads the names of control tokens as these, which a document's text never is."""
+        """Canonical token ids; `special` reads names of control tokens as these tokens, never used for a document."""
 
     def piece(self, token: int) -> bytes | None:
         """The bytes that a token writes; None for control tokens."""
@@ -45,7 +44,7 @@ class Backend(Protocol):
         """An empty sequence. Raises RuntimeError where no slot is free."""
 
     def eval(self, sequence: Sequence, ids: Ids[int]) -> Logits:
-        """Append `ids` (at least one) and return the logits after the last, (vocabulary_size,), valid until the next call.
+        """Append `ids`, at least one, and return the logits after the last: (vocabulary_size,), until the next call.
 
         Raises ContextFull, with the sequence as it was, where the context has no room for them.
         """

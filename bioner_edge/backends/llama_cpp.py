@@ -1,4 +1,4 @@
-"""llama.cpp through the ctypes layer of llama-cpp-python, which is pinned exactly: nothing else in the project touches it.
+"""Inference by llama.cpp, through the ctypes layer of llama-cpp-python, which is pinned exactly.
 
 Its structs change inside a patch version, and setting a field that is no longer there is silently ignored by ctypes:
 so each setting goes through `_set`, which refuses unknown names. Every setting that matters is given explicitly; the
@@ -31,7 +31,9 @@ _log_callback = lib.llama_log_callback(lambda level, text, data: None)
 def _set(struct: Any, **values: object) -> Any:
     names = {name for name, *_ in struct._fields_}
     if unknown := values.keys() - names:
-        raise RuntimeError(f"llama-cpp-python's {type(struct).__name__} has no {', '.join(sorted(unknown))}; install 0.3.36")
+        raise RuntimeError(
+            f"llama-cpp-python's {type(struct).__name__} has no {', '.join(sorted(unknown))}; install 0.3.36"
+        )
     for name, value in values.items():
         setattr(struct, name, value)
     return struct

@@ -19,7 +19,12 @@ class Scripted:
     """
 
     def __init__(
-        self, logits: Callable[[list[int]], Logits], words: Ids[bytes] = (), *, context: int = 1 << 20, chat_template: str | None = None
+        self,
+        logits: Callable[[list[int]], Logits],
+        words: Ids[bytes] = (),
+        *,
+        context: int = 1 << 20,
+        chat_template: str | None = None,
     ) -> None:
         self._logits = logits
         self._pieces = [bytes((b,)) for b in range(256)] + list(words)

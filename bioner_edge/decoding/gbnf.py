@@ -8,7 +8,7 @@ the set of stacks of what may follow, and beside it the code point that is half 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import NoReturn
 
@@ -40,10 +40,8 @@ class GrammarAutomaton(ByteAutomaton):
         self._rules = _Reader(text).rules
         self._shortest = _shortest(self._rules)
         self._options: dict[_State, tuple[int, ...]] = {}
-        tops = frozenset[Stack]()
-        for alternative in range(len(self._rules["root"])):
-            tops |= self._expand((("root", alternative, 0),), frozenset())
-        self.start = (tops, ())
+        tops = [(("root", alternative, 0),) for alternative in range(len(self._rules["root"]))]
+        self.start: _State = (self._expanded(tops), ())
 
     # A state is (stacks, bytes of the code point that is half written).
 
@@ -64,11 +62,8 @@ class GrammarAutomaton(ByteAutomaton):
             return None
         if len(longer) < _length(longer[0]):
             return frozenset(alive), longer
-        after = frozenset[Stack]()
-        for stack in alive:
-            rule, alternative, index = stack[-1]
-            after |= self._expand((*stack[:-1], (rule, alternative, index + 1)), frozenset())
-        return after, ()
+        after = [(*below, (rule, alternative, index + 1)) for *below, (rule, alternative, index) in alive]
+        return self._expanded(after), ()
 
     def accepts(self, state: _State) -> bool:
         stacks, part = state
@@ -95,26 +90,35 @@ class GrammarAutomaton(ByteAutomaton):
     def _terminal(self, stack: Stack) -> Ranges:
         rule, alternative, index = stack[-1]
         symbol = self._rules[rule][alternative][index]
-        assert not isinstance(symbol, str)  # _expand leaves terminals on top
+        assert not isinstance(symbol, str)  # _expanded leaves terminals on top
         return symbol
 
-    def _expand(self, stack: Stack, path: frozenset[str]) -> frozenset[Stack]:
-        """The stacks, terminals on top, that `stack` stands for; `path` holds the rules entered without reading."""
-        if not stack:
-            return frozenset({()})
-        rule, alternative, index = stack[-1]
-        symbols = self._rules[rule][alternative]
-        if index == len(symbols):
-            return self._expand(stack[:-1], path)
-        symbol = symbols[index]
-        if not isinstance(symbol, str):
-            return frozenset({stack})
-        # The frame that continues after the reference is left out where nothing follows it: right recursion stays flat.
-        below = stack[:-1] if index + 1 == len(symbols) else (*stack[:-1], (rule, alternative, index + 1))
-        found = frozenset[Stack]()
-        for choice in range(len(self._rules[symbol])):
-            found |= self._expand((*below, (symbol, choice, 0)), path | {symbol})
-        return found
+    def _expanded(self, stacks: list[Stack]) -> frozenset[Stack]:
+        """The stacks, terminals on top, that `stacks` stand for; () where nothing need follow."""
+        found: set[Stack] = set()
+        seen: set[Stack] = set()
+        waiting = list(stacks)
+        while waiting:
+            stack = waiting.pop()
+            if stack in seen:
+                continue
+            seen.add(stack)
+            if not stack:
+                found.add(stack)
+                continue
+            rule, alternative, index = stack[-1]
+            symbols = self._rules[rule][alternative]
+            if index == len(symbols):
+                waiting.append(stack[:-1])
+                continue
+            symbol = symbols[index]
+            if not isinstance(symbol, str):
+                found.add(stack)
+                continue
+            # The frame to return to is left out where nothing follows in it: right recursion stays flat.
+            below = stack[:-1] if index + 1 == len(symbols) else (*stack[:-1], (rule, alternative, index + 1))
+            waiting += [(*below, (symbol, choice, 0)) for choice in range(len(self._rules[symbol]))]
+        return frozenset(found)
 
 
 _State = tuple[frozenset[Stack], tuple[int, ...]]
@@ -192,11 +196,11 @@ def _shortest(rules: dict[str, list[list[Symbol]]]) -> dict[str, bytes]:
 
 # Reading
 
-_SKIP = re.compile(r"(?:[ \t]|#[^\n]*)*")
-_SKIP_LINES = re.compile(r"(?:\s|#[^\n]*)*")
+_SKIP = re.compile(r"(?:[ \t]|#[^\r\n]*)*")
+_SKIP_LINES = re.compile(r"(?:[ \t\r\n]|#[^\r\n]*)*")
 _NAME = re.compile(r"[A-Za-z0-9-]+")
 _REPEAT = re.compile(r"[*+?]|\{\s*(\d+)\s*(?:(,)\s*(\d*)\s*)?\}")
-_ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\", '"': '"', "[": "[", "]": "]"}
+_ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\", '"': '"', "[": "[", "]": "]", "-": "-"}
 _HEX = {"x": 2, "u": 4, "U": 8}
 
 
@@ -226,7 +230,7 @@ class _Reader:
             self._fail("'::='")
         self._skip(lines=True)
         self.rules[name] = self._alternatives(name, nested=False)
-        if self.at < len(self.text) and not self._take("\n") and not self._take("\r\n"):
+        if self.at < len(self.text) and not self._take("\n") and not self._take("\r"):
             self._fail("a symbol, '|' or the end of the line")
 
     def _alternatives(self, name: str, nested: bool) -> list[list[Symbol]]:
@@ -243,7 +247,7 @@ class _Reader:
             if self._take('"'):
                 while not self._take('"'):
                     code = self._character('"')
-                    symbols.append(((code, code),))
+                    symbols.append(self._writable([(code, code)]))
             elif self._take("["):
                 symbols.append(self._class())
             elif self._take("."):
@@ -259,13 +263,15 @@ class _Reader:
                 return symbols
             self._skip(lines=nested)
             if repeat := _REPEAT.match(self.text, self.at):
-                self.at = repeat.end()
                 symbols[start:] = self._repeated(name, symbols[start:], repeat)
+                self.at = repeat.end()
                 self._skip(lines=nested)
 
     def _repeated(self, name: str, symbols: list[Symbol], repeat: re.Match[str]) -> list[Symbol]:
-        """`symbols` repeated. As in llama.cpp a repetition applies to the last character of a literal alone."""
-        before, (symbol,) = symbols[:-1], symbols[-1:] or self._fail("something to repeat before it")
+        """`symbols` repeated: one symbol, or the characters of a literal, which repeats as a whole."""
+        if not symbols:
+            self._fail("something to repeat before it")
+        symbol = symbols[0] if len(symbols) == 1 else self._new_rule(name, [symbols])
         if repeat[1] is None:
             low, high = {"*": (0, None), "+": (1, None), "?": (0, 1)}[repeat[0]]
         else:
@@ -273,15 +279,17 @@ class _Reader:
             high = low if repeat[2] is None else int(repeat[3]) if repeat[3] else None
         if max(low, high or 0) > _MOST_COPIES:
             self._fail(f"at most {_MOST_COPIES} repetitions")
+        if high is not None and high < low:
+            self._fail(f"at least {low} repetitions at most")
         copies: list[Symbol] = [symbol] * low
         if high is None:
             loop = self._new_rule(name, [])
             self.rules[loop] = [[symbol, loop], []]
-            return [*before, *copies, loop]
+            return [*copies, loop]
         optional: list[Symbol] = []
         for _ in range(high - low):
             optional = [self._new_rule(name, [[symbol, *optional], []])]
-        return [*before, *copies, *optional]
+        return [*copies, *optional]
 
     def _class(self) -> Ranges:
         negated = self._take("^")
@@ -292,8 +300,18 @@ class _Reader:
             if self.text.startswith("-", self.at) and not self.text.startswith("-]", self.at):
                 self.at += 1
                 high = self._character("]")
+            if high < low:
+                self._fail(f"a range that goes up, not from U+{low:04X} to U+{high:04X}, before this")
             ranges.append((low, high))
-        return _complement(ranges) if negated else tuple(ranges)
+        if not ranges:
+            self._fail("a character in the class")
+        return self._writable(_complement(ranges) if negated else ranges)
+
+    def _writable(self, ranges: Sequence[tuple[int, int]]) -> Ranges:
+        """The ranges as a symbol; fails where no character is in them that UTF-8 can write."""
+        if all(_first_character(low, high) is None for low, high in ranges):
+            self._fail("a character that text can hold before this")
+        return tuple(ranges)
 
     def _character(self, end: str) -> int:
         if self.at >= len(self.text):
@@ -308,9 +326,11 @@ class _Reader:
             return ord(_ESCAPES[kind])
         digits = self.text[self.at : self.at + _HEX.get(kind, 0)]
         if not re.fullmatch(r"[0-9A-Fa-f]+", digits) or len(digits) != _HEX.get(kind):
-            self._fail("an escape: \\n \\r \\t \\\\ \\\" \\[ \\] \\xHH \\uHHHH \\UHHHHHHHH")
+            self._fail(r"an escape: \n \r \t \\ \" \[ \] \- \xHH \uHHHH \UHHHHHHHH")
+        if (code := int(digits, 16)) > _MAX_CODE_POINT:
+            self._fail("a code point of Unicode")
         self.at += len(digits)
-        return int(digits, 16)
+        return code
 
     def _name(self) -> str:
         match = _NAME.match(self.text, self.at)
@@ -366,7 +386,7 @@ class _Reader:
                 raise GrammarError(f"grammar: rule {name.split('_')[0]!r} is left-recursive")
 
 
-def _complement(ranges: list[tuple[int, int]]) -> Ranges:
+def _complement(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
     found = []
     after = 0
     for low, high in sorted(ranges):
@@ -375,4 +395,4 @@ def _complement(ranges: list[tuple[int, int]]) -> Ranges:
         after = max(after, high + 1)
     if after <= _MAX_CODE_POINT:
         found.append((after, _MAX_CODE_POINT))
-    return tuple(found)
+    return found

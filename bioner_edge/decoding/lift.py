@@ -34,7 +34,10 @@ class Vocabulary:
         missing = [b for b in range(256) if b not in self.children[0] or not self.ids[self.children[0][b]]]
         # 0xC0, 0xC1 and 0xF5-0xFF never occur in UTF-8: SentencePiece vocabularies may do without them.
         if missing := [b for b in missing if b not in (0xC0, 0xC1) and b < 0xF5]:
-            raise ModelError(f"the model's vocabulary cannot spell the bytes {bytes(missing)!r}; it cannot copy every text")
+            told = f"cannot spell the bytes {bytes(missing)!r}; it cannot copy every text"
+            raise ModelError(f"the model's vocabulary {told}")
+        if self.spell(backend.tokenize(b"a", False)) != b"a":  # SentencePiece may put a blank before every text
+            raise ModelError("the model's tokenizer changes the text that it is given; forced text cannot be fed to it")
 
     def _insert(self, piece: bytes, token: int) -> None:
         node = 0
@@ -54,7 +57,7 @@ class Vocabulary:
 
 
 class Lift:
-    """An automaton over a vocabulary's tokens. What is allowed is cached by state, so keep one Lift for each automaton."""
+    """An automaton over a vocabulary's tokens. What is allowed is cached by state: keep one Lift for each automaton."""
 
     def __init__(self, automaton: ByteAutomaton, vocabulary: Vocabulary) -> None:
         self.automaton = automaton

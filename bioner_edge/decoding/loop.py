@@ -20,6 +20,9 @@ from .lift import Lift
 __all__ = ["Answer", "Choice", "decode"]
 
 
+_CONTINUATION = bytes(range(0x80, 0xC0))  # the bytes of a UTF-8 character after its first
+
+
 @dataclass(frozen=True, slots=True)
 class Choice:
     """One choice: the bytes [start, end) of the answer that it wrote, p(chosen | allowed), and the probability that
@@ -35,8 +38,7 @@ class Choice:
 class Answer:
     """What was written. `closed`: the budget ran out and the automaton's shortest way to the end was appended.
 
-    `calls` counts steps of the model, `fed` the tokens that it read in them (the prompt's included), `chosen` the
-    tokens that were chosen rather than forced.
+    `calls` counts steps of the model, `fed` the tokens that it read in them, the prompt's included.
     """
 
     data: bytes
@@ -54,7 +56,9 @@ class Answer:
 class _Run:
     """The state of one decoding, so that each step reads as a sentence."""
 
-    def __init__(self, backend: Backend, sequence: Sequence, prompt: Ids[int], lift: Lift, with_removed_mass: bool) -> None:
+    def __init__(
+        self, backend: Backend, sequence: Sequence, prompt: Ids[int], lift: Lift, with_removed_mass: bool
+    ) -> None:
         self.backend = backend
         self.sequence = sequence
         self.lift = lift
@@ -71,10 +75,20 @@ class _Run:
         self.written += piece
         self.pending.append(token)
 
+    def canonical(self, data: bytes) -> list[int]:
+        """Canonical tokens. A token chosen before may have ended inside a character: tokenizers read only whole ones,
+        so the bytes of broken ones, at the edges, are spelled one by one."""
+        vocabulary = self.lift.vocabulary
+        rest = data.lstrip(_CONTINUATION)
+        whole = rest.decode("utf-8", "ignore").encode()
+        head, tail = data[: len(data) - len(rest)], rest[len(whole) :]
+        spelled = [[vocabulary.ids[vocabulary.children[0][byte]][0] for byte in part] for part in (head, tail)]
+        return [*spelled[0], *(self.backend.tokenize(whole, False) if whole else []), *spelled[1]]
+
     def write_forced(self) -> int:
         """Write what is forced, as canonical tokens; returns the length of the token held back, 0 if none was."""
         forced = self.lift.automaton.forced(self.state)
-        ids = self.backend.tokenize(forced, False) if forced else []
+        ids = self.canonical(forced) if forced else []
         pieces = self.lift.vocabulary.pieces
         for n, token in enumerate(ids):
             size = len(pieces[token] or b"")

@@ -22,9 +22,13 @@ from .contract import TEXT, Message, Parsed, Problem
 
 __all__ = ["calls", "constraint", "gbnf", "inexpressible", "instruction", "parse", "render", "salvage"]
 
-_NAME = re.compile(r"[A-Za-z\x80-\U0010ffff][^<>\\\x00-\x1f\x7f]*")
+_NAME = re.compile(r"[A-Za-z\x80-\ud7ff\ue000-\U0010ffff][^<>\\\x00-\x1f\x7f\ud800-\udfff]*")
 _ESCAPED = re.compile(r"\\|<(?=[A-Za-z/\x80-\U0010ffff])")
-_PIECE = re.compile(r"(?P<tag><(?=[A-Za-z/\x80-\U0010ffff])(?P<close>/?)(?P<name>[^<>\\]*)>)|\\(?P<escaped>[\\<])|(?P<plain>.)", re.DOTALL)
+_PIECE = re.compile(
+    r"(?P<tag><(?=[A-Za-z/\x80-\U0010ffff])(?P<close>/?)(?P<name>[^<>\\\x00-\x1f\x7f]*)>)"
+    r"|\\(?P<escaped>[\\<])|(?P<plain>.)",
+    re.DOTALL,
+)
 
 
 def _names(labels: Sequence[str]) -> dict[str, str]:
@@ -33,9 +37,8 @@ def _names(labels: Sequence[str]) -> dict[str, str]:
     for label in labels:
         name = "_".join(label.split())
         if not _NAME.fullmatch(name):
-            raise UsageError(
-                f"label {label!r} cannot be a tag: it must start with a letter and hold no '<', '>', backslash or control"
-            )
+            told = "it must start with a letter and hold no '<', '>', backslash or control"
+            raise UsageError(f"label {label!r} cannot be a tag: {told}")
         if name in names:
             raise UsageError(f"labels {names[name]!r} and {label!r} would share the tag <{name}>; rename one")
         names[name] = label
@@ -46,6 +49,7 @@ def _names(labels: Sequence[str]) -> dict[str, str]:
 
 def calls(labels: Sequence[str]) -> list[list[str]]:
     """One answer holds all labels."""
+    _names(labels)
     return [list(labels)]
 
 
@@ -142,20 +146,28 @@ def _read(answer: str, text: str, names: Mapping[str, str], *, strict: bool) -> 
             if match["name"] in names:
                 stack.append((match["name"], len(copy), here))
             else:
-                message = f"<{match['name']}> is not a declared tag; expected one of {', '.join(f'<{n}>' for n in names)}"
+                known = ", ".join(f"<{name}>" for name in names)
+                message = f"<{match['name'][:40]}> is not a declared tag; expected one of {known}"
         elif match["tag"]:
-            message = _close(match, stack, len(copy))
-            if message is None:
-                name, start, opened = stack.pop()
+            if not stack or stack[-1][0] != match["name"]:
+                expected = f"</{stack[-1][0]}>" if stack else "no closing tag"
+                message = f"</{match['name'][:40]}> closes nothing; expected {expected}"
+            elif (top := stack.pop())[1] == len(copy):
+                message = "an empty tag; expected at least one character"
+            else:
+                name, start, opened = top
                 spans.append((names[name], start, len(copy), Span(_blank_before(answer, opened), match.end())))
         else:
             char = match["escaped"] or match["plain"]
             if match["plain"] == "\\" or (match["plain"] == "<" and _ESCAPED.match(answer, here)):
-                message = r"expected '\\' or '\<' after a backslash" if char == "\\" else "expected a whole tag after '<'"
+                backslash = r"expected '\\' or '\<' after a backslash"
+                message = backslash if char == "\\" else "expected a whole tag after '<'"
             if departed is None and text[len(copy) : len(copy) + 1] != char:
                 departed = len(copy)
-                wanted = repr(text[departed]) if departed < len(text) else "the end"
-                problems.append(Problem.at("ungrounded", answer, here, f"the copy departs from the text: expected {wanted}"))
+                if not message:  # one fault, one problem
+                    wanted = repr(text[departed]) if departed < len(text) else "the end"
+                    told = f"the copy departs from the text: expected {wanted}"
+                    problems.append(Problem.at("ungrounded", answer, here, told))
             copy.append(char)
         if message:
             problems.append(Problem.at("syntax", answer, here, message))
@@ -166,20 +178,13 @@ def _read(answer: str, text: str, names: Mapping[str, str], *, strict: bool) -> 
             problems.append(Problem.at("syntax", answer, opened, f"<{name}> is never closed; expected </{name}>"))
         if departed is None and len(copy) < len(text):
             departed = len(copy)
-            problems.append(Problem.at("ungrounded", answer, len(answer), f"the copy ends at offset {departed} of {len(text)}"))
+            told = f"the copy ends at offset {departed} of {len(text)}"
+            problems.append(Problem.at("ungrounded", answer, len(answer), told))
     return _grounded(spans, "".join(copy), text, departed, answer, problems)
 
 
 def _pieces(answer: str) -> Iterator[re.Match[str]]:
     return _PIECE.finditer(answer)
-
-
-def _close(match: re.Match[str], stack: list[tuple[str, int, int]], position: int) -> str | None:
-    """Why a closing tag is wrong, or None."""
-    if not stack or stack[-1][0] != match["name"]:
-        expected = f"</{stack[-1][0]}>" if stack else "no closing tag"
-        return f"</{match['name']}> closes nothing; expected {expected}"
-    return "an empty tag; expected at least one character" if stack[-1][1] == position else None
 
 
 def _blank_before(answer: str, start: int) -> int:
@@ -199,14 +204,18 @@ def _grounded(
     exact = len(text) if departed is None else departed
     starts, ends = boundaries(text) if departed is not None else (frozenset[int](), frozenset[int]())
     found: dict[Entity, Span] = {}
-    cursor = exact
+    at, until, found_at = exact, exact, exact  # the stretch of the copy found last, and its offset in the text
     for label, start, end, place in sorted(spans, key=lambda s: (s[1], -s[2])):
         if end > exact:
-            offset = _find(text, copy[start:end], min(start, cursor), starts, ends)
+            # Inside the last one at its place in there, else from its end on; before the departure where the copy says.
+            offset = _find(text, copy[start:end], found_at + min(start, until) - at, starts, ends)
             if offset is None:
-                problems.append(Problem.at("ungrounded", answer, place.start, f"{json.dumps(copy[start:end], ensure_ascii=False)} is not in the text from here on"))
+                told = f"{json.dumps(copy[start:end], ensure_ascii=False)} is not in the text from here on"
+                problems.append(Problem.at("ungrounded", answer, place.start, told))
                 continue
-            start, end, cursor = offset, offset + end - start, offset
+            if end > until:
+                at, until, found_at = start, end, offset
+            start, end = offset, offset + end - start
         found.setdefault(Entity.at(label, start, end), place)
     return Parsed(tuple(found), tuple(found.values()), tuple(problems))
 
@@ -223,11 +232,11 @@ def _find(text: str, surface: str, cursor: int, starts: Collection[int], ends: C
 
 def gbnf(labels: Sequence[str]) -> str:
     """The grammar: a `<` of the text may be followed by nothing that would make it a tag."""
-    tags = [f'{_quoted(f"<{n}>")} inner {_quoted(f"</{n}>")}' for n in _names(labels)]
+    tags = [f"{_quoted(f'<{n}>')} inner {_quoted(f'</{n}>')}" for n in _names(labels)]
     return "\n".join(
         [
             'root ::= item* "<"*',
-            "item ::= [^<\\\\] | escape | tag | \"<\"+ ([^<\\\\/A-Za-z\\x80-\\U0010FFFF] | escape | tag)",
+            'item ::= [^<\\\\] | escape | tag | "<"+ ([^<\\\\/A-Za-z\\x80-\\U0010FFFF] | escape | tag)',
             'inner ::= item+ "<"* | "<"+',
             'escape ::= "\\\\" [\\\\<]',
             f"tag ::= {' | '.join(tags)}",

@@ -1,16 +1,20 @@
-"""`python -m bioner_edge.tuning STAGE FOLDER`: how the bundled model is made, stage by stage; `all` runs those not done.
+"""`python -m bioner_edge.tuning STAGE FOLDER` makes the bundled model; `all` runs every stage that is not done.
 
     teacher     FOLDER/teacher        the BIO classifier, and its F1 on dev
-    silver      FOLDER/silver.jsonl   plain text as it labels it
+    silver      FOLDER/silver.jsonl   plain text as it labels it; gold.jsonl, and mixed.jsonl where it fills in a label
     vocabulary  FOLDER/vocabulary     byte-level BPE
     pack        FOLDER/packed         token rows: all that training needs, carry it where you like
     train       FOLDER/student        the model, resumed from its last checkpoint if it was cut off
     export      FOLDER/dist           GGUF files, verified, with manifests
+
+To train elsewhere, carry FOLDER/packed there, run `train FOLDER --seconds 540 --parts OUT`, bring OUT back, and run
+`join FOLDER --parts OUT` here; the same on the way there resumes a run.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -19,12 +23,14 @@ from pathlib import Path
 from ..corpora import jsonl, read_file
 from ..span import Document
 from . import sources
+from .parts import join, split
 from .sources import Recipe
 
 __all__ = ["main"]
 
 
 def teacher(folder: Path, recipe: Recipe) -> None:
+    from ..benchmarks.accuracy import score
     from .teacher import Teacher
 
     settings = recipe["teacher"]
@@ -38,11 +44,9 @@ def teacher(folder: Path, recipe: Recipe) -> None:
     )
     documents = [s for d in read_file(sources.corpora_dir() / recipe["dev"], print) for s in sources.split(d)]
     guesses = model.label([d.without_entities() for d in documents])
-    hits = marked = guessed = 0
-    for document, (guess, _) in zip(documents, guesses, strict=True):
-        ours, theirs = {e.key for e in guess.entities}, {e.key for e in document.entities}
-        hits, guessed, marked = hits + len(ours & theirs), guessed + len(ours), marked + len(theirs)
-    print(f"teacher on dev: precision {hits / guessed:.4f}, recall {hits / marked:.4f}, F1 {2 * hits / (guessed + marked):.4f}")
+    pairs = ((guess.entities, d.entities) for d, (guess, _) in zip(documents, guesses, strict=True))
+    scores = score(pairs).micro
+    print(f"teacher on dev: precision {scores.precision:.4f}, recall {scores.recall:.4f}, F1 {scores.f1:.4f}")
     model.save(folder / "teacher")
 
 
@@ -53,9 +57,12 @@ def silver(folder: Path, recipe: Recipe) -> None:
     model = Teacher(folder / "teacher", recipe["labels"], recipe["teacher"]["max_tokens"])
     partial = folder / "silver.partial"
     label_text(model, recipe, partial)
-    with (folder / "gold.jsonl").open("w", encoding="utf-8") as stream:
+    with (
+        open(folder / "gold.jsonl", "w", encoding="utf-8") as gold,
+        open(folder / "mixed.jsonl", "w", encoding="utf-8") as mixed,
+    ):
         for sentence in complete(model, recipe):
-            jsonl.write(sentence.document, stream)
+            jsonl.write(sentence.document, gold if set(recipe["labels"]) <= set(sentence.annotates) else mixed)
     partial.rename(folder / "silver.jsonl")
 
 
@@ -77,22 +84,40 @@ def pack(folder: Path, recipe: Recipe) -> None:
     from .pack import write
 
     def examples() -> Iterator[tuple[Document, bool]]:
-        for name, is_gold in (("gold.jsonl", True), ("silver.jsonl", False)):
+        for name in ("gold.jsonl", "mixed.jsonl", "silver.jsonl"):
             for document in read_file(folder / name, print):
-                yield document, is_gold
+                yield document, name == "gold.jsonl"
 
     count = write(examples(), folder / "vocabulary", folder / "packed", recipe | recipe["pack"])
     print(f"packed {count} rows, {(folder / 'packed' / 'rows.npz').stat().st_size / 1e6:.1f} MB")
 
 
-def train(folder: Path, recipe: Recipe) -> None:
+def train(folder: Path, recipe: Recipe, *, seconds: float | None = None) -> None:
     from .train import train as run
 
-    run(folder / "packed", folder / "student", recipe["student"] | {"seed": recipe["seed"]})
+    run(folder / "packed", folder / "student", recipe["student"] | {"seed": recipe["seed"]}, seconds=seconds)
 
 
 def export(folder: Path, recipe: Recipe) -> None:
-    raise NotImplementedError
+    from ..convert import convert
+
+    settings = recipe["export"]
+    record = json.loads((folder / "student" / "training.json").read_text("utf-8"))
+    dev = (d for d in read_file(sources.corpora_dir() / recipe["dev"], print))
+    made = convert(
+        folder / "student",
+        folder / "dist",
+        settings["levels"],
+        labels=recipe["labels"],
+        format=recipe["format"],
+        license=settings["license"],
+        unit="sentence",
+        name=settings["name"],
+        verify_lines=[s.text for d in islice(dev, 40) for s in sources.split(d)],
+        extra=record,
+    )
+    for path in made:
+        print(f"{path} {path.stat().st_size / 1e6:.1f} MB")
 
 
 STAGES: dict[str, tuple[Callable[[Path, Recipe], None], str]] = {
@@ -100,25 +125,38 @@ STAGES: dict[str, tuple[Callable[[Path, Recipe], None], str]] = {
     "silver": (silver, "silver.jsonl"),
     "vocabulary": (vocabulary, "vocabulary"),
     "pack": (pack, "packed/rows.npz"),
-    "train": (train, "student/model.safetensors"),
+    "train": (train, "student/training.json"),
     "export": (export, "dist"),
 }
 """Stage -> what runs it, and the file whose presence says that it is done."""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bioner_edge.tuning", description=__doc__.split("\n")[0])
-    parser.add_argument("stage", choices=[*STAGES, "all"])
+    parser = argparse.ArgumentParser(
+        prog="python -m bioner_edge.tuning", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("stage", choices=[*STAGES, "all", "join"])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--recipe", type=Path, default=None, help="a recipe other than the bundled model's")
+    parser.add_argument("--recipe", type=Path, help="a recipe other than the bundled model's")
+    parser.add_argument("--seconds", type=float, help="train: stop with a checkpoint after this time")
+    parser.add_argument("--parts", type=Path, help="train: leave the student here in parts too; join: where they are")
     arguments = parser.parse_args()
     recipe = sources.recipe(arguments.recipe)
-    arguments.folder.mkdir(parents=True, exist_ok=True)
+    folder: Path = arguments.folder
+    if arguments.stage == "join":
+        join(arguments.parts, folder / "student")
+        return
+    folder.mkdir(parents=True, exist_ok=True)
     for name, (run, product) in STAGES.items():
-        if arguments.stage == name or (arguments.stage == "all" and not (arguments.folder / product).exists()):
+        if arguments.stage == name or (arguments.stage == "all" and not (folder / product).exists()):
             started = time.monotonic()
-            run(arguments.folder, recipe)
+            if name == "train":
+                train(folder, recipe, seconds=arguments.seconds)
+            else:
+                run(folder, recipe)
             print(f"{name} took {time.monotonic() - started:.0f} s", flush=True)
+    if arguments.parts:
+        split(folder / "student", arguments.parts)
 
 
 if __name__ == "__main__":

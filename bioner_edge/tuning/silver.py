@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -22,7 +21,6 @@ def label_text(teacher: Teacher, settings: Recipe, out: Path) -> int:
 
     Left out: sentences of which the teacher is unsure, too short or long ones, and most of those without an entity.
     """
-    chosen = random.Random(settings["seed"])
     wanted, limit = settings["silver"]["sentences"], settings["silver"]["min_confidence"]
     empty_share, empty, kept = settings["silver"]["empty_share"], 0, 0
     with out.open("w", encoding="utf-8") as stream:

@@ -17,7 +17,7 @@ from ..errors import InputError
 from ..sentences import sentences
 from ..span import Document, Entity, Span
 
-__all__ = ["Sentence", "corpora_dir", "gold", "held_out", "recipe", "silver_text", "split", "text_dir"]
+__all__ = ["Sentence", "corpora_dir", "gold", "held_out", "piece", "recipe", "silver_text", "split", "text_dir"]
 
 Recipe = dict[str, Any]
 
@@ -81,11 +81,8 @@ def gold(settings: Recipe) -> Iterator[Sentence]:
 
 
 def split(document: Document) -> list[Document]:
-    """The sentences of a document as documents; an entity goes to the sentence that holds all of it, else it is lost."""
-    return [
-        piece(document, span)
-        for span in sentences(document.text, cut=document.title_end)
-    ]
+    """The sentences of a document as documents; an entity that no one sentence holds is lost."""
+    return [piece(document, span) for span in sentences(document.text, cut=document.title_end)]
 
 
 def piece(document: Document, span: Span) -> Document:

@@ -72,7 +72,9 @@ class Teacher:
                 optimizer.step()
                 step += 1
                 if step % 100 == 0:
-                    print(f"teacher {step}/{total} loss {loss.item():.4f} {time.monotonic() - started:.0f} s", flush=True)
+                    print(
+                        f"teacher {step}/{total} loss {loss.item():.4f} {time.monotonic() - started:.0f} s", flush=True
+                    )
 
     def _loss(self, rows: list[tuple[tuple[list[int], list[Span]], Sentence]]) -> Tensor:
         logits = self._logits([ids for (ids, _), _ in rows])  # (batch, length, tags)

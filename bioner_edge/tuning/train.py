@@ -59,11 +59,14 @@ def _batches(rows: Rows, settings: Settings, step: int) -> Iterator[np.ndarray]:
     """Row numbers of each batch from `step` on; the same for a resumed run as for one that never stopped."""
     lengths = rows.starts[1:] - rows.starts[:-1]
     tail = int(settings["steps"] * (1 - settings["gold_tail"]))
-    share = {0: np.where(rows.gold, settings["gold_weight"], 1.0), 1: np.where(rows.gold, settings["tail_gold_weight"], 1.0)}
+    share = {
+        0: np.where(rows.gold, settings["gold_weight"], 1.0),
+        1: np.where(rows.gold, settings["tail_gold_weight"], 1.0),
+    }
     while True:
         generator = np.random.default_rng([settings["seed"], step])
         weights = share[int(step >= tail)]
-        # One anchor row, then others of its length: a uniform choice of anchors keeps every row as likely as its weight.
+        # Groups hold about as many tokens each, so a group chosen evenly keeps every row as likely as its weight.
         pool = generator.choice(len(lengths), settings["pool"], p=weights / weights.sum())
         pool = pool[np.argsort(lengths[pool], kind="stable")]
         groups = np.split(pool, np.flatnonzero(np.diff(np.cumsum(lengths[pool]) // settings["batch_tokens"])) + 1)
@@ -71,8 +74,11 @@ def _batches(rows: Rows, settings: Settings, step: int) -> Iterator[np.ndarray]:
         step += 1
 
 
-def train(packed: Path, out: Path, settings: Settings, *, compiled: bool = False) -> None:
-    """Train for `steps` and save a Hugging Face checkpoint to `out`; a run that was cut off resumes where it saved last."""
+def train(packed: Path, out: Path, settings: Settings, *, seconds: float | None = None) -> None:
+    """Train for `steps` and save a Hugging Face checkpoint to `out`, with `training.json` once all steps are done.
+
+    A run that was cut off, or stopped after `seconds`, resumes where it saved last.
+    """
     torch.manual_seed(settings["seed"])
     device = "cuda" if torch.cuda.is_available() else "cpu"
     rows = Rows.load(packed)
@@ -88,8 +94,8 @@ def train(packed: Path, out: Path, settings: Settings, *, compiled: bool = False
         for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         step, seen, spent = state["step"], state["seen"], state["seconds"]
-    loss_of = torch.compile(_loss, dynamic=True) if compiled else _loss
-    started, recent = time.monotonic() - spent, []
+    loss_of = torch.compile(_loss, dynamic=True)  # twice as fast on a CPU as without
+    before, started, recent = spent, time.monotonic() - spent, []
     for chosen in _batches(rows, settings, step):
         if step >= settings["steps"]:
             break
@@ -109,11 +115,19 @@ def train(packed: Path, out: Path, settings: Settings, *, compiled: bool = False
         if step % settings["log_every"] == 0:
             spent = time.monotonic() - started
             mean = torch.stack(recent).mean().item()
-            print(f"step {step}/{settings['steps']} loss {mean:.4f} {seen / spent:.0f} tokens/s {spent:.0f} s", flush=True)
+            print(
+                f"step {step}/{settings['steps']} loss {mean:.4f} {seen / spent:.0f} tokens/s {spent:.0f} s", flush=True
+            )
             recent = []
-        if step % settings["save_every"] == 0 or step == settings["steps"]:
-            _save(state_file, model, optimizers, step, seen, time.monotonic() - started)
+        spent = time.monotonic() - started
+        over = seconds is not None and spent - before >= seconds
+        if over or step % settings["save_every"] == 0 or step == settings["steps"]:
+            _save(state_file, model, optimizers, step, seen, spent)
             _export(model, packed, out)
+        if over:
+            print(f"stopped at step {step} after {spent:.0f} s; the same command goes on from there", flush=True)
+            return
+    _record(out, settings, model, {"tokens": seen, "seconds": round(spent), "device": _device_name(device)})
 
 
 def _schedule(step: int, settings: Settings) -> float:
@@ -157,7 +171,7 @@ def _optimizers(model: torch.nn.Module, settings: Settings) -> list[torch.optim.
 
 
 def _loss(model: LlamaForCausalLM, ids: Tensor, weights: Tensor) -> Tensor:
-    """Weighted cross-entropy; logits are computed only where a weight asks for them (the head is a third of the work)."""
+    """Weighted cross-entropy; logits are computed only where a weight asks for them: the head is much of the work."""
     hidden = model.model(input_ids=ids).last_hidden_state[:, :-1]  # (rows, length - 1, width)
     target, weight = ids[:, 1:], weights[:, 1:]
     counted = weight > 0
@@ -166,7 +180,9 @@ def _loss(model: LlamaForCausalLM, ids: Tensor, weights: Tensor) -> Tensor:
     return (losses * weight[counted]).sum() / weight.sum()
 
 
-def _save(file: Path, model: torch.nn.Module, optimizers: list[torch.optim.Optimizer], step: int, seen: int, seconds: float) -> None:
+def _save(
+    file: Path, model: torch.nn.Module, optimizers: list[torch.optim.Optimizer], step: int, seen: int, seconds: float
+) -> None:
     state = {
         "model": model.state_dict(),
         "optimizers": [o.state_dict() for o in optimizers],
@@ -185,3 +201,14 @@ def _export(model: LlamaForCausalLM, packed: Path, out: Path) -> None:
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         with suppress(FileNotFoundError):
             (out / name).write_bytes((packed / name).read_bytes())
+
+
+def _record(out: Path, settings: Settings, model: torch.nn.Module, run: Settings) -> None:
+    """What the manifest and the model card say of the training."""
+    parameters = sum(p.numel() for p in model.parameters())
+    record = {"parameters": parameters, "settings": settings, "torch": torch.__version__, **run}
+    (out / "training.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
+
+
+def _device_name(device: str) -> str:
+    return torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"

@@ -1,0 +1,267 @@
+"""The decode loop on a model without weights: what is asked, what is fed, what is scored, what can be said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import permutations
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from bioner_edge.backends.contract import Logits
+from bioner_edge.backends.scripted import Scripted
+from bioner_edge.boundaries import tokens
+from bioner_edge.decoding.automaton import Anything, ByteAutomaton, accepts_all
+from bioner_edge.decoding.gbnf import GrammarAutomaton
+from bioner_edge.decoding.lift import Lift, Vocabulary
+from bioner_edge.decoding.loop import Answer, decode
+from bioner_edge.formats.multi_tag import constraint, gbnf
+from bioner_edge.span import Document
+
+LABELS = ["Chemical", "Disease"]
+TEXT = "Lung < <x\\ é-lung fever"
+PROMPT = [80, 81, 82]
+WORDS = (
+    b"lung",
+    b"Lung",
+    b" fe",
+    b"fever",
+    b" lung",
+    b" <",
+    b"<Chemical>",
+    b"</Chemical>",
+    b"Chemical",
+    b"<Di",
+    b"ver</",
+    b"\xc3\xa9",
+)
+
+
+class Recorded(Scripted):
+    """Remembers what the model had read and answered at each call."""
+
+    def __init__(self, logits: Callable[[list[int]], Logits], words: tuple[bytes, ...] = ()) -> None:
+        self.read: list[list[int]] = []
+        self.told: list[Logits] = []
+        self.play = logits
+        super().__init__(self._record, words)
+
+    def _record(self, ids: list[int]) -> Logits:
+        self.read.append(list(ids))
+        self.told.append(self.play(ids))
+        return self.told[-1]
+
+
+def noise(words: tuple[bytes, ...], seed: int = 0) -> Callable[[list[int]], Logits]:
+    """Logits that look random and depend on all that was read."""
+
+    def logits(ids: list[int]) -> Logits:
+        rng = np.random.default_rng(crc32(repr((seed, ids)).encode()))
+        return rng.normal(0, 3, 257 + len(words)).astype(np.float32)
+
+    return logits
+
+
+def prefer(words: tuple[bytes, ...], *pieces: bytes | None) -> Callable[[list[int]], Logits]:
+    """Logits that rank `pieces` first, in their order; None is the end token."""
+    known = [*(bytes((b,)) for b in range(256)), *words, None]
+
+    def logits(ids: list[int]) -> Logits:
+        told = np.zeros(len(known), np.float32)
+        for rank, piece in enumerate(reversed(pieces), 1):
+            told[known.index(piece)] = rank
+        return told
+
+    return logits
+
+
+def answer(backend: Scripted, automaton: ByteAutomaton, budget: int = 10_000, **options: Any) -> Answer:
+    lift = Lift(automaton, Vocabulary(backend))
+    return decode(backend, backend.new_sequence(), PROMPT, lift, budget=budget, **options)
+
+
+def candidates(automaton: ByteAutomaton, backend: Scripted, data: bytes) -> list[int]:
+    """What may be chosen after `data`: each token tried; none shorter than the canonical one of what is forced."""
+    state = automaton.start
+    for byte in data:
+        state = automaton.step(state, byte)
+    forced = automaton.forced(state)
+    least = len(backend.piece(backend.tokenize(forced, False)[0]) or b"") if forced else 1
+    found = []
+    for token in range(backend.vocabulary_size):
+        at, piece = state, backend.piece(token) or b""
+        for byte in piece:
+            at = None if at is None else automaton.step(at, byte)
+        if at is not None and len(piece) >= least:
+            found.append(token)
+    return [*found, *backend.end_tokens] if automaton.accepts(state) else found
+
+
+def softmax(logits: Logits) -> NDArray[np.float64]:
+    powers = np.exp(logits.astype(np.float64) - logits.max())
+    return powers / powers.sum()
+
+
+AUTOMATA: dict[str, Callable[[], ByteAutomaton]] = {
+    "grounded": lambda: constraint(Document("d", TEXT), LABELS),
+    "gbnf": lambda: GrammarAutomaton(gbnf(LABELS)),
+    "free": Anything,
+}
+
+
+@pytest.mark.parametrize("words", [(), WORDS], ids=["bytes", "words"])
+@pytest.mark.parametrize("make", AUTOMATA.values(), ids=AUTOMATA.keys())
+def test_choices_are_the_best_allowed_and_scored(make: Callable[[], ByteAutomaton], words: tuple[bytes, ...]) -> None:
+    automaton, backend = make(), Recorded(noise(words), words)
+    found = answer(backend, automaton, budget=150)
+    assert found.calls == len(found.choices) == len(backend.evaluated)
+    assert found.fed == sum(backend.evaluated)
+    for choice, read, told in zip(found.choices, backend.read, backend.told, strict=True):
+        written = b"".join(backend.piece(t) or b"" for t in read[len(PROMPT) :])
+        assert read[: len(PROMPT)] == PROMPT and written == found.data[: choice.start]
+        allowed = candidates(automaton, backend, written)
+        best = max(allowed, key=lambda token: told[token])
+        assert found.data[choice.start : choice.end] == (backend.piece(best) or b"")
+        share = softmax(told)
+        assert choice.probability == pytest.approx(share[best] / share[allowed].sum(), rel=1e-5)
+        assert choice.removed_mass == pytest.approx(1 - share[allowed].sum(), abs=1e-5)
+        assert len(allowed) > 1
+    again = answer(Recorded(noise(words), words), make(), budget=150)
+    assert again == found
+    bare = answer(Recorded(noise(words), words), make(), budget=150, removed_mass=False)
+    assert bare.data == found.data and {c.removed_mass for c in bare.choices} == {None}
+
+
+def test_what_is_forced_costs_no_call() -> None:
+    words = (b"abc", b"ab", b"def", b"cx")
+    backend = Recorded(prefer(words, b"x"), words)
+    found = answer(backend, GrammarAutomaton('root ::= "abc" ("x" | "y") "def" ("." | "!") "abcdef"'))
+    assert found.data in (b"abcxdef.abcdef", b"abcxdef!abcdef") and not found.closed
+    assert backend.evaluated == [len(PROMPT) + 1, 2]  # the prompt and "abc"; "x" and "def"; the rest is never read
+    assert backend.read[0] == [*PROMPT, 256] and backend.read[1][-2:] == [ord("x"), 258]
+    silent = Recorded(noise(()))
+    assert answer(silent, GrammarAutomaton('root ::= "only this"')).data == b"only this"
+    assert answer(silent, constraint(Document("d", " \r\n "), LABELS)).data == b" \r\n "
+    assert silent.evaluated == []
+
+
+def test_the_last_forced_token_waits_for_a_longer_one() -> None:
+    words = (b"ab", b"abx", b" y", b"b")
+    grammar = 'root ::= "ab" ("x" | " " [yz])'
+    longer = Recorded(prefer(words, b"abx"), words)
+    assert answer(longer, GrammarAutomaton(grammar)).data == b"abx"
+    assert longer.evaluated == [len(PROMPT)]  # asked before "ab"
+    shorter = Recorded(prefer(words, b"a", b"ab", b" y"), words)
+    assert answer(shorter, GrammarAutomaton(grammar)).data == b"ab y"
+    assert shorter.read[1][-1] == 256  # "ab" as one token: "a" was no candidate, though the model liked it best
+
+
+def test_white_space_waits_for_the_word_that_it_is_glued_to() -> None:
+    words = (b"ab", b" x", b"\n\n")
+    backend = Recorded(prefer(words, b" x"), words)
+    found = answer(backend, GrammarAutomaton('root ::= "ab " ("x" | "y")'))
+    assert found.data == b"ab x" and backend.read == [[*PROMPT, 256]]
+    both = Recorded(prefer(words, b" x"), words)
+    found = answer(both, GrammarAutomaton('root ::= "ab  " ("x" | "y")'))
+    assert found.data == b"ab  x" and both.read[0] == [*PROMPT, 256, ord(" ")]
+
+
+@pytest.mark.parametrize("name", ["grounded", "gbnf"])
+def test_a_budget_that_runs_out_closes_the_answer(name: str) -> None:
+    closed = set()
+    for budget in range(0, 90, 3):
+        automaton, backend = AUTOMATA[name](), Recorded(noise(WORDS, 1), WORDS)
+        found = answer(backend, automaton, budget)
+        assert accepts_all(automaton, found.data)
+        assert found.fed <= len(PROMPT) + budget
+        closed.add(found.closed)
+        if found.closed:
+            last = max((c.end for c in found.choices), default=0)
+            assert found.data.startswith(backend_wrote(backend)) and last <= len(found.data)
+    assert True in closed and (name != "grounded" or False in closed)
+
+
+def backend_wrote(backend: Recorded) -> bytes:
+    read = backend.read[-1] if backend.read else PROMPT
+    return b"".join(backend.piece(t) or b"" for t in read[len(PROMPT) :])
+
+
+def test_a_free_answer_is_cut_where_the_budget_ends() -> None:
+    found = answer(Recorded(prefer((), b"a")), Anything(), budget=7)
+    assert (found.data, found.closed, found.fed) == (b"aaaaaaa", True, len(PROMPT) + 6)
+    assert Answer(b"\xff\xe6a", (), False, 0, 0).text == "\ufffd\ufffda"
+
+
+def test_the_end_comes_only_where_the_answer_may_end() -> None:
+    eager = prefer((), None, b"a")
+    assert answer(Recorded(eager), GrammarAutomaton('root ::= "a"*')).data == b""
+    assert answer(Recorded(eager), GrammarAutomaton('root ::= ("a" | "b") "c" "d"?')).data == b"ac"
+    found = answer(Recorded(eager), constraint(Document("d", TEXT), LABELS))
+    assert found.data == b"Lung < \\<x\\\\ \xc3\xa9-lung fever" and not found.closed
+    assert all(choice.end > choice.start for choice in found.choices)
+
+
+def legal(text: str, labels: list[str]) -> set[str]:
+    """Every answer for `text`, thought through from its tokens: before each some types open, after it some close."""
+    written: list[tuple[str, tuple[str, ...]]] = [("", ())]
+    at = 0
+    for token in tokens(text):
+        longer = []
+        for done, stack in written:
+            for count in range(len(labels) + 1):
+                for opened in permutations(labels, count):
+                    inner = (*stack, *opened)
+                    tagged = done + text[at : token.start] + "".join(f"<{name}>" for name in opened)
+                    tagged += text[token.start : token.end]
+                    for shut in range(len(inner) + 1):
+                        closes = "".join(f"</{name}>" for name in reversed(inner[len(inner) - shut :]))
+                        longer.append((tagged + closes, inner[: len(inner) - shut]))
+        written, at = longer, token.end
+    return {done + text[at:] for done, stack in written if not stack}
+
+
+def sayable(text: str, labels: list[str], words: tuple[bytes, ...]) -> Iterator[str]:
+    """Every answer that some model gives: each choice is taken the other way in turn."""
+    automaton = constraint(Document("d", text), labels)
+    lift = Lift(automaton, Vocabulary(Scripted(noise(words), words)))
+    scripts: list[list[int]] = [[]]
+    while scripts:
+        script = scripts.pop()
+        told: list[list[int]] = []
+
+        def logits(ids: list[int], script: list[int] = script, told: list[list[int]] = told) -> Logits:
+            wanted = np.zeros(257 + len(words), np.float32)
+            if len(told) < len(script):
+                wanted[script[len(told)]] = 1
+            told.append(list(ids))
+            return wanted
+
+        backend = Scripted(logits, words)
+        found = decode(backend, backend.new_sequence(), PROMPT, lift, budget=10_000, removed_mass=False)
+        yield found.text
+        taken = list(script)
+        for choice in found.choices[len(script) :]:
+            allowed = candidates(automaton, backend, found.data[: choice.start])
+            scripts += [[*taken, token] for token in allowed[1:]]
+            taken.append(allowed[0])
+
+
+@pytest.mark.parametrize(
+    ("text", "labels", "words"),
+    [
+        ("", ["A"], ()),
+        ("a", ["A", "Bb"], ()),
+        ("a-", ["A", "AB"], ()),
+        ("a < b", ["A"], ()),
+        ("<<-<", ["A"], ()),
+        (" é b ", ["A", "B"], ()),
+        ("a b c d", ["A"], ()),
+        ("ab c", ["A"], (b"<A>", b"ab", b"b<", b"b</A>", b" c", b"</", b">ab", b"A>")),
+        ("<3 c", ["A"], (b"<A", b"<<", b"<3", b"3 ", b"3</A>", b"><")),
+    ],
+)
+def test_all_legal_answers_and_no_others_can_be_said(text: str, labels: list[str], words: tuple[bytes, ...]) -> None:
+    assert set(sayable(text, labels, words)) == legal(text, labels)

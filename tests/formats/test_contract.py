@@ -1,0 +1,263 @@
+"""What every format promises, on every format that is listed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Hashable, Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bioner_edge.boundaries import boundaries, tokens
+from bioner_edge.corpora import read_file
+from bioner_edge.decoding.automaton import ByteAutomaton, accepts_all
+from bioner_edge.decoding.gbnf import GrammarAutomaton
+from bioner_edge.errors import UsageError
+from bioner_edge.formats import FORMATS, TEXT, Format, Problem, get
+from bioner_edge.span import Document, Entity, Span
+
+pytestmark = pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS.keys())
+
+LABELS = ["Chemical", "Anatomical site", "症状"]
+PIECES = [
+    *("<", ">", "</", "\\", "/", "<Chemical>", "</Chemical>", "@@", "##", '"', "[", "]", "{", ", ", "T1\t", "O", "\\n"),
+    *(
+        "\t",
+        "\r\n",
+        "\n",
+        "\0",
+        "\x1b[0m",
+        "\u2028",
+        "\u0301",
+        "🙂\u200d🧬",
+        "שָׁלוֹם",
+        "患者",
+        "β",
+        "e\u0301",
+        " ",
+        "-",
+        "x1",
+        "aspirin",
+    ),
+    *("<|im_end|>", "\ufeff", TEXT, "\U0010ffff", "\ud7ff"),
+]
+TEXTS = st.lists(st.sampled_from(PIECES) | st.text(st.characters(exclude_categories=["Cs"]), max_size=3), max_size=14)
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> Document:
+    """Any text, with entities that nest, cross, are cut off inside a token, or come in two fragments."""
+    text = "".join(draw(TEXTS))
+    entities = []
+    for label in draw(st.lists(st.sampled_from([*LABELS, "not asked"]), max_size=6)) if text else []:
+        starts, ends = map(sorted, boundaries(text))
+        inside = draw(st.integers(0, 9)) == 0 or not starts
+        start = draw(st.sampled_from(range(len(text)) if inside else starts))
+        end = draw(st.sampled_from([e for e in (range(len(text) + 1) if inside else ends) if e > start]))
+        fragments = [Span(start, end)]
+        if end - start > 2 and draw(st.integers(0, 9)) == 0:
+            fragments = [Span(start, start + 1), Span(end - 1, end)]
+        entities.append(Entity(label, tuple(fragments)))
+    return Document("d", text, tuple(entities))
+
+
+def expressible(form: Format, document: Document, labels: list[str]) -> set[Hashable]:
+    lost = {entity.key for entity, reason in form.inexpressible(document, labels) if reason}
+    return {entity.key for entity in document.entities if entity.label in labels} - lost
+
+
+@cache
+def grammar(form: Format, labels: tuple[str, ...]) -> GrammarAutomaton:
+    return GrammarAutomaton(form.gbnf(labels))
+
+
+@settings(max_examples=150)
+@given(document=documents())
+def test_what_is_rendered_is_read_and_allowed(form: Format, document: Document) -> None:
+    for labels in form.calls(LABELS):
+        answer = form.render(document, labels)
+        parsed = form.parse(answer, document, labels)
+        assert parsed.problems == ()
+        assert {e.key for e in parsed.entities} == expressible(form, document, labels)
+        assert len({e.key for e in parsed.entities}) == len(parsed.entities) == len(parsed.places)
+        assert all(0 <= place.start < place.end <= len(answer) for place in parsed.places)
+        assert form.salvage(answer, document, labels) == parsed
+        assert form.render(document.with_entities(parsed.entities), labels) == answer
+        assert accepts_all(form.constraint(document, labels), answer.encode())
+        assert accepts_all(grammar(form, tuple(labels)), answer.encode())
+
+
+@settings(max_examples=150)
+@given(document=documents(), data=st.data())
+def test_near_misses(form: Format, document: Document, data: st.DataObject) -> None:
+    """What the constraint takes reads without a problem, what the grammar takes without one of syntax."""
+    for labels in form.calls(LABELS):
+        answer = form.render(document, labels)
+        at = data.draw(st.integers(0, len(answer)))
+        until = min(len(answer), at + data.draw(st.integers(0, 2)))
+        missed = answer[:at] + data.draw(st.sampled_from(["", *PIECES])) + answer[until:]
+        read = form.salvage(missed, document, labels)
+        syntax = [p for p in read.problems if p.kind == "syntax"]
+        assert not (accepts_all(form.constraint(document, labels), missed.encode()) and read.problems)
+        assert not (accepts_all(grammar(form, tuple(labels)), missed.encode()) and syntax)
+        strict = form.parse(missed, document, labels)
+        assert bool(strict.problems) == bool(read.problems)
+        for problem in (*read.problems, *strict.problems):
+            assert problem.message in problem.shown(missed) and "\n" not in problem.message
+
+
+def walk(automaton: ByteAutomaton, rng: random.Random, limit: int) -> bytes:
+    """A random answer, marks preferred; what an automaton promises is checked in every state on the way."""
+    state, written = automaton.start, bytearray()
+    while len(written) < limit:
+        options = sorted(automaton.options(state))
+        assert options == [b for b in range(256) if automaton.step(state, b) is not None]
+        assert options or automaton.accepts(state)
+        forced = automaton.forced(state)
+        assert forced == ByteAutomaton.forced(automaton, state)
+        assert forced == b"" or (len(options) == 1 and not automaton.accepts(state))
+        finished = run(automaton, state, automaton.closing(state))
+        assert automaton.accepts(finished)
+        if not options or (automaton.accepts(state) and rng.random() < 0.2):
+            return bytes(written)
+        marks = [b for b in options if not chr(b).isalnum() and b < 0x80]
+        byte = rng.choice(marks) if marks and rng.random() < 0.6 else rng.choice(options)
+        state = automaton.step(state, byte)
+        assert hash(state) is not None
+        written.append(byte)
+    return bytes(written + automaton.closing(state))
+
+
+def run(automaton: ByteAutomaton, state: Hashable, data: bytes) -> Hashable:
+    for byte in data:
+        state = automaton.step(state, byte)
+        assert state is not None
+    return state
+
+
+@settings(max_examples=60)
+@given(document=documents(), seed=st.integers(0, 1 << 32))
+def test_random_answers_under_the_constraint(form: Format, document: Document, seed: int) -> None:
+    for labels in form.calls(LABELS):
+        # At each place each label may be written once, with some marks around it; the text itself, escaped, once.
+        most = (len(document.text.encode()) + 2) * (2 + sum(2 * len(label.encode()) + 16 for label in labels))
+        data = walk(form.constraint(document, labels), random.Random(seed), most + 1)
+        assert len(data) <= most
+        parsed = form.parse(data.decode(), document, labels)
+        assert parsed.problems == ()
+        starts, ends = boundaries(document.text)
+        assert all(f.start in starts and f.end in ends for e in parsed.entities for f in e.fragments)
+        assert accepts_all(grammar(form, tuple(labels)), data)
+
+
+@settings(max_examples=30)
+@given(document=documents(), seed=st.integers(0, 1 << 32))
+def test_random_answers_under_the_grammar(form: Format, document: Document, seed: int) -> None:
+    for labels in form.calls(LABELS):
+        data = walk(grammar(form, tuple(labels)), random.Random(seed), 60)
+        assert "syntax" not in {p.kind for p in form.salvage(data.decode(), document, labels).problems}
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        *(["Chemical"], ["Anatomical site", "Gene/Protein", "Médicament", "症状", "IL-2 (human)", 'x"y', "T'", "a&b"]),
+        [f"type {n}" for n in range(50)],
+        *(
+            [],
+            [""],
+            [" "],
+            ["A", "A"],
+            ["A b", "A_b"],
+            ["1st"],
+            ["<x>"],
+            ["a\\b"],
+            ["a\0b"],
+            ["a>b"],
+            ["\ud800"],
+            ["/a"],
+        ),
+    ],
+)
+def test_labels(form: Format, labels: list[str]) -> None:
+    """They are written and read back, or refused by every function alike."""
+    text = "aspirin for a headache"
+    document = Document("d", text, tuple(Entity.at(label, 0, 7) for label in labels[:3]))
+    try:
+        calls = form.calls(labels)
+    except UsageError:
+        for attempt in (
+            lambda: form.instruction(labels, {}),
+            lambda: form.render(document, labels),
+            lambda: form.inexpressible(document, labels),
+            lambda: form.parse(text, document, labels),
+            lambda: form.salvage(text, document, labels),
+            lambda: form.gbnf(labels),
+            lambda: form.constraint(document, labels),
+        ):
+            with pytest.raises(UsageError, match=r"^[^\n]+$"):
+                attempt()
+        return
+    assert sorted({label for call in calls for label in call}) == sorted(set(labels))
+    for call in calls:
+        answer = form.render(document, call)
+        assert {e.key for e in form.parse(answer, document, call).entities} == expressible(form, document, call)
+        assert accepts_all(form.constraint(document, call), answer.encode())
+        assert accepts_all(GrammarAutomaton(form.gbnf(call)), answer.encode())
+        messages = form.instruction(call, {label: "see the manual" for label in call[:1]})
+        assert sum(m["content"].count(TEXT) for m in messages) == 1
+        assert "see the manual" in "".join(m["content"] for m in messages)
+
+
+def test_every_document_of_the_corpora(form: Format, corpora: Path) -> None:
+    """All are rendered and read back; both constraints, stepped byte by byte, take every sixteenth."""
+    seen = 0
+    for seen, document in enumerate(_all(corpora), 1):
+        asked = sorted({e.label for e in document.entities}) or LABELS
+        for labels in form.calls(asked):
+            answer = form.render(document, labels)
+            parsed = form.parse(answer, document, labels)
+            assert parsed.problems == (), document.id
+            assert {e.key for e in parsed.entities} == expressible(form, document, labels), document.id
+            if seen % 16 == 0:
+                for automaton in (form.constraint(document, labels), grammar(form, tuple(labels))):
+                    assert _takes(automaton, answer.encode()), document.id
+    assert seen > 1000
+
+
+def _all(corpora: Path) -> Iterator[Document]:
+    reported: list[object] = []
+    for path in sorted(corpora.rglob("*.PubTator*")):
+        yield from read_file(path, reported.append, file_type="pubtator")
+
+
+def _takes(automaton: ByteAutomaton, data: bytes) -> bool:
+    """As accepts_all, with the steps kept: a grammar passes through few states."""
+    step = cache(automaton.step)
+    state = automaton.start
+    for byte in data:
+        state = step(state, byte)
+        if state is None:
+            return False
+    return automaton.accepts(state)
+
+
+def test_a_problem_says_where(form: Format) -> None:
+    document = Document("d", "one\ntwo")
+    (labels, *_) = form.calls(LABELS)
+    for answer in ("", "one\nt", "\x00", form.render(document, labels) + "more"):
+        for problem in form.parse(answer, document, labels).problems:
+            assert problem.kind in ("syntax", "ungrounded")
+            assert 1 <= problem.line <= answer.count("\n") + 1
+            assert 1 <= problem.column <= len(answer.split("\n")[problem.line - 1]) + 1
+            assert problem.shown(answer).endswith("^")
+
+
+def test_unknown_names_are_refused(form: Format) -> None:
+    assert get(next(name for name, known in FORMATS.items() if known is form)) is form
+    with pytest.raises(UsageError, match=r"unknown format 'xml'; known: .*multi_tag"):
+        get("xml")
+    assert tokens("") == [] and Problem.at("cut", "ab", 2, "m").column == 3
