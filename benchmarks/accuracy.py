@@ -72,7 +72,8 @@ def score(pairs: Iterable[tuple[Iterable[Entity], Iterable[Entity]]]) -> Scores:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The script. Returns 0 where every gold document has its prediction and every prediction is in its text, else 1."""
+    """The script: 0 where every gold document has its prediction and every prediction is in its text, else 1; 2 for
+    files that cannot be compared."""
     parser = argparse.ArgumentParser(prog="python -m bioner_edge.benchmarks.accuracy", description="Strict F1.")
     parser.add_argument("predictions", type=Path, help="what `bioner-edge extract` wrote, JSON Lines")
     parser.add_argument("gold", type=Path, help="a corpus: PubTator or JSON Lines")
@@ -131,7 +132,7 @@ def _documents(path: Path, kind: str | None) -> dict[str, Document]:
 
 
 def _grounding(path: Path) -> tuple[int, int, int]:
-    """Of the predictions as they are written: entities, those whose text is not in its place, documents with problems."""
+    """Of the predictions as written: entities, those whose text is not in its place, documents with problems."""
     total = astray = with_problems = 0
     with path.open(encoding="utf-8") as stream:
         for record in map(json.loads, filter(str.strip, stream)):

@@ -57,5 +57,8 @@ def _earlier(text: str, start: int, end: int) -> int:
     for at in range(target, start + (target - start) // 2, -1):
         if text[at].isspace():
             return at
-    edges = [start + t.end for t in tokens(text[start:target]) if start + t.end < target]
-    return edges[-1] if edges else max(start + 1, target)
+    for left in (max(start, target - 64), start):  # nearby first: a script without spaces has a token a character
+        edges = [left + t.end for t in tokens(text[left:target]) if left + t.end < target]
+        if edges:
+            return edges[-1]
+    return max(start + 1, target)

@@ -24,6 +24,7 @@ __all__ = ["LlamaCpp"]
 _CACHE_TYPES = {"f16": 1, "f32": 0}  # GGML_TYPE_*
 _SLOTS = 16  # sequences that may live at once
 _BATCH = 512  # tokens read in one step
+_MOST_CONTEXT = 2048  # of itself: chunks of a sentence or an abstract need no more, and the cache grows with it
 
 _log_callback = lib.llama_log_callback(lambda level, text, data: None)
 
@@ -42,14 +43,15 @@ def _set(struct: Any, **values: object) -> Any:
 class LlamaCpp:
     """A GGUF file loaded for CPU inference.
 
-    `context` is in tokens, `cache` the type of the KV cache: "f32" (flash attention then off) is for parity with
-    transformers. Raises ModelError where llama.cpp cannot load the file.
+    `context` is in tokens, by default what the model was trained for, at most 2048. `cache` is the type of the KV
+    cache: "f32" (flash attention then off) is for parity with transformers. Raises ModelError where llama.cpp cannot
+    load the file.
     """
 
-    def __init__(self, path: Path, *, context: int = 2048, threads: int | None = None, cache: str = "f16") -> None:
+    def __init__(self, path: Path, *, context: int | None = None, threads: int | None = None, cache: str = "f16") -> None:
         lib.llama_log_set(_log_callback, ctypes.c_void_p())
         lib.llama_backend_init()
-        threads = threads or len(os.sched_getaffinity(0))
+        threads = threads or _cores()
         model_settings = _set(
             lib.llama_model_default_params(),
             n_gpu_layers=0,
@@ -61,6 +63,7 @@ class LlamaCpp:
         if not self._model:
             raise ModelError(f"{path}: llama.cpp cannot load it; is it a language model in GGUF, complete?")
         self._vocab = lib.llama_model_get_vocab(self._model)
+        context = context or min(lib.llama_model_n_ctx_train(self._model), _MOST_CONTEXT)
         exact = cache == "f32"
         settings = _set(
             lib.llama_context_default_params(),
@@ -86,8 +89,9 @@ class LlamaCpp:
             raise ModelError(f"{path}: llama.cpp cannot make a context of {context} tokens; is there memory for it?")
         self._memory = lib.llama_get_memory(self._context)
         self._batch = lib.llama_batch_init(_BATCH, 0, 1)
+        self._step = min(_BATCH, lib.llama_n_batch(self._context))  # a small context lowers it; more ends the process
         self._free = list(range(_SLOTS - 1, -1, -1))
-        self.context = context
+        self.context: int = context
         self.vocabulary_size: int = lib.llama_vocab_n_tokens(self._vocab)
         self.end_tokens = frozenset(t for t in range(self.vocabulary_size) if lib.llama_vocab_is_eog(self._vocab, t))
         bos = lib.llama_vocab_bos(self._vocab)
@@ -123,8 +127,8 @@ class LlamaCpp:
         if not ids:
             raise ValueError("eval needs at least one token")
         before = sequence.length
-        for at in range(0, len(ids), _BATCH):
-            part = ids[at : at + _BATCH]
+        for at in range(0, len(ids), self._step):
+            part = ids[at : at + self._step]
             batch = self._batch
             for n, token in enumerate(part):
                 batch.token[n] = token
@@ -168,3 +172,8 @@ class LlamaCpp:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _cores() -> int:
+    """The cores that this process may use; where the system does not tell (macOS), all of them."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -76,14 +76,13 @@ class _Run:
         self.pending.append(token)
 
     def canonical(self, data: bytes) -> list[int]:
-        """Canonical tokens. A token chosen before may have ended inside a character: tokenizers read only whole ones,
-        so the bytes of broken ones, at the edges, are spelled one by one."""
+        """Canonical tokens. Tokenizers read only whole characters: where a token chosen before ended inside one, its
+        other bytes are spelled one by one; one only begun is left to the choice, since it may be one token."""
         vocabulary = self.lift.vocabulary
         rest = data.lstrip(_CONTINUATION)
         whole = rest.decode("utf-8", "ignore").encode()
-        head, tail = data[: len(data) - len(rest)], rest[len(whole) :]
-        spelled = [[vocabulary.ids[vocabulary.children[0][byte]][0] for byte in part] for part in (head, tail)]
-        return [*spelled[0], *(self.backend.tokenize(whole, False) if whole else []), *spelled[1]]
+        begun = [vocabulary.ids[vocabulary.children[0][byte]][0] for byte in data[: len(data) - len(rest)]]
+        return begun + (self.backend.tokenize(whole, False) if whole else [])
 
     def write_forced(self) -> int:
         """Write what is forced, as canonical tokens; returns the length of the token held back, 0 if none was."""

@@ -21,6 +21,7 @@ from tokenizers import Tokenizer
 from .. import formats
 from ..prompts import build
 from ..span import Document
+from .sources import Recipe
 from .vocabulary import CHAT_TEMPLATE, load
 
 __all__ = ["Row", "encode", "write"]
@@ -46,21 +47,20 @@ def encode(tokenizer: Tokenizer, document: Document, labels: list[str], format_n
         yield Row([*before, *text, *after, *answer, end], len(before), len(before) + len(text) + len(after))
 
 
-def write(examples: Iterable[tuple[Document, bool]], vocabulary: Path, out: Path, settings: dict[str, object]) -> int:
-    """Write the rows of (document, is gold) pairs to `out`/rows.npz, beside a copy of the vocabulary; returns their number.
+def write(examples: Iterable[tuple[Document, bool]], vocabulary: Path, out: Path, settings: Recipe) -> int:
+    """Write the rows of (document, is gold) pairs to `out`/rows.npz, with a copy of the vocabulary; returns how many.
 
     `labels`, `format`, `subset_share` (of rows that ask for one label alone) and `max_tokens` come from the recipe.
     """
     tokenizer = load(vocabulary)
-    chosen = random.Random(int(str(settings["seed"])))
-    labels: list[str] = settings["labels"]  # type: ignore[assignment]
-    share, longest = float(str(settings["subset_share"])), int(str(settings["max_tokens"]))
+    chosen = random.Random(settings["seed"])
+    labels: list[str] = settings["labels"]
     rows: list[Row] = []
     gold: list[bool] = []
     for document, is_gold in examples:
-        asked = [chosen.choice(labels)] if chosen.random() < share else labels
-        for row in encode(tokenizer, document, asked, str(settings["format"])):
-            if len(row.ids) <= longest:
+        asked = [chosen.choice(labels)] if chosen.random() < settings["subset_share"] else labels
+        for row in encode(tokenizer, document, asked, settings["format"]):
+            if len(row.ids) <= settings["max_tokens"]:
                 rows.append(row)
                 gold.append(is_gold)
     out.mkdir(parents=True, exist_ok=True)

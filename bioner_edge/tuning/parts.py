@@ -1,4 +1,4 @@
-"""A folder as parts of bounded size and back, so that a checkpoint can leave a rented machine that lets small files out."""
+"""A folder as parts of bounded size and back: a checkpoint leaves a rented machine that lets out small files alone."""
 
 from __future__ import annotations
 

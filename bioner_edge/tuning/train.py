@@ -94,7 +94,7 @@ def train(packed: Path, out: Path, settings: Settings, *, seconds: float | None 
         for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         step, seen, spent = state["step"], state["seen"], state["seconds"]
-    loss_of = torch.compile(_loss, dynamic=True)  # twice as fast on a CPU as without
+    loss_of = torch.compile(_loss, dynamic=True) if settings["compile"] else _loss
     before, started, recent = spent, time.monotonic() - spent, []
     for chosen in _batches(rows, settings, step):
         if step >= settings["steps"]:
