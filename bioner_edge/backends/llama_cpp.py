@@ -48,7 +48,9 @@ class LlamaCpp:
     load the file.
     """
 
-    def __init__(self, path: Path, *, context: int | None = None, threads: int | None = None, cache: str = "f16") -> None:
+    def __init__(
+        self, path: Path, *, context: int | None = None, threads: int | None = None, cache: str = "f16"
+    ) -> None:
         lib.llama_log_set(_log_callback, ctypes.c_void_p())
         lib.llama_backend_init()
         threads = threads or _cores()

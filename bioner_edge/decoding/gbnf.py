@@ -40,7 +40,7 @@ class GrammarAutomaton(ByteAutomaton):
         self._rules = _Reader(text).rules
         self._shortest = _shortest(self._rules)
         self._options: dict[_State, tuple[int, ...]] = {}
-        tops = [(("root", alternative, 0),) for alternative in range(len(self._rules["root"]))]
+        tops: list[Stack] = [(("root", alternative, 0),) for alternative in range(len(self._rules["root"]))]
         self.start: _State = (self._expanded(tops), ())
 
     # A state is (stacks, bytes of the code point that is half written).

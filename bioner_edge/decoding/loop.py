@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..backends.contract import Backend, Logits, Sequence
+from ..errors import ModelError
 from .automaton import State
 from .lift import Lift
 
@@ -109,6 +110,8 @@ class _Run:
         logits = self.ask()
         among = logits[candidates].astype(np.float64)
         best = int(among.argmax())
+        if not np.isfinite(among[best]):  # argmax prefers NaN, so one is enough to be seen here
+            raise ModelError("the model gives NaN or infinite logits; its weights are damaged, convert it again")
         top = among[best]
         mass = np.exp(among - top).sum()
         removed = None

@@ -22,7 +22,7 @@ from .. import formats
 from ..prompts import build
 from ..span import Document
 from .sources import Recipe
-from .vocabulary import CHAT_TEMPLATE, load
+from .vocabulary import CHAT_TEMPLATE, END, load
 
 __all__ = ["Row", "encode", "write"]
 
@@ -38,13 +38,13 @@ class Row(NamedTuple):
 def encode(tokenizer: Tokenizer, document: Document, labels: list[str], format_name: str) -> Iterator[Row]:
     """The rows of one document: one for each answer that the format takes. Annotations go into the answer alone."""
     form = formats.get(format_name)
-    end = tokenizer.token_to_id("<|end|>")
+    end = tokenizer.encode(END, add_special_tokens=False).ids
     for asked in form.calls(labels):
         prompt = build(CHAT_TEMPLATE, form.instruction(asked, {}))
         # Piece by piece, as extraction does it: the text never merges with what stands around it.
         parts = [prompt.before, document.text, prompt.after, form.render(document, asked)]
         before, text, after, answer = (tokenizer.encode(part, add_special_tokens=False).ids for part in parts)
-        yield Row([*before, *text, *after, *answer, end], len(before), len(before) + len(text) + len(after))
+        yield Row([*before, *text, *after, *answer, *end], len(before), len(before) + len(text) + len(after))
 
 
 def write(examples: Iterable[tuple[Document, bool]], vocabulary: Path, out: Path, settings: Recipe) -> int:

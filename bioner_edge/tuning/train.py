@@ -67,7 +67,7 @@ def _batches(rows: Rows, settings: Settings, step: int) -> Iterator[np.ndarray]:
         generator = np.random.default_rng([settings["seed"], step])
         weights = share[int(step >= tail)]
         # Groups hold about as many tokens each, so a group chosen evenly keeps every row as likely as its weight.
-        pool = generator.choice(len(lengths), settings["pool"], p=weights / weights.sum())
+        pool = generator.choice(np.arange(len(lengths)), settings["pool"], p=weights / weights.sum())
         pool = pool[np.argsort(lengths[pool], kind="stable")]
         groups = np.split(pool, np.flatnonzero(np.diff(np.cumsum(lengths[pool]) // settings["batch_tokens"])) + 1)
         yield groups[generator.integers(len(groups))]
@@ -83,7 +83,8 @@ def train(packed: Path, out: Path, settings: Settings, *, seconds: float | None 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     rows = Rows.load(packed)
     tokenizer = json.loads((packed / "tokenizer.json").read_text("utf-8"))
-    model = _model(settings, len(tokenizer["model"]["vocab"])).to(device)
+    model = _model(settings, len(tokenizer["model"]["vocab"]))
+    model.to(device)  # type: ignore[arg-type]  # transformers wraps `to` and loses its type
     optimizers = _optimizers(model, settings)
     out.mkdir(parents=True, exist_ok=True)
     state_file = out / "state.pt"

@@ -18,7 +18,9 @@ from bioner_edge.backends.contract import ContextFull, Logits
 from bioner_edge.backends.llama_cpp import LlamaCpp
 from bioner_edge.errors import ModelError
 
-TEXT = b"<Chemical>Naloxone</Chemical> reverses the effect of clonidine; renal failure followed in none of 29."
+TEXT = (
+    b"<Chemical>Naloxone</Chemical> reverses xq 7\\ZK wjyv; \xe6\x82\xa3\xe8\x80\x85 (%&) KLM in none of 29 = 0x5F\r\n!"
+)
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +66,7 @@ def test_more_than_one_batch(backend: LlamaCpp) -> None:
 
 def test_forks_share_and_do_not_disturb(backend: LlamaCpp) -> None:
     ids = backend.tokenize(TEXT, False)
+    assert len(ids) > 40
     first = backend.new_sequence()
     backend.eval(first, ids[:20])
     second = backend.fork(first, 12)

@@ -1,4 +1,4 @@
-"""Packing and training on a few made-up sentences: rows are what extraction will ask, and a resumed run is the same run."""
+"""Packing and training on a made-up sentence: rows are what extraction asks, a resumed run is the same run."""
 
 from __future__ import annotations
 
@@ -91,5 +91,6 @@ def test_a_resumed_run_ends_with_the_same_weights(packed: Path, tmp_path: Path) 
 
 def test_training_learns(packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train(packed, tmp_path / "student", SETTINGS | {"steps": 40})
-    losses = [float(line.split(" loss ")[1].split()[0]) for line in capsys.readouterr().out.splitlines() if " loss " in line]
+    lines = [line for line in capsys.readouterr().out.splitlines() if " loss " in line]
+    losses = [float(line.split(" loss ")[1].split()[0]) for line in lines]
     assert losses[-1] < losses[0] / 2
