@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import json
 import re
-from bisect import bisect_right
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from ..boundaries import boundaries
 from ..decoding.automaton import ByteAutomaton
+from ..decoding.tagged_copy import TaggedCopy
 from ..errors import UsageError
 from ..span import Document, Entity, Span
 from .contract import TEXT, Message, Parsed, Problem
@@ -251,99 +251,6 @@ def _quoted(literal: str) -> str:
 
 def constraint(document: Document, labels: Sequence[str]) -> ByteAutomaton:
     """Exactly the text, tags opening at the left edge of a token and closing at the right edge of one."""
-    return _Copy(document.text, list(_names(labels)))
-
-
-_State = tuple[int, tuple[int, ...], int, bytes]
-"""(bytes of the escaped text written, open tags, bit mask of the types opened right here, part of a tag written)."""
-
-
-class _Copy(ByteAutomaton):
-    def __init__(self, text: str, names: list[str]) -> None:
-        characters = [c.encode() for c in _escape(text)]
-        self.text = b"".join(characters)
-        offsets = [0]
-        for char in characters:
-            offsets.append(offsets[-1] + len(char))
-        starts, ends = boundaries(text)
-        self.starts = frozenset(offsets[s] for s in starts)
-        self.ends = frozenset(offsets[e] for e in ends)
-        self.edges = sorted(self.starts | self.ends)
-        self.last_end = max(self.ends, default=-1)
-        self.opening = [f"<{n}>".encode() for n in names]
-        self.closing_tags = [f"</{n}>".encode() for n in names]
-        self.start: _State = (0, (), 0, b"")
-
-    def _tags(self, state: _State) -> list[tuple[bytes, _State]]:
-        """The tags that may stand here, each with the state after it."""
-        position, stack, opened, _ = state
-        tags: list[tuple[bytes, _State]] = []
-        if stack and not opened and position in self.ends:
-            tags.append((self.closing_tags[stack[-1]], (position, stack[:-1], 0, b"")))
-        if position in self.starts:
-            for n, tag in enumerate(self.opening):
-                if not opened >> n & 1:
-                    tags.append((tag, (position, (*stack, n), opened | 1 << n, b"")))
-        return tags
-
-    def _copies(self, state: _State) -> bool:
-        """Whether the text may go on: there is some, and a right edge is left for the tags that are open."""
-        position, stack, _, _ = state
-        return position < len(self.text) and (not stack or position < self.last_end)
-
-    def options(self, state: _State) -> Collection[int]:
-        position, stack, _, part = state
-        if not part and position not in self.starts and position not in self.ends:
-            return (self.text[position],) if position < len(self.text) else ()
-        found = {tag[len(part)] for tag, _ in self._tags(state) if tag.startswith(part)}
-        if self._copies(state):
-            if not part:
-                found.add(self.text[position])
-            elif part == b"<" and self.text[position] == 0x3C:
-                found.update(self.options((position + 1, stack, 0, b"")))
-        return found
-
-    def step(self, state: _State, byte: int) -> _State | None:
-        position, stack, _, part = state
-        if part or (byte == 0x3C and (position in self.starts or position in self.ends)):
-            longer = part + bytes((byte,))
-            for tag, after in self._tags(state):
-                if tag == longer:
-                    return after
-                if tag.startswith(longer):
-                    return (*state[:3], longer)
-        if not self._copies(state):
-            return None
-        if part == b"<" and self.text[position] == 0x3C:  # it was the text's own `<`, no tag's
-            return self.step((position + 1, stack, 0, b""), byte)
-        if not part and self.text[position] == byte:
-            return position + 1, stack, 0, b""
-        return None
-
-    def accepts(self, state: _State) -> bool:
-        position, stack, _, part = state
-        return not stack and self.text[position:] == part
-
-    def forced(self, state: _State) -> bytes:
-        position, _, _, part = state
-        if not part and position not in self.starts and position not in self.ends:
-            edge = bisect_right(self.edges, position)  # nothing can be chosen before the next edge
-            until = self.edges[edge] if edge < len(self.edges) else len(self.text)
-            return self.text[position:until] + super().forced((until, state[1], 0, b""))
-        return super().forced(state)
-
-    def closing(self, state: _State) -> bytes:
-        written = bytearray()
-        while not self.accepts(state):
-            position, stack, _, part = state
-            fitting = [(tag, after) for tag, after in self._tags(state) if tag.startswith(part)]
-            if stack and fitting and fitting[0][0].startswith(b"</"):  # close what is open, as soon as it can be
-                tag, state = fitting[0]
-                written += tag[len(part) :]
-            elif self._copies(state) and (not part or part == b"<" == self.text[position : position + 1]):
-                written += self.text[position + len(part) : position + 1]
-                state = (position + 1, stack, 0, b"")
-            else:
-                tag, state = min(fitting, key=lambda pair: len(pair[0]))
-                written += tag[len(part) :]
-        return bytes(written)
+    names = _names(labels)
+    opening, closing = ([mark.format(n).encode() for n in names] for mark in ("<{}>", "</{}>"))
+    return TaggedCopy(_escape(document.text), *boundaries(document.text), opening, closing)
