@@ -81,7 +81,11 @@ def vocabulary(folder: Path, recipe: Recipe) -> None:
 
 
 def pack(folder: Path, recipe: Recipe) -> None:
+    import numpy as np
+
     from .pack import write
+    from .teacher import Teacher
+    from .vocabulary import load
 
     def examples() -> Iterator[tuple[Document, bool]]:
         for name in ("gold.jsonl", "mixed.jsonl", "silver.jsonl"):
@@ -89,6 +93,10 @@ def pack(folder: Path, recipe: Recipe) -> None:
                 yield document, name == "gold.jsonl"
 
     count = write(examples(), folder / "vocabulary", folder / "packed", recipe | recipe["pack"])
+    tokenizer = load(folder / "vocabulary")
+    words = [tokenizer.decode([token]).strip() for token in range(tokenizer.get_vocab_size())]
+    model = Teacher(folder / "teacher", recipe["labels"], recipe["teacher"]["max_tokens"])
+    np.save(folder / "packed" / "embeddings.npy", model.embed(words, recipe["student"]["width"]).astype(np.float16))
     print(f"packed {count} rows, {(folder / 'packed' / 'rows.npz').stat().st_size / 1e6:.1f} MB")
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoModelForTokenClassification, AutoTokenizer
 
@@ -134,6 +135,36 @@ class Teacher:
                 found.append(Entity(self.labels[(tag - 1) // 2], (span,)))
             previous = tag
         return found
+
+    def embed(self, words: Sequence[str], width: int) -> NDArray[np.float32]:
+        """What the teacher knows of each string by itself: (words, width), mean 0, standard deviation 1 over all.
+
+        The means over its word pieces of their embeddings and of a middle layer's output, each scaled to the same
+        weight, reduced by principal components. Strings of which it knows nothing (white space) are 0.
+        """
+        self.model.eval()
+        layer = self.model.config.num_hidden_layers * 2 // 3
+        features = []
+        for start in range(0, len(words), 256):
+            encoded = self.tokenizer(list(words[start : start + 256]), padding=True, return_tensors="pt")
+            encoded = encoded.to(self.device)
+            with torch.inference_mode():
+                states = self.model.base_model(**encoded, output_hidden_states=True).hidden_states
+                static = self.model.get_input_embeddings()(encoded["input_ids"])
+            special = torch.isin(encoded["input_ids"], torch.tensor(self.tokenizer.all_special_ids, device=self.device))
+            mask = (~special).unsqueeze(-1).float()  # (batch, length, 1)
+            pair = [(x * mask).sum(1) / mask.sum(1).clamp(min=1) for x in (static, states[layer])]
+            features.append(torch.cat(pair, 1).float().cpu())
+        found = torch.cat(features)  # (words, 2 × teacher width)
+        known = found.abs().sum(1) > 0
+        half = found.shape[1] // 2
+        centred = found[known] - found[known].mean(0)
+        centred = torch.cat([part / part.std() for part in centred.split(half, 1)], 1)
+        _, _, axes = torch.linalg.svd(centred, full_matrices=False)
+        reduced = centred @ axes[:width].T
+        result = np.zeros((len(words), width), np.float32)
+        result[known.numpy()] = (reduced / reduced.std()).numpy()
+        return result
 
     # Both
 

@@ -84,6 +84,7 @@ def train(packed: Path, out: Path, settings: Settings, *, seconds: float | None 
     rows = Rows.load(packed)
     tokenizer = json.loads((packed / "tokenizer.json").read_text("utf-8"))
     model = _model(settings, len(tokenizer["model"]["vocab"]))
+    _start_embeddings(model, packed, settings["embedding_std"])
     model.to(device)  # type: ignore[arg-type]  # transformers wraps `to` and loses its type
     optimizers = _optimizers(model, settings)
     out.mkdir(parents=True, exist_ok=True)
@@ -149,13 +150,26 @@ def _model(settings: Settings, vocabulary: int) -> LlamaForCausalLM:
         num_attention_heads=heads,
         num_key_value_heads=heads,
         max_position_embeddings=settings["context"],
-        tie_word_embeddings=True,
+        tie_word_embeddings=False,
         bos_token_id=None,
         eos_token_id=0,
         rms_norm_eps=1e-5,
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
     )
     return LlamaForCausalLM(config)
+
+
+def _start_embeddings(model: LlamaForCausalLM, packed: Path, std: float) -> None:
+    """Input embeddings start as what the teacher knows of each token's text, so that rare names start as what they are.
+
+    They are not tied to the head: there every step would move every token's, the rare ones' most.
+    """
+    known = torch.from_numpy(np.load(packed / "embeddings.npy").astype(np.float32))
+    with torch.no_grad():
+        embeddings = model.model.embed_tokens.weight
+        embeddings.normal_(0.0, std)
+        spelled = known.abs().sum(1) > 0
+        embeddings[spelled] = known[spelled] * std
 
 
 def _optimizers(model: torch.nn.Module, settings: Settings) -> list[torch.optim.Optimizer]:

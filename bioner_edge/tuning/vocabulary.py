@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 __all__ = ["CHAT_TEMPLATE", "END", "load", "train"]
@@ -22,14 +22,18 @@ CHAT_TEMPLATE = (
 def train(texts: Iterable[str], size: int, folder: Path) -> None:
     """Train on `texts` and save as a Hugging Face tokenizer of `size` tokens, all 256 bytes among them.
 
-    GPT-2's splitting rule, which llama.cpp knows by that name; no Unicode normalization, so that bytes are kept.
+    GPT-2's splitting rule, which llama.cpp knows by that name; no Unicode normalization, so that bytes are kept. While
+    merges are learnt blanks stand apart, so no token holds a blank and a letter: a word has the same tokens in the
+    text and behind a tag, and copying it is copying tokens.
     """
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    splitting = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(" +"), "isolated"), splitting])
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=_SPECIAL, initial_alphabet=alphabet, min_frequency=3)
     tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.pre_tokenizer = splitting  # splits less, but no merge takes advantage of it
     wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=END)
     wrapped.chat_template = CHAT_TEMPLATE
     wrapped.save_pretrained(folder)
