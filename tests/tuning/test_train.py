@@ -38,6 +38,7 @@ SETTINGS: dict[str, Any] = {
     "warmup": 2,
     "lr": 1e-2,
     "lr_matrices": 1e-2,
+    "embedding_std": 0.1,
     "prompt_weight": 0.1,
     "gold_weight": 1.0,
     "gold_tail": 0.5,
@@ -55,6 +56,13 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     vocabulary.train([TEXT, form.render(DOCUMENT, LABELS)] * 5, 320, folder / "vocabulary")
     examples = [(DOCUMENT, n % 2 == 0) for n in range(20)]
     assert pack.write(examples, folder / "vocabulary", folder / "packed", SETTINGS) == 20
+    known = (
+        np.random.default_rng(1)
+        .normal(size=(vocabulary.load(folder / "vocabulary").get_vocab_size(), 32))
+        .astype(np.float16)
+    )
+    known[0] = 0  # the end token has no text that a teacher could know
+    np.save(folder / "packed" / "embeddings.npy", known)
     return folder / "packed"
 
 
