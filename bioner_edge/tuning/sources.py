@@ -86,13 +86,14 @@ def split(document: Document) -> list[Document]:
 
 
 def piece(document: Document, span: Span) -> Document:
+    """A stretch of a document as a document, with the entities that lie in it, moved."""
     inside = [e for e in document.entities if span.start <= e.start and e.end <= span.end]
     moved: list[Entity] = [e.shifted(-span.start) for e in inside]
     return Document(document.id, document.text[span.start : span.end], tuple(moved))
 
 
 def silver_text(settings: Recipe) -> Iterator[Document]:
-    """Unlabelled sentences, shuffled: the text of corpora of other types, then a share of each plain-text source."""
+    """Unlabelled sentences: corpora of other types, then a share of each plain-text source, in the files' own order."""
     chosen = random.Random(settings["seed"])
     skip = held_out(settings)
     for name in settings["silver"]["corpora"]:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -80,56 +81,94 @@ def train(packed: Path, out: Path, settings: Settings, *, seconds: float | None 
     A run that was cut off, or stopped after `seconds`, resumes where it saved last.
     """
     torch.manual_seed(settings["seed"])
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     rows = Rows.load(packed)
-    tokenizer = json.loads((packed / "tokenizer.json").read_text("utf-8"))
-    model = _model(settings, len(tokenizer["model"]["vocab"]))
-    _start_embeddings(model, packed, settings["embedding_std"])
-    model.to(device)  # type: ignore[arg-type]  # transformers wraps `to` and loses its type
-    optimizers = _optimizers(model, settings)
-    out.mkdir(parents=True, exist_ok=True)
-    state_file = out / "state.pt"
-    step, seen, spent = 0, 0, 0.0
-    if state_file.exists():
-        state = torch.load(state_file, map_location=device, weights_only=True)
-        model.load_state_dict(state["model"])
-        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+    run = _Run(packed, out, settings)
+    limit = math.inf if seconds is None else run.seconds + seconds
+    began = time.monotonic() - run.seconds
+    recent: list[Tensor] = []
+    for chosen in islice(_batches(rows, settings, run.step), settings["steps"] - run.step):
+        recent.append(run.advance(*rows.batch(chosen, 0, settings["prompt_weight"])))
+        run.seconds = time.monotonic() - began
+        if run.step % settings["log_every"] == 0:
+            told = f"loss {torch.stack(recent).mean().item():.4f} {run.seen / run.seconds:.0f} tokens/s"
+            print(f"step {run.step}/{settings['steps']} {told} {run.seconds:.0f} s", flush=True)
+            recent = []
+        over = run.seconds >= limit
+        if over or run.step % settings["save_every"] == 0 or run.step == settings["steps"]:
+            run.save()
+        if over:
+            print(f"stopped at step {run.step}; the same command goes on from there", flush=True)
+            return
+    run.record()
+
+
+class _Run:
+    """A model with its optimizers and how far it has come, read from `out` where a checkpoint lies there."""
+
+    def __init__(self, packed: Path, out: Path, settings: Settings) -> None:
+        self.packed, self.out, self.settings = packed, out, settings
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        tokenizer = json.loads((packed / "tokenizer.json").read_text("utf-8"))
+        self.model = _model(settings, len(tokenizer["model"]["vocab"]))
+        _start_embeddings(self.model, packed, settings["embedding_std"])
+        self.model.to(self.device)  # type: ignore[arg-type]  # transformers wraps `to` and loses its type
+        self.optimizers = _optimizers(self.model, settings)
+        self.loss = torch.compile(_loss, dynamic=True) if settings["compile"] else _loss
+        self.step, self.seen, self.seconds = 0, 0, 0.0
+        out.mkdir(parents=True, exist_ok=True)
+        self.state_file = out / "state.pt"
+        if self.state_file.exists():
+            self._resume(torch.load(self.state_file, map_location=self.device, weights_only=True))
+
+    def _resume(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
-        step, seen, spent = state["step"], state["seen"], state["seconds"]
-    loss_of = torch.compile(_loss, dynamic=True) if settings["compile"] else _loss
-    before, started, recent = spent, time.monotonic() - spent, []
-    for chosen in _batches(rows, settings, step):
-        if step >= settings["steps"]:
-            break
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * _schedule(step, settings)
-        ids, weights = (t.to(device) for t in rows.batch(chosen, 0, settings["prompt_weight"]))
-        with torch.autocast(device, torch.bfloat16):
-            loss = loss_of(model, ids, weights)
+        self.step, self.seen, self.seconds = state["step"], state["seen"], state["seconds"]
+
+    def advance(self, ids: Tensor, weights: Tensor) -> Tensor:
+        """One step on a batch, (rows, length) each; returns its loss."""
+        for group in (g for optimizer in self.optimizers for g in optimizer.param_groups):
+            group["lr"] = group["peak"] * _schedule(self.step, self.settings)
+        with torch.autocast(self.device, torch.bfloat16):
+            loss: Tensor = self.loss(self.model, ids.to(self.device), weights.to(self.device))
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in optimizers:
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad()
-        step, seen = step + 1, seen + ids.numel()
-        recent.append(loss.detach())
-        if step % settings["log_every"] == 0:
-            spent = time.monotonic() - started
-            mean = torch.stack(recent).mean().item()
-            print(
-                f"step {step}/{settings['steps']} loss {mean:.4f} {seen / spent:.0f} tokens/s {spent:.0f} s", flush=True
-            )
-            recent = []
-        spent = time.monotonic() - started
-        over = seconds is not None and spent - before >= seconds
-        if over or step % settings["save_every"] == 0 or step == settings["steps"]:
-            _save(state_file, model, optimizers, step, seen, spent)
-            _export(model, packed, out)
-        if over:
-            print(f"stopped at step {step} after {spent:.0f} s; the same command goes on from there", flush=True)
-            return
-    _record(out, settings, model, {"tokens": seen, "seconds": round(spent), "device": _device_name(device)})
+        self.step, self.seen = self.step + 1, self.seen + ids.numel()
+        return loss.detach()
+
+    def save(self) -> None:
+        """What a later run resumes from, and a Hugging Face checkpoint, tokenizer included, that `convert` reads."""
+        state = {
+            "model": self.model.state_dict(),
+            "optimizers": [o.state_dict() for o in self.optimizers],
+            "step": self.step,
+            "seen": self.seen,
+            "seconds": self.seconds,
+        }
+        partial = self.state_file.with_suffix(".partial")
+        torch.save(state, partial)
+        os.replace(partial, self.state_file)
+        self.model.save_pretrained(self.out)
+        for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+            with suppress(FileNotFoundError):
+                (self.out / name).write_bytes((self.packed / name).read_bytes())
+
+    def record(self) -> None:
+        """What the manifest and the model card say of the training."""
+        device = torch.cuda.get_device_name() if self.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+        record = {
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "settings": self.settings,
+            "torch": torch.__version__,
+            "tokens": self.seen,
+            "seconds": round(self.seconds),
+            "device": device,
+        }
+        (self.out / "training.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
 
 
 def _schedule(step: int, settings: Settings) -> float:
@@ -193,37 +232,3 @@ def _loss(model: LlamaForCausalLM, ids: Tensor, weights: Tensor) -> Tensor:
     logits = model.lm_head(hidden[counted]).float()  # (counted, vocabulary)
     losses = torch.nn.functional.cross_entropy(logits, target[counted], reduction="none")
     return (losses * weight[counted]).sum() / weight.sum()
-
-
-def _save(
-    file: Path, model: torch.nn.Module, optimizers: list[torch.optim.Optimizer], step: int, seen: int, seconds: float
-) -> None:
-    state = {
-        "model": model.state_dict(),
-        "optimizers": [o.state_dict() for o in optimizers],
-        "step": step,
-        "seen": seen,
-        "seconds": seconds,
-    }
-    partial = file.with_suffix(".partial")
-    torch.save(state, partial)
-    os.replace(partial, file)
-
-
-def _export(model: LlamaForCausalLM, packed: Path, out: Path) -> None:
-    """A Hugging Face checkpoint, tokenizer included, that `bioner_edge.convert` reads."""
-    model.save_pretrained(out)
-    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-        with suppress(FileNotFoundError):
-            (out / name).write_bytes((packed / name).read_bytes())
-
-
-def _record(out: Path, settings: Settings, model: torch.nn.Module, run: Settings) -> None:
-    """What the manifest and the model card say of the training."""
-    parameters = sum(p.numel() for p in model.parameters())
-    record = {"parameters": parameters, "settings": settings, "torch": torch.__version__, **run}
-    (out / "training.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
-
-
-def _device_name(device: str) -> str:
-    return torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
