@@ -164,7 +164,9 @@ def main() -> None:
                 run(folder, recipe)
             print(f"{name} took {time.monotonic() - started:.0f} s", flush=True)
     if arguments.parts:
-        split(folder / "student", arguments.parts)
+        # A finished student needs no optimizer state, one to be resumed has its weights in it.
+        finished = (folder / "student" / "training.json").exists()
+        split(folder / "student", arguments.parts, without="state.pt" if finished else "model.safetensors")
 
 
 if __name__ == "__main__":

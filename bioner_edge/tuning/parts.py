@@ -14,11 +14,14 @@ __all__ = ["PART_BYTES", "join", "split"]
 PART_BYTES = 16 * 1000 * 1000
 
 
-def split(folder: Path, out: Path, size: int = PART_BYTES) -> list[Path]:
-    """Write `folder` to `out`/NAME.00, NAME.01 … of at most `size` bytes, and NAME.sha256 of the whole."""
+def split(folder: Path, out: Path, *, without: str = "", size: int = PART_BYTES) -> list[Path]:
+    """Write `folder` to `out`/NAME.00, NAME.01 … of at most `size` bytes, and NAME.sha256 of the whole.
+
+    Files named `without` stay behind.
+    """
     whole = io.BytesIO()
     with tarfile.open(fileobj=whole, mode="w") as archive:
-        for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+        for file in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != without):
             archive.add(file, file.relative_to(folder).as_posix())
     data = whole.getbuffer()
     out.mkdir(parents=True, exist_ok=True)

@@ -36,3 +36,9 @@ def test_a_missing_or_changed_part_is_refused(student: Path, tmp_path: Path, har
         part.write_bytes(b"x" + part.read_bytes()[1:])
     with pytest.raises(InputError, match="not all there, or damaged"):
         join(tmp_path / "parts", tmp_path / "back" / "student")
+
+
+def test_a_file_can_stay_behind(student: Path, tmp_path: Path) -> None:
+    split(student, tmp_path / "parts", without="weights")
+    join(tmp_path / "parts", tmp_path / "back" / "student")
+    assert [p.name for p in (tmp_path / "back" / "student").rglob("*") if p.is_file()] == ["empty"]
