@@ -90,7 +90,7 @@ def extract(
     sources = Inputs(inputs or ["-"], lambda notice: _complain(str(notice)), from_)
     output.refuse_among(sources)
     with warnings.catch_warnings(record=True) as warned:
-        warnings.simplefilter("always")
+        warnings.simplefilter("always", UserWarning)  # what `load` warns of; a library's own stay as they are
         extractor = load(
             model,
             format=format,

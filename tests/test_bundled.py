@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from itertools import islice
 from pathlib import Path
 
@@ -49,3 +51,11 @@ def test_it_reads_bc5cdr_dev_as_well_as_its_card_says(corpora: Path) -> None:
             assert all(e.start in starts and e.end in ends for e in extraction.entities)
             pairs.append((extraction.entities, document.entities))
     assert score(pairs).micro.f1 > 0.77
+
+
+def test_a_warning_is_one_line_even_as_the_process_ends(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("Aspirin.", "utf-8")
+    command = [sys.executable, "-m", "bioner_edge", "extract", str(tmp_path / "a.txt"), "--labels", "Gene"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    (line,) = done.stderr.splitlines()
+    assert "was not tuned for the labels Gene; it knows Chemical, Disease" in line
