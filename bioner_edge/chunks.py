@@ -26,7 +26,7 @@ def chunks(
     held: Span | None = None
     for part in parts:
         joined = Span(held.start, part.end) if held else part
-        # `limit` characters never take more than some `limit` tokens, so short stretches need no counting.
+        # A character has at most four bytes and a token at least one, so short stretches need no counting.
         if held is None or joined.end - joined.start <= limit // 4 or count(text[joined.start : joined.end]) <= limit:
             held = joined
         else:

@@ -10,6 +10,8 @@ A message is one line: what was wrong, where, and what to do. The command line p
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 __all__ = ["BionerError", "InputError", "ModelError", "UsageError", "known"]
 
 
@@ -29,6 +31,6 @@ class ModelError(BionerError):
     """A model file or its manifest cannot be used; says which and why."""
 
 
-def known(kind: str, name: str, choices: object) -> str:
+def known(kind: str, name: str, choices: Iterable[object]) -> str:
     """'unknown KIND NAME; known: A, B', the one wording for a name that is not in a table."""
-    return f"unknown {kind} {name!r}; known: {', '.join(map(str, choices))}"  # type: ignore[call-overload]
+    return f"unknown {kind} {name!r}; known: {', '.join(map(str, choices))}"

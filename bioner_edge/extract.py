@@ -136,7 +136,8 @@ class _Call:
         self.extractor = extractor
         self.labels = labels
         backend = extractor.backend
-        prompt = prompts.build(backend.chat_template, extractor.format.instruction(labels, guidelines))
+        messages = extractor.format.instruction(labels, guidelines)
+        prompt = prompts.build(backend.chat_template, messages, backend.template_tokens)
         self.before = backend.tokenize(prompt.before.encode(), True)
         if backend.bos is not None and self.before[:1] != [backend.bos]:
             self.before.insert(0, backend.bos)

@@ -6,7 +6,7 @@ around it may hold special tokens; the text itself never does, so that a documen
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -27,15 +27,16 @@ class Prompt:
     after: str
 
 
-def build(template: str | None, messages: Sequence[Message], *, bos: str = "", eos: str = "") -> Prompt:
+def build(template: str | None, messages: Sequence[Message], tokens: Mapping[str, str]) -> Prompt:
     """The prompt of a chat template (Jinja, as Hugging Face writes it); without one, contents joined by empty lines.
 
-    Raises ModelError where the template fails or does not write the text exactly once.
+    `tokens` are what the template calls `bos_token` and `eos_token`. Raises ModelError where the template fails or
+    does not write the text exactly once.
     """
     if template is None:
         written = "\n\n".join(m["content"] for m in messages) + "\n\n"
     else:
-        written = _apply(template, list(messages), bos, eos)
+        written = _apply(template, list(messages), tokens)
     before, found, after = written.partition(TEXT)
     if not found or TEXT in after:
         told = "does not write the user's message exactly once; use another template"
@@ -43,10 +44,10 @@ def build(template: str | None, messages: Sequence[Message], *, bos: str = "", e
     return Prompt(before, after)
 
 
-def _apply(template: str, messages: list[Message], bos: str, eos: str) -> str:
+def _apply(template: str, messages: list[Message], tokens: Mapping[str, str]) -> str:
     system = messages[0]["content"] if messages[0]["role"] == "system" else None
     try:
-        written = _render(template, messages, bos, eos)
+        written = _compiled(template).render(messages=messages, add_generation_prompt=True, **tokens)
     except Exception as error:  # a template is a program of others: it may fail in any way
         if system is None:
             raise ModelError(f"the model's chat template fails: {' '.join(str(error).split())}") from None
@@ -55,11 +56,7 @@ def _apply(template: str, messages: list[Message], bos: str, eos: str) -> str:
             return written
     # Some families have no system role and fail (Gemma) or leave it out (Phi-3): it then opens the first message.
     first = messages[1] | {"content": f"{messages[0]['content']}\n\n{messages[1]['content']}"}
-    return _apply(template, [first, *messages[2:]], bos, eos)
-
-
-def _render(template: str, messages: list[Message], bos: str, eos: str) -> str:
-    return _compiled(template).render(messages=messages, add_generation_prompt=True, bos_token=bos, eos_token=eos)
+    return _apply(template, [first, *messages[2:]], tokens)
 
 
 @lru_cache(maxsize=8)

@@ -12,6 +12,7 @@ from bioner_edge.formats import TEXT
 from bioner_edge.prompts import Prompt, build
 
 MESSAGES = [{"role": "system", "content": "Tag A.\n{{ 7 * 7 }} {% for %} {# x #}"}, {"role": "user", "content": TEXT}]
+TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
 ORDER = MESSAGES[0]["content"]
 
 CHATML = (
@@ -64,7 +65,7 @@ PHI3 = (
     ids=["none", "ChatML", "Llama 3", "Gemma, which refuses a system role", "Phi-3, which leaves it out"],
 )
 def test_families(template: str | None, before: str, after: str) -> None:
-    assert build(template, MESSAGES, bos="<s>") == Prompt(before, after)
+    assert build(template, MESSAGES, TOKENS) == Prompt(before, after)
 
 
 @pytest.mark.parametrize(
@@ -83,13 +84,13 @@ def test_families(template: str | None, before: str, after: str) -> None:
 )
 def test_broken_templates(template: str, message: str) -> None:
     with pytest.raises(ModelError) as caught:
-        build(template, MESSAGES)
+        build(template, MESSAGES, TOKENS)
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_placeholder_in_a_guideline_is_refused() -> None:
     with pytest.raises(ModelError, match="exactly once"):
-        build(CHATML, [{"role": "system", "content": f"Tag {TEXT}."}, MESSAGES[1]])
+        build(CHATML, [{"role": "system", "content": f"Tag {TEXT}."}, MESSAGES[1]], TOKENS)
 
 
 class _Noted(Scripted):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Sequence as Ids
 from dataclasses import dataclass
 from typing import Protocol
@@ -31,6 +32,8 @@ class Backend(Protocol):
     end_tokens: frozenset[int]
     """The tokens by which the model ends an answer."""
     chat_template: str | None
+    template_tokens: Mapping[str, str]
+    """`bos_token` and `eos_token` as a chat template writes them, empty where the vocabulary has none."""
     bos: int | None
     """The token that a prompt starts with, where the model was trained so."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Mapping
 from collections.abc import Sequence as Ids
 from pathlib import Path
 from typing import Any
@@ -97,9 +98,18 @@ class LlamaCpp:
         self.vocabulary_size: int = lib.llama_vocab_n_tokens(self._vocab)
         self.end_tokens = frozenset(t for t in range(self.vocabulary_size) if lib.llama_vocab_is_eog(self._vocab, t))
         bos = lib.llama_vocab_bos(self._vocab)
+        self.template_tokens: Mapping[str, str] = {
+            "bos_token": self._name(bos),
+            "eos_token": self._name(lib.llama_vocab_eos(self._vocab)),
+        }
         self.bos: int | None = bos if bos >= 0 and lib.llama_vocab_get_add_bos(self._vocab) else None
         template = lib.llama_model_chat_template(self._model, None)
         self.chat_template: str | None = template.decode() if template else None
+
+    def _name(self, token: int) -> str:
+        """A control token as a template writes it; empty where there is none: llama.cpp then says -1 or any other."""
+        known = token >= 0 and lib.llama_vocab_is_control(self._vocab, token)
+        return lib.llama_vocab_get_text(self._vocab, token).decode() if known else ""
 
     def tokenize(self, text: bytes, special: bool) -> list[int]:
         room = len(text) + 2  # no token is shorter than a byte

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Ids
 
 import numpy as np
@@ -35,6 +35,7 @@ class Scripted:
         self.vocabulary_size = len(self._pieces) + 1
         self.end_tokens = frozenset({len(self._pieces)})
         self.bos: int | None = None
+        self.template_tokens: Mapping[str, str] = {"bos_token": "", "eos_token": ""}
         self.chat_template = chat_template
         self.evaluated: list[int] = []
         """The number of tokens of each call of `eval`, for tests that count calls."""

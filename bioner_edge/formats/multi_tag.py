@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from ..boundaries import boundaries
 from ..decoding.automaton import ByteAutomaton
@@ -139,7 +139,7 @@ def _read(answer: str, text: str, names: Mapping[str, str], *, strict: bool) -> 
     spans: list[tuple[str, int, int, Span]] = []  # label, [start, end) of the copy, place in the answer
     stack: list[tuple[str, int, int]] = []  # name, start in the copy, start in the answer
     departed: int | None = None  # where the copy first differs from the text
-    for match in _pieces(answer):
+    for match in _PIECE.finditer(answer):
         here = match.start()
         message = None
         if match["tag"] and not match["close"]:
@@ -181,10 +181,6 @@ def _read(answer: str, text: str, names: Mapping[str, str], *, strict: bool) -> 
             told = f"the copy ends at offset {departed} of {len(text)}"
             problems.append(Problem.at("ungrounded", answer, len(answer), told))
     return _grounded(spans, "".join(copy), text, departed, answer, problems)
-
-
-def _pieces(answer: str) -> Iterator[re.Match[str]]:
-    return _PIECE.finditer(answer)
 
 
 def _blank_before(answer: str, start: int) -> int:

@@ -21,6 +21,7 @@ from itertools import islice
 from pathlib import Path
 
 from ..corpora import jsonl, read_file
+from ..errors import BionerError
 from ..span import Document
 from . import sources
 from .parts import join, split
@@ -132,11 +133,11 @@ STAGES: dict[str, tuple[Callable[[Path, Recipe], None], str]] = {
     "teacher": (teacher, "teacher"),
     "silver": (silver, "silver.jsonl"),
     "vocabulary": (vocabulary, "vocabulary"),
-    "pack": (pack, "packed/rows.npz"),
+    "pack": (pack, "packed/embeddings.npy"),
     "train": (train, "student/training.json"),
-    "export": (export, "dist"),
+    "export": (export, "dist/*.json"),
 }
-"""Stage -> what runs it, and the file whose presence says that it is done."""
+"""Stage -> what runs it, and what it leaves last: a file that matches says that the stage is done."""
 
 
 def main() -> None:
@@ -156,13 +157,15 @@ def main() -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     for name, (run, product) in STAGES.items():
-        if arguments.stage == name or (arguments.stage == "all" and not (folder / product).exists()):
+        if arguments.stage == name or (arguments.stage == "all" and not any(folder.glob(product))):
             started = time.monotonic()
             if name == "train":
                 train(folder, recipe, seconds=arguments.seconds)
             else:
                 run(folder, recipe)
             print(f"{name} took {time.monotonic() - started:.0f} s", flush=True)
+            if not any(folder.glob(product)):  # the time of training was up
+                break
     if arguments.parts:
         # A finished student needs no optimizer state, one to be resumed has its weights in it.
         finished = (folder / "student" / "training.json").exists()
@@ -170,4 +173,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except BionerError as error:
+        raise SystemExit(f"tuning: {error}") from None

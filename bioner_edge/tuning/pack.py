@@ -3,7 +3,6 @@
 A row is prompt + answer + end token. `rows.npz` holds
   tokens   uint16 (total,)   the rows, one after another
   starts   uint32 (rows + 1,) where each begins
-  text     uint16 (rows,)    where in the row the document's text begins
   answers  uint16 (rows,)    where in the row its answer begins
   gold     bool   (rows,)    marked by people, not by the teacher
 """
@@ -28,10 +27,9 @@ __all__ = ["Row", "encode", "write"]
 
 
 class Row(NamedTuple):
-    """One example: token ids, and where in them the document's text and the answer begin."""
+    """One example: token ids, and where in them the answer begins."""
 
     ids: list[int]
-    text: int
     answer: int
 
 
@@ -40,11 +38,11 @@ def encode(tokenizer: Tokenizer, document: Document, labels: list[str], format_n
     form = formats.get(format_name)
     end = tokenizer.encode(END, add_special_tokens=False).ids
     for asked in form.calls(labels):
-        prompt = build(CHAT_TEMPLATE, form.instruction(asked, {}))
+        prompt = build(CHAT_TEMPLATE, form.instruction(asked, {}), {})
         # Piece by piece, as extraction does it: the text never merges with what stands around it.
         parts = [prompt.before, document.text, prompt.after, form.render(document, asked)]
         before, text, after, answer = (tokenizer.encode(part, add_special_tokens=False).ids for part in parts)
-        yield Row([*before, *text, *after, *answer, *end], len(before), len(before) + len(text) + len(after))
+        yield Row([*before, *text, *after, *answer, *end], len(before) + len(text) + len(after))
 
 
 def write(examples: Iterable[tuple[Document, bool]], vocabulary: Path, out: Path, settings: Recipe) -> int:
@@ -69,7 +67,6 @@ def write(examples: Iterable[tuple[Document, bool]], vocabulary: Path, out: Path
         out / "rows.npz",
         tokens=np.concatenate([np.asarray(r.ids, np.uint16) for r in rows]),
         starts=starts,
-        text=np.asarray([r.text for r in rows], np.uint16),
         answers=np.asarray([r.answer for r in rows], np.uint16),
         gold=np.asarray(gold),
     )

@@ -82,14 +82,14 @@ class Teacher:
         logits = self._logits([ids for (ids, _), _ in rows])  # (batch, length, tags)
         admitted = torch.zeros(logits.shape, dtype=torch.bool)
         counted = torch.zeros(logits.shape[:2], dtype=torch.bool)
-        for row, ((ids, spans), sentence) in enumerate(rows):
-            for position, tag in self._targets(ids, spans, sentence):
+        for row, ((_, spans), sentence) in enumerate(rows):
+            for position, tag in self._targets(spans, sentence):
                 admitted[row, position, tag] = True
                 counted[row, position] = True
         picked = logits.float().log_softmax(-1).masked_fill(~admitted.to(self.device), -torch.inf).logsumexp(-1)
         return -picked[counted.to(self.device)].mean()
 
-    def _targets(self, ids: list[int], spans: list[Span], sentence: Sentence) -> Iterator[tuple[int, int]]:
+    def _targets(self, spans: list[Span], sentence: Sentence) -> Iterator[tuple[int, int]]:
         """(position, admitted tag) pairs: where a label is not annotated, what is not marked may still be it."""
         unknown = [i for i, label in enumerate(self.labels) if label not in sentence.annotates]
         tags = {}
@@ -99,7 +99,7 @@ class Teacher:
                 inside = [s for s in spans if entity.start <= s.start and s.end <= entity.end]
                 if not any(s in tags for s in inside):
                     tags.update({s: base + (n > 0) for n, s in enumerate(inside)})
-        for position, span in enumerate(_first_pieces(ids, spans)):
+        for position, span in enumerate(_first_pieces(spans)):
             if span is None:
                 continue
             for tag in [tags[span]] if span in tags else [0, *(t for i in unknown for t in (1 + 2 * i, 2 + 2 * i))]:
@@ -116,8 +116,8 @@ class Teacher:
             with torch.inference_mode():
                 logits = self._logits([encoded[i][0] for i in chosen]).float().softmax(-1).cpu().numpy()
             for row, i in enumerate(chosen):
-                ids, spans = encoded[i]
-                places = [(p, s) for p, s in enumerate(_first_pieces(ids, spans)) if s is not None]
+                spans = encoded[i][1]
+                places = [(p, s) for p, s in enumerate(_first_pieces(spans)) if s is not None]
                 probabilities = logits[row, [p for p, _ in places]]  # (tokens, tags)
                 entities = self._decode([s for _, s in places], probabilities.argmax(-1).tolist())
                 sure = float(probabilities.max(-1).min()) if places else 1.0
@@ -190,7 +190,7 @@ class Teacher:
 _NONE = Span(0, 1 << 40)  # stands for [CLS] and [SEP]
 
 
-def _first_pieces(ids: list[int], spans: list[Span]) -> Iterator[Span | None]:
+def _first_pieces(spans: list[Span]) -> Iterator[Span | None]:
     """For each position the token that it is the first piece of, else None."""
     previous = _NONE
     for span in spans:

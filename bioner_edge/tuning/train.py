@@ -1,8 +1,8 @@
 """Train the student: a small Llama from scratch on packed rows, on a CPU or on one CUDA GPU, resuming from checkpoints.
 
 The first part of the steps draws from all rows, the last part (`gold_tail`) mostly from those marked by people, while
-the learning rate falls. Loss counts the answer; the sentence in the prompt counts `prompt_weight`, as plain language
-modelling. Matrices inside the layers are trained by Muon, embeddings and norms by AdamW.
+the learning rate falls. Loss counts the answer alone. Matrices inside the layers
+are trained by Muon, embeddings, head and norms by AdamW.
 """
 
 from __future__ import annotations
@@ -34,16 +34,15 @@ class Rows:
 
     tokens: np.ndarray
     starts: np.ndarray
-    text: np.ndarray
     answers: np.ndarray
     gold: np.ndarray
 
     @classmethod
     def load(cls, folder: Path) -> Rows:
         with np.load(folder / "rows.npz") as packed:
-            return cls(**{name: packed[name] for name in ("tokens", "starts", "text", "answers", "gold")})
+            return cls(**{name: packed[name] for name in ("tokens", "starts", "answers", "gold")})
 
-    def batch(self, chosen: np.ndarray, pad: int, prompt_weight: float) -> tuple[Tensor, Tensor]:
+    def batch(self, chosen: np.ndarray, pad: int) -> tuple[Tensor, Tensor]:
         """Token ids (rows, length) and the weight of predicting each of them (rows, length), 0 for padding."""
         lengths = self.starts[chosen + 1] - self.starts[chosen]
         width = math.ceil(int(lengths.max()) / 16) * 16  # few widths, so that compiled code and buffers are reused
@@ -51,7 +50,6 @@ class Rows:
         weights = np.zeros((len(chosen), width), np.float32)
         for n, (row, length) in enumerate(zip(chosen, lengths, strict=True)):
             ids[n, :length] = self.tokens[self.starts[row] : self.starts[row + 1]]
-            weights[n, self.text[row] + 1 : self.answers[row] - 1] = prompt_weight
             weights[n, self.answers[row] : length] = 1.0
         return torch.from_numpy(ids), torch.from_numpy(weights)
 
@@ -60,13 +58,9 @@ def _batches(rows: Rows, settings: Settings, step: int) -> Iterator[np.ndarray]:
     """Row numbers of each batch from `step` on; the same for a resumed run as for one that never stopped."""
     lengths = rows.starts[1:] - rows.starts[:-1]
     tail = int(settings["steps"] * (1 - settings["gold_tail"]))
-    share = {
-        0: np.where(rows.gold, settings["gold_weight"], 1.0),
-        1: np.where(rows.gold, settings["tail_gold_weight"], 1.0),
-    }
     while True:
         generator = np.random.default_rng([settings["seed"], step])
-        weights = share[int(step >= tail)]
+        weights = np.where(rows.gold & (step >= tail), settings["tail_gold_weight"], 1.0)
         # Groups hold about as many tokens each, so a group chosen evenly keeps every row as likely as its weight.
         pool = generator.choice(np.arange(len(lengths)), settings["pool"], p=weights / weights.sum())
         pool = pool[np.argsort(lengths[pool], kind="stable")]
@@ -87,7 +81,7 @@ def train(packed: Path, out: Path, settings: Settings, *, seconds: float | None 
     began = time.monotonic() - run.seconds
     recent: list[Tensor] = []
     for chosen in islice(_batches(rows, settings, run.step), settings["steps"] - run.step):
-        recent.append(run.advance(*rows.batch(chosen, 0, settings["prompt_weight"])))
+        recent.append(run.advance(*rows.batch(chosen, 0)))
         run.seconds = time.monotonic() - began
         if run.step % settings["log_every"] == 0:
             told = f"loss {torch.stack(recent).mean().item():.4f} {run.seen / run.seconds:.0f} tokens/s"

@@ -152,6 +152,7 @@ def test_tokens_spell_the_text(backend: LlamaCpp, text: str) -> None:
 def test_what_is_told_of_the_model(backend: LlamaCpp) -> None:
     assert (backend.context, backend.bos, len(backend.end_tokens)) == (1024, None, 1)
     assert backend.chat_template is not None and "add_generation_prompt" in backend.chat_template
+    assert backend.template_tokens == {"bos_token": "", "eos_token": "<|end|>"}
     pieces = [backend.piece(t) for t in range(backend.vocabulary_size)]
     assert {bytes((b,)) for b in range(256)} <= set(pieces) and b"" not in pieces
 
