@@ -14,7 +14,8 @@ __all__ = ["chunks"]
 def chunks(
     text: str, count: Callable[[str], int], limit: int, *, unit: str = "sentence", title_end: int | None = None
 ) -> Iterator[Span]:
-    """Stretches of at most `limit` tokens (as `count` counts them) that leave out nothing but white space.
+    """Stretches of at most `limit` tokens (as `count` counts them, no more than 18 for a character) that leave out
+    nothing but white space.
 
     `unit` is "sentence", or "document" for as many whole sentences as fit. A sentence longer than the limit is cut
     between words, a word longer than it where it must be.
@@ -26,8 +27,8 @@ def chunks(
     held: Span | None = None
     for part in parts:
         joined = Span(held.start, part.end) if held else part
-        # A character has at most four bytes and a token at least one, so short stretches need no counting.
-        if held is None or joined.end - joined.start <= limit // 4 or count(text[joined.start : joined.end]) <= limit:
+        # A character has four bytes at most and a token one at least; with the longest answer that makes 18 tokens.
+        if held is None or joined.end - joined.start <= limit // 18 or count(text[joined.start : joined.end]) <= limit:
             held = joined
         else:
             yield held

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,10 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from . import __version__
-from .errors import BionerError, UsageError
+from .cli_formats import app as formats
+from .cli_options import complain, names
+from .cli_options import guidelines as read_guidelines
+from .errors import BionerError
 
 if TYPE_CHECKING:
     from .extract import Extraction
@@ -26,6 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(formats, name="formats")
 
 
 def _version(asked: bool) -> None:
@@ -57,14 +60,21 @@ def extract(
     format: Annotated[str | None, typer.Option(help="Output format of the model. [default: the manifest's]")] = None,
     labels: Annotated[str | None, typer.Option(help="Entity types, comma-separated. [default: the manifest's]")] = None,
     guidelines: Annotated[Path | None, typer.Option(help='TOML file: label = "what it means".', metavar="FILE")] = None,
-    constraint: Annotated[str, typer.Option(help="What the model may write: free, gbnf or grounded.")] = "grounded",
+    constraint: Annotated[
+        str,
+        typer.Option(help="What the model may write: free, gbnf, grounded or llama-gbnf (llama.cpp's own)."),
+    ] = "grounded",
     min_score: Annotated[float, typer.Option(help="Leave out entities below this score.", min=0.0, max=1.0)] = 0.0,
     out: Annotated[Path | None, typer.Option(help="Output file. [default: standard output]", metavar="FILE")] = None,
     to: Annotated[
-        str | None, typer.Option(help="Output file format: jsonl or pubtator. [default: by the name, else jsonl]")
+        str | None,
+        typer.Option(
+            help="Output: jsonl, pubtator, or brat, for which --out is a folder. [default: by name, else jsonl]"
+        ),
     ] = None,
     from_: Annotated[
-        str | None, typer.Option("--from", help="Input file format: text, jsonl or pubtator. [default: by the name]")
+        str | None,
+        typer.Option("--from", help="Input file format: text, jsonl, pubtator, brat or bc2gm. [default: by the name]"),
     ] = None,
     threads: Annotated[int | None, typer.Option(help="Threads. [default: the cores of this process]", min=1)] = None,
     seed: Annotated[int, typer.Option(help="Decoding is greedy: every seed gives the same entities.")] = 0,
@@ -87,62 +97,36 @@ def extract(
     from .run import Output, run
 
     output = Output.named(out, to, overwrite=overwrite, with_gold=keep_annotations, shown=show)
-    sources = Inputs(inputs or ["-"], lambda notice: _complain(str(notice)), from_)
+    sources = Inputs(inputs or ["-"], lambda notice: complain(str(notice)), from_)
     output.refuse_among(sources)
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always", UserWarning)  # what `load` warns of; a library's own stay as they are
         extractor = load(
             model,
             format=format,
-            labels=_split(labels),
+            labels=names("--labels", labels),
             constraint=constraint,
-            guidelines=_guidelines(guidelines),
+            guidelines=read_guidelines(guidelines),
             min_score=min_score,
             threads=threads,
         )
     for warning in warned if not quiet else []:
-        _complain(f"warning: {warning.message}")
+        complain(f"warning: {warning.message}")
     with extractor:
         try:
             outcome = run(
                 extractor,
                 sources,
                 output,
-                complain=_complain,
+                complain=complain,
                 quiet=quiet,
                 shown=_shower(extractor.labels) if show else None,
             )
         except BrokenPipeError:  # `| head` has seen enough
             raise typer.Exit(0) from None
     if outcome.problems and not quiet:
-        _complain(f'{outcome.problems} problems in the answers of the model; JSON Lines name them under "problems"')
+        complain(f'{outcome.problems} problems in the answers of the model; JSON Lines name them under "problems"')
     raise typer.Exit(outcome.exit_code)
-
-
-def _split(labels: str | None) -> list[str] | None:
-    if labels is None:
-        return None
-    names = [name.strip() for name in labels.split(",")]
-    if not all(names) or len(set(names)) < len(names):
-        raise UsageError(f"--labels {labels!r}: names, each once, with commas between them")
-    return names
-
-
-def _guidelines(path: Path | None) -> dict[str, str] | None:
-    """The guidelines of a TOML file. Raises UsageError where it is not a table of texts."""
-    if path is None:
-        return None
-    import tomllib
-
-    try:
-        table = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise UsageError(f"--guidelines {path}: {error.strerror}") from None
-    except ValueError as error:
-        raise UsageError(f"--guidelines {path}: {error}") from None
-    if not all(isinstance(text, str) for text in table.values()):
-        raise UsageError(f'--guidelines {path}: every line must be label = "text"')
-    return table
 
 
 def _shower(labels: list[str]) -> Callable[[Extraction], None]:
@@ -152,12 +136,6 @@ def _shower(labels: list[str]) -> Callable[[Extraction], None]:
 
     console = Console(highlight=False)
     return lambda extraction: show(extraction, labels, console)
-
-
-def _complain(message: str) -> None:
-    """One line on standard error; what a file's name or a document's id could do to a terminal is shown as U+FFFD."""
-    line = "".join(c if c.isprintable() else "\ufffd" for c in message)
-    print(f"bioner-edge: {line}", file=sys.stderr)
 
 
 def main() -> NoReturn:
@@ -178,5 +156,5 @@ def main() -> NoReturn:
 
 
 def _fail(message: str) -> NoReturn:
-    _complain(message)
+    complain(message)
     raise SystemExit(2) from None

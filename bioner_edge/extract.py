@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from .span import Document, Entity, Span
 
 __all__ = ["CONSTRAINTS", "Extraction", "Extractor", "load"]
 
-CONSTRAINTS = ("free", "gbnf", "grounded")
+CONSTRAINTS = ("free", "gbnf", "grounded", "llama-gbnf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +88,11 @@ class Extractor:
         self.removed_mass = removed_mass
         self.vocabulary = Vocabulary(backend)
         self._calls = [_Call(self, asked, guidelines or {}) for asked in self.format.calls(self.labels)]
-        # A third of the context for the text, the rest for its tagged copy.
-        self._limit = (backend.context - max(c.overhead for c in self._calls)) // 3
-        if self._limit < 16:
+        self._prefixes: dict[tuple[int, ...], Cached] = {}
+        cached = sum(map(len, {tuple(c.before) for c in self._calls}))
+        self._empty = self._least("")
+        self._room = backend.context - cached - max(len(c.after) for c in self._calls) - 2 * self._empty
+        if self._room < 48:
             raise UsageError(f"a context of {backend.context} tokens is too small for this prompt; take a larger one")
 
     def __call__(self, source: str | Document) -> Extraction:
@@ -102,8 +105,7 @@ class Extractor:
         answers = calls = fed = 0
         for chunk in self._chunks(document):
             part = Document(document.id, document.text[chunk.start : chunk.end])
-            for call in self._calls:
-                answer, parsed = call.answer(part)
+            for answer, parsed in self._answers(part):
                 answers, calls, fed = answers + 1, calls + answer.calls, fed + answer.fed
                 problems += [(chunk, p) for p in parsed.problems]
                 for entity in _scored(answer, parsed):
@@ -114,10 +116,46 @@ class Extractor:
         return Extraction(document, tuple(found), tuple(problems), answers, calls, fed)
 
     def _chunks(self, document: Document) -> Iterator[Span]:
-        def count(text: str) -> int:
-            return len(self.backend.tokenize(text.encode(), False))
+        return chunks(document.text, self._cost, self._room, unit=self.unit, title_end=document.title_end)
 
-        return chunks(document.text, count, self._limit, unit=self.unit, title_end=document.title_end)
+    def _cost(self, text: str) -> int:
+        """Tokens that a text takes with its answer: at least as long again, or twice the answer without mentions."""
+        size = len(self.backend.tokenize(text.encode(), False))
+        return size + max(2 * (self._least(text) - self._empty), size)
+
+    def _least(self, text: str) -> int:
+        """The tokens of an answer that finds nothing in a text."""
+        empty = self.format.render(Document("", text), self._calls[0].labels)
+        return len(self.backend.tokenize(empty.encode(), False))
+
+    def _answers(self, part: Document) -> Iterator[tuple[Answer, Parsed]]:
+        """The answers about a chunk, in the order of the calls; calls whose prompts begin alike read the text once."""
+        text = self.backend.tokenize(part.text.encode(), False)
+        budget = 4 * max(len(text), self._least(part.text)) + 128  # bounds a model that rambles
+        for before, calls in groupby(self._calls, key=lambda call: call.before):
+            sharing = list(calls)
+            prefix = self._prefix(before)
+            # The last token is left to each prompt, so that none is empty.
+            asked = [*before[prefix.length :], *text]
+            read, left = asked[:-1], asked[-1:]
+            shared = self.backend.fork(prefix, prefix.length)
+            try:
+                if len(sharing) > 1 and read:
+                    self.backend.eval(shared, read)
+                    read = []
+                for call in sharing:
+                    yield call.answer(part, shared, [*read, *left, *call.after], budget)
+            finally:
+                self.backend.release(shared)
+
+    def _prefix(self, before: list[int]) -> Cached:
+        """The cached instruction, less its last token."""
+        key = tuple(before)
+        if key not in self._prefixes:
+            self._prefixes[key] = self.backend.new_sequence()
+            if len(before) > 1:
+                self.backend.eval(self._prefixes[key], before[:-1])
+        return self._prefixes[key]
 
     def close(self) -> None:
         self.backend.close()
@@ -130,7 +168,7 @@ class Extractor:
 
 
 class _Call:
-    """One question asked of every chunk: its prompt, of which the part before the text is read once and shared."""
+    """One question asked of every chunk: the prompt's parts before and after the text, and the constraint."""
 
     def __init__(self, extractor: Extractor, labels: list[str], guidelines: Mapping[str, str]) -> None:
         self.extractor = extractor
@@ -142,23 +180,23 @@ class _Call:
         if backend.bos is not None and self.before[:1] != [backend.bos]:
             self.before.insert(0, backend.bos)
         self.after = backend.tokenize(prompt.after.encode(), True)
-        self.overhead = len(self.before) + len(self.after)
-        self._prefix: Cached | None = None
         self._shared: Lift | None = None
 
-    def answer(self, part: Document) -> tuple[Answer, Parsed]:
-        """One answer about a chunk, and what it says."""
+    def answer(self, part: Document, shared: Cached, prompt: list[int], budget: int) -> tuple[Answer, Parsed]:
+        """One answer about a chunk, and what it says; `shared` holds what was read of it before."""
         backend, form = self.extractor.backend, self.extractor.format
-        text = backend.tokenize(part.text.encode(), False)
-        prefix = self._read_prefix()
-        sequence = backend.fork(prefix, prefix.length)
-        prompt = [*self.before[prefix.length :], *text, *self.after]
-        # Four times the text bounds a free model that rambles; the grounded answer is closed, never cut.
-        budget = min(backend.context - prefix.length - len(prompt), 4 * len(text) + 128)
+        sequence = backend.fork(shared, shared.length)
+        budget = min(backend.context - shared.length - len(prompt), budget)
+        lift = self._lift(part)
         try:
-            answer = decode(
-                backend, sequence, prompt, self._lift(part), budget=budget, removed_mass=self.extractor.removed_mass
-            )
+            if self.extractor.constraint == "llama-gbnf":
+                from .backends import llama_grammar
+
+                answer = llama_grammar.decode(backend, sequence, prompt, lift, form.gbnf(self.labels), budget=budget)
+            else:
+                answer = decode(
+                    backend, sequence, prompt, lift, budget=budget, removed_mass=self.extractor.removed_mass
+                )
         finally:
             backend.release(sequence)
         read = form.parse if self.extractor.constraint == "grounded" else form.salvage
@@ -169,14 +207,6 @@ class _Call:
             )
             parsed = replace(parsed, problems=(*parsed.problems, limit))
         return answer, parsed
-
-    def _read_prefix(self) -> Cached:
-        """The cached instruction; its last token is left to each prompt, so that a prompt is never empty."""
-        if self._prefix is None:
-            self._prefix = self.extractor.backend.new_sequence()
-            if len(self.before) > 1:
-                self.extractor.backend.eval(self._prefix, self.before[:-1])
-        return self._prefix
 
     def _lift(self, part: Document) -> Lift:
         """The constraint of this chunk; one that no document changes is made once, so that its states stay cached."""
@@ -232,7 +262,9 @@ def load(
     min_score: float = 0.0,
     threads: int | None = None,
 ) -> Extractor:
-    """An extractor for a model by name or path, by default the bundled one, for the format and labels of its manifest.
+    """An extractor for a model by name or path, for the first format and the labels of its manifest.
+
+    Without a model it is the bundled one, or, where that was not tuned for `format`, a bundled one that was.
 
     Warns where a format or label is asked for that the model was not tuned for. Raises UsageError for a name that is
     not known and ModelError for a file that cannot be trusted or loaded.
@@ -242,14 +274,15 @@ def load(
 
     if constraint not in CONSTRAINTS:  # known before a model is loaded
         raise UsageError(known("constraint", constraint, CONSTRAINTS))
-    path, manifest = models.find(str(model) if model is not None else None)
+    path, manifest = models.find(str(model) if model is not None else None, format)
     if manifest is None and not (format and labels):
         raise UsageError(f"{path}: no manifest beside it, so --format and --labels must be given")
-    chosen = format or (manifest.format if manifest else "")
+    chosen = format or (manifest.formats[0] if manifest else "")
     formats.get(chosen)
     asked: Sequence[str] = labels or (manifest.labels if manifest else ())
-    if manifest and chosen != manifest.format:
-        warnings.warn(f"{path.name} was not tuned for the format {chosen}; it knows {manifest.format}", stacklevel=2)
+    if manifest and chosen not in manifest.formats:
+        told = f"was not tuned for the format {chosen}; it knows {', '.join(manifest.formats)}"
+        warnings.warn(f"{path.name} {told}", stacklevel=2)
     if isinstance(asked, str):
         raise UsageError(f"labels must be a list of names, not the string {asked!r}")
     if manifest and (new := [label for label in asked if label not in manifest.labels]):

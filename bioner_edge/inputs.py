@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
-from .corpora import READERS, Notice, Report, file_format, reader
+from .corpora import PAIRED, Notice, Report, document_file, format_of, reader
 from .errors import InputError
 from .span import Document
 
@@ -25,8 +25,9 @@ STDIN = "-"
 class Inputs:
     """The documents behind some names. Finding the files happens at once, reading them as the documents are taken.
 
-    `file_type` overrides what a file's extension tells. Raises InputError for a name behind which nothing is; a file
-    that cannot be opened later is reported like any other text that is lost.
+    `file_type` overrides what a file tells of its format. A text and the annotations beside it are one file here, the
+    text, whichever of them is named. Raises InputError for a name behind which nothing is; a file that cannot be opened
+    later is reported like any other text that is lost.
     """
 
     names: Sequence[str]
@@ -38,9 +39,10 @@ class Inputs:
     """(name in ids and messages, path; None for standard input)"""
 
     def __post_init__(self) -> None:
-        if self.file_type:
-            reader(self.file_type)  # an unknown one is refused before anything is read
-        found = [found for name in self.names or [STDIN] for found in self._find(name)]
+        names = self.names or [STDIN]
+        if self.file_type not in PAIRED or STDIN in names:
+            reader(self.file_type or "text")  # an unknown one, or one that no stream holds, is refused at once
+        found = list(dict.fromkeys(found for name in names for found in self._find(name)))
         often = Counter(name for name, _ in found)
         # Two folders may each hold a `1.txt`: their documents must not share an id.
         self.files = [(_readable(str(path) if path and often[name] > 1 else name), path) for name, path in found]
@@ -55,17 +57,18 @@ class Inputs:
     def __iter__(self) -> Iterator[Document]:
         for name, path in self.files:
             if path is None:
-                yield from READERS[self.file_type or "text"](sys.stdin.buffer, name, self.report)
+                yield from reader(self.file_type or "text")(sys.stdin.buffer, name, self.report)
                 continue
             try:
                 with path.open("rb") as stream:
-                    yield from self._read(stream, name, self.file_type or file_format(path.name) or "text")
+                    yield from self._read(stream, name, path)
             except OSError as error:
                 self.report(Notice(name, None, f"cannot be read: {error.strerror}", text_lost=True))
 
-    def _read(self, stream: BinaryIO, name: str, kind: str) -> Iterator[Document]:
+    def _read(self, stream: BinaryIO, name: str, path: Path) -> Iterator[Document]:
         before = self.done_bytes
-        for document in READERS[kind](stream, name, self.report):
+        read = reader(self.file_type or format_of(path) or "text", path)
+        for document in read(stream, name, self.report):
             if stream.seekable():  # a pipe cannot tell
                 self.done_bytes = before + stream.tell()
             yield document
@@ -75,18 +78,22 @@ class Inputs:
             return [("stdin", None)]
         path = Path(name)
         if name and path.is_dir():  # an empty name, an unset variable perhaps, is not this folder
-            inside = sorted(p for p in path.rglob("*") if p.is_file() and (self.file_type or file_format(p.name)))
+            files = (document_file(p, self.file_type) for p in path.rglob("*") if p.is_file())
+            inside = sorted({file for file in files if file})
             if not inside:
-                raise InputError(
-                    f"{name}: no documents in this folder (*.txt, *.jsonl, *.pubtator); is it the right one?"
-                )
+                wanted = f"--from {self.file_type}" if self.file_type else "*.txt, *.ann, *.a1, *.jsonl, *.pubtator"
+                raise InputError(f"{name}: no documents in this folder ({wanted}); is it the right one?")
             return [(p.relative_to(path).as_posix(), p) for p in inside]
         if name and path.exists():
-            return [(path.name, path)]
-        files = [Path(match) for match in sorted(glob.glob(name, recursive=True)) if Path(match).is_file()]
-        if not files:
+            return [self._named(path)]
+        matching = [Path(match) for match in sorted(glob.glob(name, recursive=True)) if Path(match).is_file()]
+        if not matching:
             raise InputError(f"{name or repr(name)}: no such file or folder, and no file matches it as a pattern")
-        return [(p.name, p) for p in files]
+        return [self._named(p) for p in matching]
+
+    def _named(self, path: Path) -> tuple[str, Path | None]:
+        path = document_file(path, self.file_type) or path
+        return path.name, path
 
 
 def _readable(name: str) -> str:

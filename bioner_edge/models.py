@@ -29,12 +29,13 @@ UNITS = ("sentence", "document")
 class Manifest:
     """What a model file is: the JSON beside it.
 
-    `unit` is how much text one prompt holds, "sentence" or "document". `guidelines` explains labels, where the model
-    was tuned with explanations. `sources` are SHA-256 of what it was made from, `verification` the figures of each
-    stage, `tensor_mix` how many tensors have which type, `training` whatever is known of the tuning.
+    `formats` are those that the model was tuned to write, its default first. `unit` is how much text one prompt holds,
+    "sentence" or "document". `guidelines` explains labels, where the model was tuned with explanations. `sources` are
+    SHA-256 of what it was made from, `verification` the figures of each stage, `tensor_mix` how many tensors have which
+    type, `training` whatever is known of the tuning.
     """
 
-    format: str
+    formats: tuple[str, ...]
     labels: tuple[str, ...]
     unit: str
     licence: str
@@ -73,14 +74,18 @@ def _each(kind: type | tuple[type, ...], values: object) -> bool:
     return all(isinstance(value, kind) for value in values)  # type: ignore[attr-defined]
 
 
+def _names(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and _each(str, value)
+
+
 def _strings(value: object) -> bool:
     return isinstance(value, dict) and _each(str, value.values())
 
 
 # Key -> (whether a value will do, what is expected).
 _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "format": (lambda v: isinstance(v, str), "a string"),
-    "labels": (lambda v: isinstance(v, list) and bool(v) and _each(str, v), "a list of strings, not empty"),
+    "formats": (lambda v: _names(v), "a list of strings, not empty"),
+    "labels": (lambda v: _names(v), "a list of strings, not empty"),
     "unit": (lambda v: v in UNITS, " or ".join(UNITS)),
     "licence": (lambda v: isinstance(v, str), "a string"),
     "sha256": (lambda v: _is_sha256(v), "64 hexadecimal digits"),
@@ -120,7 +125,7 @@ class Listing:
 
     file: str
     sha256: str
-    format: str
+    formats: tuple[str, ...]
     labels: tuple[str, ...]
     licence: str
     description: str
@@ -145,17 +150,26 @@ def listed() -> dict[str, Listing]:
     rows = {}
     for name, row in _table().get("models", {}).items():
         try:
-            rows[name] = Listing(**{**row, "labels": tuple(row["labels"])})
+            if not (_names(row["formats"]) and _names(row["labels"])):
+                raise TypeError
+            rows[name] = Listing(**{**row, "formats": tuple(row["formats"]), "labels": tuple(row["labels"])})
         except (KeyError, TypeError):
             wanted = ", ".join(f.name for f in fields(Listing))
-            raise ModelError(f"models.toml: [models.{name}] must have exactly {wanted}") from None
+            told = f"must have exactly {wanted}; formats and labels are lists, not empty"
+            raise ModelError(f"models.toml: [models.{name}] {told}") from None
     return rows
 
 
-def default() -> str | None:
-    """The name of the model that is used where none is named; None where no model is bundled."""
+def default(format: str | None = None) -> str | None:
+    """The name of the model that is used where none is named; None where no model is bundled.
+
+    Where it was not tuned for `format`, the first listed one that was takes its place, if there is one.
+    """
     name: str | None = _table().get("default")
-    return name
+    rows = listed()
+    if format is None or name is None or name not in rows or format in rows[name].formats:
+        return name
+    return next((other for other, row in rows.items() if format in row.formats), name)
 
 
 def manifest_path(model: Path) -> Path:
@@ -169,15 +183,15 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def find(name_or_path: str | None) -> tuple[Path, Manifest | None]:
-    """The file of a model and its manifest, both checked; None stands for the default model.
+def find(name_or_path: str | None, format: str | None = None) -> tuple[Path, Manifest | None]:
+    """The file of a model and its manifest, both checked; None stands for the default model (of a format).
 
     A listed name is that file and no other. A path may be any GGUF file; its manifest is None where none
     lies beside it. Raises ModelError for an unknown name, a missing or damaged file, or a hash that is not
     the one written down.
     """
     rows = listed()
-    name = name_or_path if name_or_path is not None else default()
+    name = name_or_path if name_or_path is not None else default(format)
     if name is None:
         raise ModelError("no model is bundled with this installation; give the path of a GGUF file")
     if name in rows:

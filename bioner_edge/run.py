@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from .corpora import Notice, jsonl, writer
+from .corpora import FOLDERS, Notice, jsonl, writer
 from .errors import BionerError, InputError, UsageError
 from .extract import Extraction, Extractor
 from .inputs import Inputs
@@ -35,11 +35,14 @@ class Outcome:
         return 1 if self.failures else 0
 
 
+Write = Callable[[Extraction], None]
+
+
 @dataclass(frozen=True)
 class Output:
     """Where extractions go. `path` None is standard output, or nowhere where the user is shown them there instead.
 
-    A file appears under its name only when it is whole.
+    A file appears under its name only when it is whole; of a format that is a folder, each of its files does.
     """
 
     path: Path | None
@@ -51,24 +54,42 @@ class Output:
     def named(cls, out: Path | None, file_type: str | None, *, overwrite: bool, with_gold: bool, shown: bool) -> Output:
         """Check an output before anything is read. Where `file_type` is None, the extension of `out` tells it."""
         kind = file_type or ("pubtator" if out and ".pubtator" in out.name.lower() else "jsonl")
-        writer(kind)
+        if kind not in FOLDERS:
+            writer(kind)
         if with_gold and kind != "jsonl":
             raise UsageError(f"--keep-annotations needs --to jsonl: {kind} has one place for entities")
-        if out and out.exists() and not out.is_file():  # putting a file in its place would remove a device
-            raise UsageError(f"{out}: is no regular file; name a file, or leave out --out for standard output")
-        if out and out.exists() and not overwrite:
-            raise UsageError(f"{out}: exists; give --overwrite to replace it")
+        if kind in FOLDERS:
+            _check_folder(out, kind, overwrite=overwrite)
+        elif out:
+            _check_file(out, overwrite=overwrite)
         if out and not out.parent.is_dir():
             raise UsageError(f"{out.parent}: no such folder; make it first")
         return cls(out, kind, with_gold, shown)
 
     def refuse_among(self, inputs: Inputs) -> None:
         """Raise UsageError where the output lies among the inputs: a second run would read the first one's answers."""
-        if self.path and any(path and path.resolve() == self.path.resolve() for _, path in inputs.files):
-            raise UsageError(f"{self.path}: is among the inputs; write it elsewhere")
+        if self.path is None:
+            return
+        own = self.path.resolve()
+        for path in (path.resolve() for _, path in inputs.files if path):
+            if path == own or (self.file_type in FOLDERS and own in path.parents):
+                raise UsageError(f"{self.path}: is among the inputs; write it elsewhere")
 
     @contextmanager
-    def opened(self) -> Iterator[TextIO]:
+    def opened(self) -> Iterator[Write]:
+        """A function that writes an extraction."""
+        if self.path and self.file_type in FOLDERS:
+            try:
+                with FOLDERS[self.file_type](self.path) as write:
+                    yield lambda extraction: write(_answered(extraction))
+            except OSError as error:
+                raise _unwritable(str(self.path), error) from None
+        else:
+            with self._stream() as stream:
+                yield lambda extraction: self._write(extraction, stream)
+
+    @contextmanager
+    def _stream(self) -> Iterator[TextIO]:
         if self.path is None and self.shown:
             with open(os.devnull, "w", encoding="utf-8") as nowhere:
                 yield nowhere
@@ -94,7 +115,7 @@ class Output:
                 raise _unwritable(str(self.path), error) from None
             raise
 
-    def write(self, extraction: Extraction, stream: TextIO) -> None:
+    def _write(self, extraction: Extraction, stream: TextIO) -> None:
         if self.file_type == "jsonl":
             record = extraction.to_json()
             if self.with_gold:
@@ -102,7 +123,32 @@ class Output:
                 record["gold"] = [entity_json(e, document.text) for e in document.entities]
             jsonl.write_record(record, stream)
         else:
-            writer(self.file_type)(extraction.document.with_entities(extraction.entities), stream)
+            writer(self.file_type)(_answered(extraction), stream)
+
+
+def _check_file(out: Path, *, overwrite: bool) -> None:
+    if out.exists() and not out.is_file():  # putting a file in its place would remove a device
+        raise UsageError(f"{out}: is no regular file; name a file, or leave out --out for standard output")
+    if out.exists() and not overwrite:
+        raise UsageError(f"{out}: exists; give --overwrite to replace it")
+
+
+def _check_folder(out: Path | None, kind: str, *, overwrite: bool) -> None:
+    if out is None:
+        raise UsageError(f"--to {kind} needs --out FOLDER: {kind} is a folder of pairs, a text and its annotations")
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out}: is no folder; {kind} is a folder of pairs, a text and its annotations")
+    try:
+        empty = not out.exists() or not any(out.iterdir())
+    except OSError as error:
+        raise UsageError(f"{out}: cannot be read: {error.strerror}") from None
+    if not empty and not overwrite:
+        raise UsageError(f"{out}: is not empty; give --overwrite to replace the files in it that have the same names")
+
+
+def _answered(extraction: Extraction) -> Document:
+    """The document with what was found in it, and nothing of what came with it."""
+    return extraction.document.with_entities(extraction.entities)
 
 
 def _unwritable(name: str, error: OSError) -> Exception:
@@ -125,7 +171,7 @@ def run(
     """
     outcome = Outcome()
     report = inputs.report
-    with output.opened() as stream, Progress(inputs, quiet=quiet or shown is not None) as progress:
+    with output.opened() as write, Progress(inputs, quiet=quiet or shown is not None) as progress:
 
         def told(message: str) -> None:
             progress.clear()
@@ -138,7 +184,7 @@ def run(
 
         inputs.report = noted
         for document in inputs:
-            extraction = _attempt(extractor, document, output, stream, told)
+            extraction = _attempt(extractor, document, write, told)
             if extraction is None:
                 outcome.failures += 1
                 continue
@@ -155,12 +201,12 @@ def run(
 
 
 def _attempt(
-    extractor: Extractor, document: Document, output: Output, stream: TextIO, complain: Callable[[str], None]
+    extractor: Extractor, document: Document, write: Write, complain: Callable[[str], None]
 ) -> Extraction | None:
     """The extraction of one document, written; None, after a complaint, where it failed."""
     try:
         extraction = extractor(document)
-        output.write(extraction, stream)
+        write(extraction)
     except BionerError as error:
         complain(str(error))
         return None

@@ -32,7 +32,7 @@ def convert(
     levels: Sequence[str],
     *,
     labels: Sequence[str],
-    format: str,
+    formats: Sequence[str],
     license: str,
     unit: str = "document",
     name: str | None = None,
@@ -42,15 +42,18 @@ def convert(
 ) -> list[Path]:
     """Convert the checkpoint in `source` to `out`/NAME-LEVEL.gguf for each level, a manifest beside each.
 
-    `name` is the folder's own where it is not given; `extra` is what the manifest says of the training. Gives the
-    paths in the order of `levels`. Raises UsageError for an unknown level or unit, ModelError for a checkpoint that
-    cannot be converted and for a stage of the verification that fails; then `out` is as it was.
+    `formats` are those that it was tuned to write, its default first. `name` is the folder's own where it is not
+    given; `extra` is what the manifest says of the training. Gives the paths in the order of `levels`. Raises
+    UsageError for an unknown level or unit and for no format, ModelError for a checkpoint that cannot be converted and
+    for a stage of the verification that fails; then `out` is as it was.
     """
     for level in levels:
         if level not in quantize.LEVELS:
             raise UsageError(known("level", level, quantize.LEVELS))
     if unit not in UNITS:
         raise UsageError(known("unit", unit, UNITS))
+    if not formats or isinstance(formats, str):
+        raise UsageError(f"formats must be a list of names, not empty, not {formats!r}")
     name = name or source.resolve().name
     if Path(name).name != name:
         raise UsageError(f"the name {name!r} must be one part of a path; say where with the output folder")
@@ -79,7 +82,7 @@ def convert(
                 figures += verify.quantized(reference, path, level, verify_lines)
             mix, bits = quantize.tensor_mix(path)
             Manifest(
-                format=format,
+                formats=tuple(formats),
                 labels=tuple(labels),
                 unit=unit,
                 licence=license,

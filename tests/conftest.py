@@ -50,7 +50,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder,
         ["F32"],
         labels=["Chemical", "Disease"],
-        format="multi_tag",
+        formats=["multi_tag"],
         license="Apache-2.0",
         unit="sentence",
         name="tiny",

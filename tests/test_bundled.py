@@ -20,7 +20,7 @@ def test_it_is_small_listed_and_what_its_manifest_says() -> None:
     path, manifest = models.find(None)
     listing = models.listed()[models.default() or ""]
     assert manifest is not None and path.stat().st_size <= 32_000_000
-    assert (manifest.format, manifest.labels, manifest.licence) == (listing.format, listing.labels, listing.licence)
+    assert (manifest.formats, manifest.labels, manifest.licence) == (listing.formats, listing.labels, listing.licence)
     assert (path.parent / "MODEL_CARD.md").is_file()
 
 

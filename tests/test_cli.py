@@ -21,6 +21,7 @@ import pytest
 
 from bioner_edge import cli, models
 from bioner_edge.corpora import read_file
+from bioner_edge.formats import FORMATS
 from bioner_edge.span import Document
 
 PUBTATOR = "7|t|Aspirin and asthma\n7|a|We saw asthma.\n7\t0\t7\tAspirin\tChemical\n\n"
@@ -36,7 +37,7 @@ def run(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     It runs in an empty folder, with the tiny model as the default.
     """
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(models, "default", lambda: str(tiny_model))
+    monkeypatch.setattr(models, "default", lambda format=None: str(tiny_model))
 
     def command(*arguments: str, stdin: bytes = b"") -> tuple[int, str, list[str]]:
         monkeypatch.setattr(sys, "argv", ["bioner-edge", *arguments])
@@ -64,6 +65,10 @@ def put(**files: str | bytes) -> None:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
+BRAT = ("txt", "ann", "a1", "a2")
+NO_ROW = "no annotation of brat; an entity is: T1, tab, Label START END[;START END…], tab, mention"
+BRAT_TOLD = [f"a.ann:1: {NO_ROW}", f"a.a1:1: {NO_ROW}"]
+
 # (arguments, files, exit code, ids of the documents written, standard error)
 CASES: dict[str, tuple[list[str], dict[str, str | bytes], int, list[str], list[str]]] = {
     "a text": (["a.txt"], {"a__txt": "Aspirin."}, 0, ["a.txt"], []),
@@ -73,6 +78,31 @@ CASES: dict[str, tuple[list[str], dict[str, str | bytes], int, list[str], list[s
     "a folder": (["."], {"a__txt": "x", "b_of_c__jsonl": LINE, "b_of_d__pdf": "%"}, 0, ["a.txt", "d"], []),
     "a glob": (["*/*.txt"], {"a_of_b__txt": "x", "c_of_d__txt": "y", "e__txt": "z"}, 0, ["b.txt", "d.txt"], []),
     "one name in two folders": (["a", "b"], {"a_of_x__txt": "x", "b_of_x__txt": "y"}, 0, ["a/x.txt", "b/x.txt"], []),
+    "brat": (["a"], {"a_of_b__txt": "x", "a_of_b__ann": "", "a_of_c__txt": "y"}, 0, ["b", "c.txt"], []),
+    "brat as text": (["a", "--from", "text"], {"a_of_b__txt": "x", "a_of_b__ann": ""}, 0, ["b.txt"], []),
+    "brat by any name": (["a.ann", "a.txt", "a.a1", "a.a2"], {f"a__{x}": "x" for x in BRAT}, 0, ["a"], BRAT_TOLD),
+    "a text with --from brat": (["a.txt", "--from", "brat"], {"a__txt": "x"}, 0, ["a"], []),
+    "annotations without a text": (
+        ["."],
+        {"a__ann": "", "b__txt": "x"},
+        1,
+        ["b.txt"],
+        ["a.ann: no a.txt beside it, the text that it annotates"],
+    ),
+    "brat from standard input": (
+        ["-", "--from", "brat"],
+        {},
+        2,
+        [],
+        ["brat has its annotations in files beside the text: name a file or a folder to read"],
+    ),
+    "sentences of BC2GM": (
+        ["a.in", "--from", "bc2gm"],
+        {"a__in": "P1 Asthma.\n", "GENE__eval": "P1|0 5|x\n"},
+        0,
+        ["P1"],
+        ["GENE.eval:1: the mention does not match the text at [0, 6)"],
+    ),
     "white space": (["a.txt"], {"a__txt": " \n"}, 0, ["a.txt"], []),
     "an empty file among others": (
         ["a.txt", "b.txt"],
@@ -128,26 +158,32 @@ CASES: dict[str, tuple[list[str], dict[str, str | bytes], int, list[str], list[s
         {"a_of_b__pdf": ""},
         2,
         [],
-        ["a: no documents in this folder (*.txt, *.jsonl, *.pubtator); is it the right one?"],
+        ["a: no documents in this folder (*.txt, *.ann, *.a1, *.jsonl, *.pubtator); is it the right one?"],
     ),
     "no such file": (["a.txt"], {}, 2, [], ["a.txt: no such file or folder, and no file matches it as a pattern"]),
     "a name that is empty": ([""], {}, 2, [], ["'': no such file or folder, and no file matches it as a pattern"]),
-    "unknown format": (["--format", "tags"], {}, 2, [], ["unknown format 'tags'; known: multi_tag"]),
+    "unknown format": (["--format", "tags"], {}, 2, [], [f"unknown format 'tags'; known: {', '.join(FORMATS)}"]),
     "unknown constraint": (
         ["--constraint", "hard"],
         {},
         2,
         [],
-        ["unknown constraint 'hard'; known: free, gbnf, grounded"],
+        ["unknown constraint 'hard'; known: free, gbnf, grounded, llama-gbnf"],
     ),
     "unknown input format": (
         ["--from", "bioc"],
         {},
         2,
         [],
-        ["unknown input format 'bioc'; known: text, jsonl, pubtator"],
+        ["unknown input format 'bioc'; known: text, jsonl, pubtator, brat, bc2gm"],
     ),
-    "unknown output format": (["--to", "csv"], {}, 2, [], ["unknown output format 'csv'; known: jsonl, pubtator"]),
+    "unknown output format": (
+        ["--to", "csv"],
+        {},
+        2,
+        [],
+        ["unknown output format 'csv'; known: jsonl, pubtator, brat"],
+    ),
     "a label that was not tuned": (
         ["a.txt", "--labels", "Disease, Gene"],
         {"a__txt": "x"},
@@ -202,6 +238,48 @@ CASES: dict[str, tuple[list[str], dict[str, str | bytes], int, list[str], list[s
         2,
         [],
         ["b.jsonl: is among the inputs; write it elsewhere"],
+    ),
+    "brat without a folder": (
+        ["a.txt", "--to", "brat", "--show"],
+        {"a__txt": "x"},
+        2,
+        [],
+        ["--to brat needs --out FOLDER: brat is a folder of pairs, a text and its annotations"],
+    ),
+    "brat into a file": (
+        ["a.txt", "--to", "brat", "--out", "o", "--overwrite"],
+        {"a__txt": "x", "o": ""},
+        2,
+        [],
+        ["o: is no folder; brat is a folder of pairs, a text and its annotations"],
+    ),
+    "brat into a folder that is not empty": (
+        ["a.txt", "--to", "brat", "--out", "o"],
+        {"a__txt": "x", "o_of_a": ""},
+        2,
+        [],
+        ["o: is not empty; give --overwrite to replace the files in it that have the same names"],
+    ),
+    "brat without a folder above": (
+        ["a.txt", "--to", "brat", "--out", "no/o"],
+        {"a__txt": "x"},
+        2,
+        [],
+        ["no: no such folder; make it first"],
+    ),
+    "brat into a folder of inputs": (
+        [".", "--to", "brat", "--out", "o", "--overwrite"],
+        {"a__txt": "x", "o_of_b__txt": "x"},
+        2,
+        [],
+        ["o: is among the inputs; write it elsewhere"],
+    ),
+    "annotations that brat has no place for": (
+        ["a.txt", "--keep-annotations", "--to", "brat", "--out", "o"],
+        {"a__txt": "x"},
+        2,
+        [],
+        ["--keep-annotations needs --to jsonl: brat has one place for entities"],
     ),
     "annotations that PubTator has no place for": (
         ["a.txt", "--keep-annotations", "--to", "pubtator"],
@@ -315,6 +393,47 @@ def test_the_name_of_the_output_tells_its_format(run: Run) -> None:
     assert extract(run, "a.pubtator", "--out", "o.pubtator", "--to", "jsonl", "--overwrite", *bundled) == (0, [], [])
     (record,) = map(json.loads, Path("o.pubtator").read_text("utf-8").splitlines())
     assert [(e["start"], e["end"]) for e in record["entities"]] == [(e.start, e.end) for e in document.entities]
+
+
+def test_brat_is_written_as_a_folder_of_pairs(run: Run) -> None:
+    text = "Aspirin\r\neased asthma."
+    put(a__txt=text, b__jsonl=json.dumps({"id": "../a.txt", "text": "Naloxone."}))
+    bundled = ("--model", "chemdis-9m")  # the random one may find nothing
+    _, records, _ = extract(run, "a.txt", "b.jsonl", *bundled)
+    assert extract(run, "a.txt", "b.jsonl", "--to", "brat", "--out", "o", *bundled) == (0, [], [])
+    assert sorted(p.name for p in Path("o").iterdir()) == ["_._a.ann", "_._a.txt", "a.ann", "a.txt"]
+    assert Path("o/a.txt").read_bytes().decode() == text
+    for name, record in zip(("o/a.ann", "o/_._a.ann"), records, strict=True):
+        (document,) = read_file(Path(name), print)
+        assert [(e.label, e.start, e.end) for e in document.entities] == [
+            (e["label"], e["start"], e["end"]) for e in record["entities"]
+        ]
+        assert document.entities
+    code, kept, err = extract(run, "o", "--keep-annotations", *bundled)
+    assert (code, err) == (0, []) and [len(r["gold"]) for r in kept] == [len(r["entities"]) for r in kept]
+
+
+def test_an_existing_folder_of_brat(run: Run) -> None:
+    put(a__txt="Asthma.", o_of_a__txt="old", o_of_a__ann="old", o_of_mine="kept", b__txt="")
+    to = ("--to", "brat", "--out", "o")
+    assert extract(run, "a.txt", *to)[0] == 2
+    assert extract(run, "b.txt", *to, "--overwrite")[0] == 2  # nothing to write
+    assert extract(run, "b.txt", "--to", "brat", "--out", "new")[0] == 2
+    assert Path("o/a.txt").read_text() == "old" and not Path("new").exists()
+    assert extract(run, "a.txt", *to, "--overwrite") == (0, [], [])
+    assert sorted(p.name for p in Path("o").iterdir()) == ["a.ann", "a.txt", "mine"]
+    assert Path("o/a.txt").read_text() == "Asthma."
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    put(a__txt="x")
+    monkeypatch.setattr(Path, "write_bytes", full)
+    told = ["bioner-edge: o: cannot be written: No space left on device"]
+    assert extract(run, "a.txt", "--to", "brat", "--out", "o") == (2, [], told)
+    assert not Path("o").exists()
 
 
 def test_a_file_that_cannot_be_opened_is_named_and_the_rest_is_read(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

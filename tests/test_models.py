@@ -26,7 +26,7 @@ GGUF = b"GGUF" + struct.pack("<I", 3) + u64(0) + u64(1) + u64(len(KEY)) + KEY + 
 GGUF += bytes(-len(GGUF) % 32)
 DIGEST = hashlib.sha256(GGUF).hexdigest()
 MANIFEST = Manifest(
-    format="multi_tag",
+    formats=("multi_tag", "conv_term"),
     labels=("Chemical", "Disease"),
     unit="sentence",
     licence="Apache-2.0",
@@ -53,11 +53,11 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def table(package: Path, default: str | None = "small", **changes: str) -> None:
+def table(package: Path, default: str | None = "small", **changes: object) -> None:
     row = {
         "file": "small.gguf",
         "sha256": DIGEST,
-        "format": "multi_tag",
+        "formats": ["multi_tag", "conv_term"],
         "licence": "MIT",
         "description": "d",
         **changes,
@@ -85,7 +85,9 @@ def test_what_a_manifest_may_leave_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": None}, "'format' must be a string"),
+        ({"formats": []}, "'formats' must be a list of strings, not empty"),
+        ({"formats": "multi_tag"}, "'formats' must be a list of strings, not empty"),
+        ({"format": "multi_tag"}, "unknown key 'format'; known: formats, labels"),
         ({"labels": []}, "'labels' must be a list of strings, not empty"),
         ({"labels": [1]}, "'labels' must be a list of strings, not empty"),
         ({"unit": "page"}, "'unit' must be sentence or document"),
@@ -96,7 +98,7 @@ def test_what_a_manifest_may_leave_out(tmp_path: Path) -> None:
         ({"verification": {}}, "'verification' must be a list of objects"),
         ({"guidelines": ["a"]}, "'guidelines' must be texts by label"),
         ({"training": 1}, "'training' must be an object"),
-        ({"colour": "red"}, "unknown key 'colour'; known: format, labels"),
+        ({"colour": "red"}, "unknown key 'colour'; known: formats, labels"),
     ],
 )
 def test_malformed_manifests(tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -108,7 +110,7 @@ def test_malformed_manifests(tmp_path: Path, change: dict[str, Any], message: st
     assert f"m.json: malformed manifest: {message}" in str(caught.value)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[" * 100_000, "\0", "[]", '{"format": "x"}'])
+@pytest.mark.parametrize("content", ["", "{", "[" * 100_000, "\0", "[]", '{"formats": ["x"]}'])
 def test_what_is_no_manifest(tmp_path: Path, content: str) -> None:
     (tmp_path / "m.json").write_text(content)
     with pytest.raises(ModelError, match=r"m\.json: .*; convert the model again"):
@@ -177,10 +179,21 @@ def test_a_path_to_something_else(package: Path, tmp_path: Path) -> None:
         find(str(tmp_path / "mine.gguf"))
 
 
-@pytest.mark.parametrize("content", ["[models.small]\nfile = 'x'", "[models.small]\nlabels = 3"])
+def test_what_the_list_says(package: Path) -> None:
+    assert (listed()["small"].formats, listed()["small"].labels) == (("multi_tag", "conv_term"), ("A",))
+
+
+@pytest.mark.parametrize("content", ["[models.small]\nfile = 'x'", "[models.small]\nlabels = 3\nformats = ['x']"])
 def test_a_row_that_cannot_be_read(package: Path, content: str) -> None:
     (package / "models.toml").write_text(content)
-    with pytest.raises(ModelError, match=r"\[models\.small\] must have exactly file, sha256, format, labels, licence"):
+    with pytest.raises(ModelError, match=r"\[models\.small\] must have exactly file, sha256, formats, labels, licence"):
+        listed()
+
+
+@pytest.mark.parametrize("formats", ["multi_tag", [], [7]])
+def test_a_row_whose_formats_are_no_list_of_names(package: Path, formats: object) -> None:
+    table(package, formats=formats)
+    with pytest.raises(ModelError, match=r"\[models\.small\] .*; formats and labels are lists, not empty"):
         listed()
 
 
@@ -194,5 +207,5 @@ def test_the_list_of_this_installation() -> None:
     for row in listed().values():
         assert sha256(row.path) == row.sha256
         manifest = Manifest.load(manifest_path(row.path))
-        assert (manifest.format, manifest.labels, manifest.licence) == (row.format, row.labels, row.licence)
+        assert (manifest.formats, manifest.labels, manifest.licence) == (row.formats, row.labels, row.licence)
     assert models.default() in {None, *listed()}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["Notice", "Report", "lines", "surrogate", "undecodable"]
+__all__ = ["Notice", "Report", "annotation_lines", "lines", "surrogate", "undecodable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,19 @@ def lines(stream: BinaryIO, name: str, report: Report) -> Iterator[tuple[int, st
             report(Notice(name, number, undecodable(error), text_lost=True))
             continue
         yield number, line.rstrip("\n").removesuffix("\r")
+
+
+def annotation_lines(path: Path, name: str, report: Report) -> Iterator[tuple[int, str]]:
+    """`lines` of a file that holds annotations alone: what cannot be read of it is reported, and no text is lost."""
+
+    def reported(notice: Notice) -> None:
+        report(replace(notice, text_lost=False))
+
+    try:
+        with path.open("rb") as stream:
+            yield from lines(stream, name, reported)
+    except OSError as error:
+        reported(Notice(name, None, f"cannot be read: {error.strerror}"))
 
 
 def undecodable(error: UnicodeDecodeError) -> str:

@@ -11,6 +11,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Hashable
 from typing import Any
 
+from .surfaces import Searching, Surfaces
+
 __all__ = ["Anything", "ByteAutomaton", "accepts_all"]
 
 State = Any  # hashable; each automaton has its own kind
@@ -45,6 +47,15 @@ class ByteAutomaton(ABC):
             written.append(byte)
             state = self.step(state, byte)
         return bytes(written)
+
+    # What follows serves speed alone; an automaton need not know of it.
+
+    surfaces: Surfaces | None = None
+    """The text in which the automaton looks for mentions, if it does."""
+
+    def searching(self, state: State) -> Searching | None:
+        """How far a search in `surfaces` has come, where the state is inside a mention: such states share walks."""
+        return None
 
 
 class Anything(ByteAutomaton):

@@ -7,6 +7,7 @@ copy costs microseconds whatever the vocabulary's size, and every tokenization w
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +15,13 @@ from numpy.typing import NDArray
 from ..backends.contract import Backend
 from ..errors import ModelError
 from .automaton import ByteAutomaton, State
+from .surfaces import Search, Searching, Surfaces
 
 __all__ = ["Lift", "Vocabulary"]
 
 Ids = NDArray[np.int64]
+_KEPT = 4096
+_QUOTE = 0x22
 
 
 class Vocabulary:
@@ -63,19 +67,27 @@ class Lift:
         self.automaton = automaton
         self.vocabulary = vocabulary
         self._allowed: dict[State, Ids] = {}
+        self._inside: dict[Search, _Inside] = {}
+        if automaton.surfaces:  # every mention begins with this search, the widest of all
+            self._search(automaton.surfaces, automaton.surfaces.root)
 
     def allowed(self, state: State) -> Ids:
         """The tokens that may come next, end tokens not among them."""
         found = self._allowed.get(state)
         if found is None:
-            found = self._allowed[state] = np.array(self._walk(state), np.int64)
+            if len(self._allowed) >= _KEPT:  # a copy goes on to new states for ever and comes back to none
+                self._allowed.clear()
+            searching = self.automaton.searching(state)
+            found = self._walk(0, state) if searching is None else self._mentioned(searching)
+            self._allowed[state] = found
         return found
 
-    def _walk(self, state: State) -> list[int]:
+    def _walk(self, start: int, state: State) -> Ids:
+        """The tokens below a node of the trie that the automaton allows."""
         children, ids = self.vocabulary.children, self.vocabulary.ids
-        step, options = self.automaton.step, self.automaton.options
+        options, step = self.automaton.options, self.automaton.step
         found: list[int] = []
-        open_nodes = [(0, state)]
+        open_nodes = [(start, state)]
         while open_nodes:
             node, at = open_nodes.pop()
             below = children[node]
@@ -86,10 +98,71 @@ class Lift:
                 if child is not None:
                     found += ids[child]
                     open_nodes.append((child, step(at, byte)))
-        return found
+        return np.array(found, np.int64)
+
+    def _mentioned(self, searching: Searching) -> Ids:
+        """The tokens that may come next inside a mention: those that go on with it, and those that end it."""
+        assert self.automaton.surfaces is not None
+        inside = self._inside.get(searching.at) or self._search(self.automaton.surfaces, searching.at)
+        parts = [inside.ids[inside.highest >= searching.floor]]
+        for node, key in inside.endings:
+            if key >= searching.floor:
+                parts.append(np.array(self.vocabulary.ids[node], np.int64))
+                parts.append(self._walk(node, searching.found(key)))
+        return np.concatenate(parts)
+
+    def _search(self, surfaces: Surfaces, start: Search) -> _Inside:
+        """One walk for all states that search alike, whatever their floor and whatever follows the mention."""
+        children, ids, branches = self.vocabulary.children, self.vocabulary.ids, surfaces.branches
+        found: list[int] = []
+        highest: list[int] = []
+        endings: list[tuple[int, int]] = []
+        open_nodes = [(0, start)]
+        while open_nodes:
+            node, search = open_nodes.pop()
+            below = children[node]
+            if not below:
+                continue
+            quote = below.get(_QUOTE)
+            if quote is not None and (key := surfaces.found(search)) is not None:
+                endings.append((quote, key))
+            stretch = surfaces.stretch(search)
+            if not stretch:
+                for byte, after in branches(search):
+                    child = below.get(byte)
+                    if child is not None:
+                        if here := ids[child]:
+                            found += here
+                            highest += [surfaces.highest(after)] * len(here)
+                        open_nodes.append((child, after))
+                continue
+            key = surfaces.highest(search)
+            for byte in stretch:
+                node = children[node].get(byte, 0)
+                if not node:
+                    break
+                if here := ids[node]:
+                    found += here
+                    highest += [key] * len(here)
+            else:
+                low, high, length, last = search
+                open_nodes.append((node, (low, high, length + len(stretch), last)))
+        if len(self._inside) >= _KEPT:
+            self._inside.clear()
+        inside = _Inside(np.array(found, np.int64), np.array(highest, np.int64), endings)
+        self._inside[start] = inside
+        return inside
 
     def advance(self, state: State, data: bytes) -> State:
         """The state after `data`, which must be allowed."""
         for byte in data:
             state = self.automaton.step(state, byte)
         return state
+
+
+class _Inside(NamedTuple):
+    """What a search may go on with: tokens, the highest key that each can lead to, and (node, key) of each quote."""
+
+    ids: Ids
+    highest: Ids
+    endings: list[tuple[int, int]]

@@ -6,12 +6,38 @@ A thirteenth format is one module with the functions of `contract.Format`, and o
 from __future__ import annotations
 
 from ..errors import UsageError, known
-from . import multi_tag
+from . import (
+    conv_term,
+    multi_bio,
+    multi_brat,
+    multi_code,
+    multi_span,
+    multi_tag,
+    multi_term,
+    multi_triple,
+    single_code,
+    single_span,
+    single_tag,
+    single_term,
+)
 from .contract import TEXT, Format, Message, Parsed, Problem
 
 __all__ = ["FORMATS", "TEXT", "Format", "Message", "Parsed", "Problem", "get"]
 
-FORMATS: dict[str, Format] = {"multi_tag": multi_tag}
+FORMATS: dict[str, Format] = {
+    "conv_term": conv_term,
+    "single_term": single_term,
+    "multi_term": multi_term,
+    "single_tag": single_tag,
+    "multi_tag": multi_tag,
+    "single_code": single_code,
+    "multi_code": multi_code,
+    "single_span": single_span,
+    "multi_span": multi_span,
+    "multi_triple": multi_triple,
+    "multi_bio": multi_bio,
+    "multi_brat": multi_brat,
+}
 
 
 def get(name: str) -> Format:

@@ -48,7 +48,10 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """The entities of an answer, for each the stretch of the answer (code points) that wrote it, and the problems."""
+    """The entities of an answer, for each the stretch of the answer (code points) that wrote it, and the problems.
+
+    Two entities may have been written by one stretch: a term stands for every place where it occurs.
+    """
 
     entities: tuple[Entity, ...]
     places: tuple[Span, ...]
@@ -57,6 +60,9 @@ class Parsed:
 
 class Format(Protocol):
     """The module of one output format. `labels` are in the order asked; each function refuses those it cannot write."""
+
+    CANNOT: str
+    """What the format cannot express, for the list of formats: "discontinuous mentions", …"""
 
     def calls(self, labels: Sequence[str]) -> list[list[str]]:
         """The labels of each answer that one document takes."""
@@ -68,7 +74,10 @@ class Format(Protocol):
         """The one canonical answer for the document's entities, less those that the format cannot express."""
 
     def inexpressible(self, document: Document, labels: Sequence[str]) -> list[tuple[Entity, str]]:
-        """The entities (of the labels asked) that `render` leaves out, each with the reason."""
+        """The entities (of the labels asked) that reading `render`'s answer does not give back, each with the reason.
+
+        Term formats read more than was written too: every occurrence of a surface, annotated or not.
+        """
 
     def parse(self, answer: str, document: Document, labels: Sequence[str]) -> Parsed:
         """Read strictly: stop at the first problem."""

@@ -4,7 +4,7 @@
     silver      FOLDER/silver.jsonl   plain text as it labels it; gold.jsonl, and mixed.jsonl where it fills in a label
     vocabulary  FOLDER/vocabulary     byte-level BPE
     pack        FOLDER/packed         token rows: all that training needs, carry it where you like
-    train       FOLDER/student        the model, resumed from its last checkpoint if it was cut off
+    train       FOLDER/student        the models, a folder each; resumed from the last checkpoint if it was cut off
     export      FOLDER/dist           GGUF files, verified, with manifests
 
 To train elsewhere, carry FOLDER/packed there, run `train FOLDER --seconds 540 --parts OUT`, bring OUT back, and run
@@ -71,7 +71,7 @@ def vocabulary(folder: Path, recipe: Recipe) -> None:
     from .. import formats
     from .vocabulary import train
 
-    form = formats.get(recipe["format"])
+    form = formats.get(next(iter(recipe["formats"])))
     settings = recipe["vocabulary"]
 
     def texts() -> Iterator[str]:
@@ -104,29 +104,32 @@ def pack(folder: Path, recipe: Recipe) -> None:
 def train(folder: Path, recipe: Recipe, *, seconds: float | None = None) -> None:
     from .train import train as run
 
-    run(folder / "packed", folder / "student", recipe["student"] | {"seed": recipe["seed"]}, seconds=seconds)
+    settings = recipe["student"] | {"seed": recipe["seed"], "formats": list(recipe["formats"])}
+    run(folder / "packed", folder / "student", settings, seconds=seconds)
 
 
 def export(folder: Path, recipe: Recipe) -> None:
     from ..convert import convert
 
     settings = recipe["export"]
-    record = json.loads((folder / "student" / "training.json").read_text("utf-8"))
     dev = (d for d in read_file(sources.corpora_dir() / recipe["dev"], print))
-    made = convert(
-        folder / "student",
-        folder / "dist",
-        settings["levels"],
-        labels=recipe["labels"],
-        format=recipe["format"],
-        license=settings["license"],
-        unit="sentence",
-        name=settings["name"],
-        verify_lines=[s.text for d in islice(dev, 40) for s in sources.split(d)],
-        extra=record,
-    )
-    for path in made:
-        print(f"{path} {path.stat().st_size / 1e6:.1f} MB")
+    lines = [s.text for d in islice(dev, 40) for s in sources.split(d)]
+    for name, tuned in settings["models"].items():
+        source = folder / "student" / name
+        made = convert(
+            source,
+            folder / "dist",
+            settings["levels"],
+            labels=recipe["labels"],
+            formats=tuned,
+            license=settings["license"],
+            unit="sentence",
+            name=name,
+            verify_lines=lines,
+            extra=json.loads((source / "training.json").read_text("utf-8")),
+        )
+        for path in made:
+            print(f"{path} {path.stat().st_size / 1e6:.1f} MB")
 
 
 STAGES: dict[str, tuple[Callable[[Path, Recipe], None], str]] = {
@@ -167,9 +170,9 @@ def main() -> None:
             if not any(folder.glob(product)):  # the time of training was up
                 break
     if arguments.parts:
-        # A finished student needs no optimizer state, one to be resumed has its weights in it.
+        # Finished models need no optimizer state.
         finished = (folder / "student" / "training.json").exists()
-        split(folder / "student", arguments.parts, without="state.pt" if finished else "model.safetensors")
+        split(folder / "student", arguments.parts, without="state.pt" if finished else "")
 
 
 if __name__ == "__main__":

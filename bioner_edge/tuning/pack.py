@@ -5,6 +5,7 @@ A row is prompt + answer + end token. `rows.npz` holds
   starts   uint32 (rows + 1,) where each begins
   answers  uint16 (rows,)    where in the row its answer begins
   gold     bool   (rows,)    marked by people, not by the teacher
+  forms    uint8  (rows,)    which of the recipe's formats it is written in
 """
 
 from __future__ import annotations
@@ -48,19 +49,25 @@ def encode(tokenizer: Tokenizer, document: Document, labels: list[str], format_n
 def write(examples: Iterable[tuple[Document, bool]], vocabulary: Path, out: Path, settings: Recipe) -> int:
     """Write the rows of (document, is gold) pairs to `out`/rows.npz, with a copy of the vocabulary; returns how many.
 
-    `labels`, `format`, `subset_share` (of rows that ask for one label alone) and `max_tokens` come from the recipe.
+    Of the recipe: `labels`, `formats` with the share of the documents that each is written for, `subset_share` (of
+    documents of which one label alone is asked) and `max_tokens`. What people marked is written in every format.
     """
     tokenizer = load(vocabulary)
     chosen = random.Random(settings["seed"])
     labels: list[str] = settings["labels"]
     rows: list[Row] = []
     gold: list[bool] = []
+    forms: list[int] = []
     for document, is_gold in examples:
         asked = [chosen.choice(labels)] if chosen.random() < settings["subset_share"] else labels
-        for row in encode(tokenizer, document, asked, settings["format"]):
-            if len(row.ids) <= settings["max_tokens"]:
-                rows.append(row)
-                gold.append(is_gold)
+        for number, (name, share) in enumerate(settings["formats"].items()):
+            if not is_gold and chosen.random() >= share:
+                continue
+            for row in encode(tokenizer, document, asked, name):
+                if len(row.ids) <= settings["max_tokens"]:
+                    rows.append(row)
+                    gold.append(is_gold)
+                    forms.append(number)
     out.mkdir(parents=True, exist_ok=True)
     starts = np.cumsum([0, *(len(r.ids) for r in rows)], dtype=np.uint32)
     np.savez_compressed(
@@ -69,6 +76,7 @@ def write(examples: Iterable[tuple[Document, bool]], vocabulary: Path, out: Path
         starts=starts,
         answers=np.asarray([r.answer for r in rows], np.uint16),
         gold=np.asarray(gold),
+        forms=np.asarray(forms, np.uint8),
     )
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         if (vocabulary / name).exists():

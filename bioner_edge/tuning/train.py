@@ -1,8 +1,8 @@
 """Train the student: a small Llama from scratch on packed rows, on a CPU or on one CUDA GPU, resuming from checkpoints.
 
-The first part of the steps draws from all rows, the last part (`gold_tail`) mostly from those marked by people, while
-the learning rate falls. Loss counts the answer alone. Matrices inside the layers
-are trained by Muon, embeddings, head and norms by AdamW.
+Training goes through the recipe's phases, each with its formats and its rise and fall of the learning rate. The first
+part of a phase draws from all rows, the last part (`gold_tail`) mostly from those marked by people. Loss counts the
+answer alone. Matrices inside the layers are trained by Muon, embeddings, head and norms by AdamW.
 """
 
 from __future__ import annotations
@@ -36,11 +36,12 @@ class Rows:
     starts: np.ndarray
     answers: np.ndarray
     gold: np.ndarray
+    forms: np.ndarray
 
     @classmethod
     def load(cls, folder: Path) -> Rows:
         with np.load(folder / "rows.npz") as packed:
-            return cls(**{name: packed[name] for name in ("tokens", "starts", "answers", "gold")})
+            return cls(**{name: packed[name] for name in ("tokens", "starts", "answers", "gold", "forms")})
 
     def batch(self, chosen: np.ndarray, pad: int) -> tuple[Tensor, Tensor]:
         """Token ids (rows, length) and the weight of predicting each of them (rows, length), 0 for padding."""
@@ -54,13 +55,44 @@ class Rows:
         return torch.from_numpy(ids), torch.from_numpy(weights)
 
 
+@dataclass(frozen=True)
+class _Phase:
+    """A stretch of the training: steps [first, first + steps)."""
+
+    first: int
+    steps: int
+    rate: float
+    """Its highest learning rate, as a share of `lr` and `lr_matrices`."""
+    formats: tuple[float, ...]
+    """The share of rows that each format has, in the order of the recipe's formats."""
+    model: str | None
+    """The model that is done when the phase is."""
+
+
+def _phases(settings: Settings) -> list[_Phase]:
+    phases, first = [], 0
+    for phase in settings["phases"]:
+        shares = tuple(phase["formats"].get(name, 0.0) for name in settings["formats"])
+        phases.append(_Phase(first, phase["steps"], phase["rate"], shares, phase.get("model")))
+        first += phase["steps"]
+    return phases
+
+
+def _phase(settings: Settings, step: int) -> _Phase:
+    """The phase that a step belongs to."""
+    return next(p for p in reversed(_phases(settings)) if p.first <= step)
+
+
 def _batches(rows: Rows, settings: Settings, step: int) -> Iterator[np.ndarray]:
     """Row numbers of each batch from `step` on; the same for a resumed run as for one that never stopped."""
     lengths = rows.starts[1:] - rows.starts[:-1]
-    tail = int(settings["steps"] * (1 - settings["gold_tail"]))
+    counts = np.maximum(1, np.bincount(rows.forms, minlength=len(settings["formats"])))
     while True:
         generator = np.random.default_rng([settings["seed"], step])
-        weights = np.where(rows.gold & (step >= tail), settings["tail_gold_weight"], 1.0)
+        phase = _phase(settings, step)
+        in_tail = step - phase.first >= int(phase.steps * (1 - settings["gold_tail"]))
+        weights = np.where(rows.gold & in_tail, settings["tail_gold_weight"], 1.0)
+        weights *= (np.asarray(phase.formats) / counts)[rows.forms]
         # Groups hold about as many tokens each, so a group chosen evenly keeps every row as likely as its weight.
         pool = generator.choice(np.arange(len(lengths)), settings["pool"], p=weights / weights.sum())
         pool = pool[np.argsort(lengths[pool], kind="stable")]
@@ -70,30 +102,35 @@ def _batches(rows: Rows, settings: Settings, step: int) -> Iterator[np.ndarray]:
 
 
 def train(packed: Path, out: Path, settings: Settings, *, seconds: float | None = None) -> None:
-    """Train for `steps` and save a Hugging Face checkpoint to `out`, with `training.json` once all steps are done.
+    """Train through all phases; where one ends with a model, save it to `out`/NAME as a Hugging Face checkpoint.
 
-    A run that was cut off, or stopped after `seconds`, resumes where it saved last.
+    `out`/training.json says that all steps are done. A run that was cut off, or stopped after `seconds`, resumes where
+    it saved last.
     """
     torch.manual_seed(settings["seed"])
     rows = Rows.load(packed)
     run = _Run(packed, out, settings)
+    ends = {phase.first + phase.steps: phase for phase in _phases(settings)}
+    steps = max(ends)
     limit = math.inf if seconds is None else run.seconds + seconds
     began = time.monotonic() - run.seconds
     recent: list[Tensor] = []
-    for chosen in islice(_batches(rows, settings, run.step), settings["steps"] - run.step):
+    for chosen in islice(_batches(rows, settings, run.step), steps - run.step):
         recent.append(run.advance(*rows.batch(chosen, 0)))
         run.seconds = time.monotonic() - began
         if run.step % settings["log_every"] == 0:
             told = f"loss {torch.stack(recent).mean().item():.4f} {run.seen / run.seconds:.0f} tokens/s"
-            print(f"step {run.step}/{settings['steps']} {told} {run.seconds:.0f} s", flush=True)
+            print(f"step {run.step}/{steps} {told} {run.seconds:.0f} s", flush=True)
             recent = []
+        if run.step in ends and (name := ends[run.step].model):
+            run.export(out / name)
         over = run.seconds >= limit
-        if over or run.step % settings["save_every"] == 0 or run.step == settings["steps"]:
+        if over or run.step % settings["save_every"] == 0 or run.step == steps:
             run.save()
         if over:
             print(f"stopped at step {run.step}; the same command goes on from there", flush=True)
             return
-    run.record()
+    run.record(out)
 
 
 class _Run:
@@ -135,7 +172,7 @@ class _Run:
         return loss.detach()
 
     def save(self) -> None:
-        """What a later run resumes from, and a Hugging Face checkpoint, tokenizer included, that `convert` reads."""
+        """What a later run resumes from."""
         state = {
             "model": self.model.state_dict(),
             "optimizers": [o.state_dict() for o in self.optimizers],
@@ -146,31 +183,38 @@ class _Run:
         partial = self.state_file.with_suffix(".partial")
         torch.save(state, partial)
         os.replace(partial, self.state_file)
-        self.model.save_pretrained(self.out)
+
+    def export(self, folder: Path) -> None:
+        """A Hugging Face checkpoint, tokenizer included, that `convert` reads, and how it came about."""
+        self.model.save_pretrained(folder)
         for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
             with suppress(FileNotFoundError):
-                (self.out / name).write_bytes((self.packed / name).read_bytes())
+                (folder / name).write_bytes((self.packed / name).read_bytes())
+        self.record(folder)
 
-    def record(self) -> None:
+    def record(self, folder: Path) -> None:
         """What the manifest and the model card say of the training."""
         device = torch.cuda.get_device_name() if self.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
         record = {
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "settings": self.settings,
+            "steps": self.step,
             "torch": torch.__version__,
             "tokens": self.seen,
             "seconds": round(self.seconds),
             "device": device,
         }
-        (self.out / "training.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
+        (folder / "training.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
 
 
 def _schedule(step: int, settings: Settings) -> float:
-    """Linear warm-up, then a cosine to a twentieth."""
-    warm = settings["warmup"]
-    if step < warm:
-        return float((step + 1) / warm)
-    return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, settings["steps"] - warm)))
+    """In each phase a linear warm-up, then a cosine to a twentieth."""
+    phase, warm = _phase(settings, step), settings["warmup"]
+    done = step - phase.first
+    if done < warm:
+        return float(phase.rate * (done + 1) / warm)
+    fallen = 0.5 * (1 - math.cos(math.pi * (done - warm) / max(1, phase.steps - warm)))
+    return phase.rate * (1 - 0.95 * fallen)
 
 
 def _model(settings: Settings, vocabulary: int) -> LlamaForCausalLM:

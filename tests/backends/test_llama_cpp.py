@@ -173,7 +173,7 @@ def test_settings_that_the_library_does_not_have_are_refused() -> None:
     assert llama_cpp._set(struct, n_gpu_layers=0).n_gpu_layers == 0
 
 
-def test_only_the_back_end_and_the_converter_import_the_library() -> None:
+def test_few_modules_import_the_library() -> None:
     package = Path(bioner_edge.__file__).parent
     root = package.parent
     files = [*package.rglob("*.py"), *(root / "convert").rglob("*.py"), *(root / "benchmarks").rglob("*.py")]
@@ -182,4 +182,5 @@ def test_only_the_back_end_and_the_converter_import_the_library() -> None:
         for path in files
         if re.search(r"^\s*(import|from) llama_cpp\b", path.read_text("utf-8"), re.MULTILINE)
     }
-    assert found == {"bioner_edge/backends/llama_cpp.py", "convert/quantize.py"}
+    backends = {f"bioner_edge/backends/{name}.py" for name in ("llama_cpp", "llama_grammar", "vocab_only")}
+    assert found == {*backends, "convert/quantize.py", "benchmarks/constraints.py"}

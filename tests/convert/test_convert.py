@@ -44,12 +44,22 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def run(source: Path, out: Path, *levels: str, **more: Any) -> list[Path]:
-    settings = {"labels": ["Chemical"], "format": "multi_tag", "license": "Apache-2.0", "verify_lines": LINES}
+    settings = {"labels": ["Chemical"], "formats": ["multi_tag"], "license": "Apache-2.0", "verify_lines": LINES}
     return convert(source, out, levels, **{**settings, **more})
 
 
 def test_files_and_manifests(checkpoint: Path, tmp_path: Path) -> None:
-    paths = run(checkpoint, tmp_path / "out", "F32", "F16", "Q8_0", name="m", unit="sentence", extra={"seed": 1})
+    paths = run(
+        checkpoint,
+        tmp_path / "out",
+        "F32",
+        "F16",
+        "Q8_0",
+        name="m",
+        unit="sentence",
+        formats=["multi_tag", "conv_term"],
+        extra={"seed": 1},
+    )
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(
         f"m-{level}.{ending}" for level in ("F32", "F16", "Q8_0") for ending in ("gguf", "json")
     )
@@ -57,7 +67,11 @@ def test_files_and_manifests(checkpoint: Path, tmp_path: Path) -> None:
     for path in paths:
         found, manifest = find(str(path))
         assert found == path and manifest is not None
-        assert (manifest.format, manifest.labels, manifest.unit) == ("multi_tag", ("Chemical",), "sentence")
+        assert (manifest.formats, manifest.labels, manifest.unit) == (
+            ("multi_tag", "conv_term"),
+            ("Chemical",),
+            "sentence",
+        )
         assert manifest.sources["model.safetensors"] == sha256(checkpoint / "model.safetensors")
         assert "tokenizer.json" in manifest.sources and "llama-cpp-python" in manifest.versions
         assert manifest.training == {"seed": 1}
@@ -193,6 +207,8 @@ def test_llama_cpp_says_why_it_cannot_quantize(checkpoint: Path, tmp_path: Path)
     ("more", "message"),
     [
         ({"unit": "page"}, "unknown unit 'page'; known: sentence, document"),
+        ({"formats": []}, "formats must be a list of names, not empty, not []"),
+        ({"formats": "multi_tag"}, "formats must be a list of names, not empty, not 'multi_tag'"),
         ({"name": "a/b"}, "the name 'a/b' must be one part of a path; say where with the output folder"),
     ],
 )

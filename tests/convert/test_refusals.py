@@ -144,7 +144,7 @@ def test_refused_with_one_line(checkpoint: Path, tmp_path: Path, change: Change,
     shutil.copytree(checkpoint, source)
     change(source)
     with pytest.raises(ModelError, match=re.escape(message)) as caught:
-        convert(source, tmp_path / "out", ["F32"], labels=["A"], format="f", license="MIT", verify_lines=["a"])
+        convert(source, tmp_path / "out", ["F32"], labels=["A"], formats=["f"], license="MIT", verify_lines=["a"])
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
@@ -154,4 +154,4 @@ def test_values_that_float16_cannot_hold(checkpoint: Path, tmp_path: Path) -> No
     shutil.copytree(checkpoint, source)
     weights(lambda t: t["model.layers.0.mlp.up_proj.weight"].__setitem__((0, 0), 1e5))(source)
     with pytest.raises(ModelError, match=r"up_proj.weight' has values that float16 cannot hold"):
-        convert(source, tmp_path / "out", ["F16"], labels=["A"], format="f", license="MIT", verify_lines=["a"])
+        convert(source, tmp_path / "out", ["F16"], labels=["A"], formats=["f"], license="MIT", verify_lines=["a"])

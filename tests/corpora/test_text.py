@@ -65,9 +65,9 @@ def test_the_extension_tells_the_format(name: str, expected: str | None) -> None
 
 
 def test_unknown_formats_are_named_with_the_known_ones() -> None:
-    with pytest.raises(UsageError, match=r"^unknown input format 'docx'; known: text, jsonl, pubtator$"):
+    with pytest.raises(UsageError, match=r"^unknown input format 'docx'; known: text, jsonl, pubtator, brat, bc2gm$"):
         reader("docx")
-    with pytest.raises(UsageError, match=r"^unknown output format 'text'; known: jsonl, pubtator$"):
+    with pytest.raises(UsageError, match=r"^unknown output format 'text'; known: jsonl, pubtator, brat$"):
         writer("text")
     assert all(reader(name) for name in READERS) and all(writer(name) for name in WRITERS)
 

@@ -138,12 +138,14 @@ def test_fifty_labels_load(oracle: Load, form: Any) -> None:
         assert oracle(form.gbnf(labels)) is not None
 
 
-def test_llguidance_agrees_on_tags() -> None:
+@pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS.keys())
+def test_llguidance_agrees(form: Any) -> None:
+    """On whole answers, nearly right ones among them, and on the bytes that may come next in each state of a render."""
     llguidance = pytest.importorskip("llguidance")
     from llguidance.gbnf_to_lark import gbnf_to_lark
 
-    form = FORMATS["multi_tag"]
-    grammar = form.gbnf(LABELS[:2])
+    labels = form.calls(LABELS[:2])[0]
+    grammar = form.gbnf(labels)
     automaton = GrammarAutomaton(grammar)
     lark = gbnf_to_lark(grammar).replace(r"\U10FFFF", r"\U0010FFFF")  # its converter drops the zeros
     matcher = llguidance.LLMatcher(llguidance.LLTokenizer("byte"), llguidance.LLMatcher.grammar_from_lark(lark))
@@ -156,14 +158,22 @@ def test_llguidance_agrees_on_tags() -> None:
         matcher.consume_tokens(list(data))
         return bool(matcher.is_accepting())
 
-    answer, rng, verdicts = form.render(DOCUMENT, LABELS[:2]), random.Random(3), set()
-    for _ in range(300):
+    answer, rng, verdicts = form.render(DOCUMENT, labels), random.Random(3), set()
+    assert accepts(answer.encode())
+    for _ in range(150):
         at, until = sorted(rng.choices(range(len(answer) + 1), k=2))
-        missed = (answer[:at] + rng.choice(["", "<", "\\", "</", "<Chemical>"]) + answer[min(until, at + 2) :]).encode()
+        put = rng.choice(["", "<", "\\", "</", "<Chemical>", '"', ", ", "[", "\t", "\n", "0", "@@"])
+        missed = (answer[:at] + put + answer[min(until, at + 2) :]).encode()
         verdicts.add(verdict := accepts_all(automaton, missed))
         assert accepts(missed) == verdict, missed
-    assert verdicts == {True, False}
-    assert accepts(answer.encode())
+    assert False in verdicts
+    matcher.reset()
+    state: Any = automaton.start
+    for byte in answer.encode():
+        bias = matcher.compute_logit_bias()
+        assert {b for b in range(256) if bias[b]} == set(automaton.options(state))
+        matcher.consume_tokens([byte])
+        state = automaton.step(state, byte)
 
 
 def _is_text(data: bytes) -> bool:

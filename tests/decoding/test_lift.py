@@ -37,7 +37,27 @@ WORDS = (
     b"\xc3\xa9",
 )
 WORDS = tuple(
-    dict.fromkeys((*WORDS, b"\n", b"<<", b"<Disease>lung", b"[", b'"lung', b"\xf0\x9f\x99\x82\r\n", b"end", b"lung"))
+    dict.fromkeys(
+        (
+            *WORDS,
+            b"\n",
+            b"<<",
+            b"<Disease>lung",
+            b"[",
+            b'"lung',
+            b"\xf0\x9f\x99\x82\r\n",
+            b"end",
+            b"lung",
+            b"[[",
+            b"12",
+            b"0, ",
+            b"], [",
+            b'", "',
+            b'lung", "',
+            b'")',
+            b'"), ',
+        )
+    )
 )
 
 
@@ -71,11 +91,12 @@ def test_allowed_is_what_trying_every_token_finds(automaton: ByteAutomaton) -> N
     vocabulary = Vocabulary(model(WORDS))
     lift, rng, state = Lift(automaton, vocabulary), random.Random(5), automaton.start
     longest = 0
-    for _ in range(150):
+    for _ in range(400):
         allowed = sorted(lift.allowed(state).tolist())
         assert allowed == by_trying(automaton, vocabulary, state)
-        if not allowed:
-            break
+        if not allowed or (automaton.accepts(state) and rng.random() < 0.2):  # once more, by another way
+            state = automaton.start
+            continue
         token = rng.choice([t for t in allowed if t > 255] or allowed)
         longest = max(longest, len(vocabulary.spell([token])))
         state = lift.advance(state, vocabulary.spell([token]))

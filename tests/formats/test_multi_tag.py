@@ -224,7 +224,7 @@ def test_calls_and_instruction() -> None:
         ([], "at least one label is needed"),
         (["1st"], "label '1st' cannot be a tag: it must start with a letter"),
         (["a<b"], "label 'a<b' cannot be a tag"),
-        (["A b", "A\tb"], r"labels 'A b' and 'A\\tb' would share the tag <A_b>; rename one"),
+        (["A b", "A\tb"], r"label 'A\\tb' and 'A b' would both be written 'A_b'; rename one"),
     ],
 )
 def test_labels_that_no_tag_can_hold(labels: list[str], message: str) -> None:

@@ -23,7 +23,7 @@ DOCUMENT = Document("1", TEXT, (Entity.at("Chemical", 0, 7), Entity.at("Disease"
 LABELS = ["Chemical", "Disease"]
 SETTINGS: dict[str, Any] = {
     "labels": LABELS,
-    "format": "multi_tag",
+    "formats": {"multi_tag": 1.0, "multi_code": 0.0},
     "subset_share": 0.3,
     "max_tokens": 200,
     "seed": 1,
@@ -32,7 +32,10 @@ SETTINGS: dict[str, Any] = {
     "head_size": 16,
     "feed_forward": 32,
     "context": 256,
-    "steps": 6,
+    "phases": [
+        {"steps": 4, "rate": 1.0, "formats": {"multi_tag": 1.0}},
+        {"steps": 2, "rate": 0.5, "formats": {"multi_tag": 0.5, "multi_code": 0.5}, "model": "m"},
+    ],
     "batch_tokens": 256,
     "pool": 16,
     "warmup": 2,
@@ -53,7 +56,9 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     form = formats.get("multi_tag")
     vocabulary.train([TEXT, form.render(DOCUMENT, LABELS)] * 5, 320, folder / "vocabulary")
     examples = [(DOCUMENT, n % 2 == 0) for n in range(20)]
-    assert pack.write(examples, folder / "vocabulary", folder / "packed", SETTINGS) == 20
+    assert (
+        pack.write(examples, folder / "vocabulary", folder / "packed", SETTINGS) == 30
+    )  # what people marked is written in every format
     known = (
         np.random.default_rng(1)
         .normal(size=(vocabulary.load(folder / "vocabulary").get_vocab_size(), 32))
@@ -86,16 +91,18 @@ def test_the_loss_counts_the_answer_and_the_end(packed: Path) -> None:
 
 def test_a_resumed_run_ends_with_the_same_weights(packed: Path, tmp_path: Path) -> None:
     train(packed, tmp_path / "whole", SETTINGS)
-    for _ in range(SETTINGS["steps"] + 1):
+    for _ in range(7):
         train(packed, tmp_path / "stopped", SETTINGS, seconds=0.0)
-    whole, stopped = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "stopped"))
+    whole, stopped = ((tmp_path / name / "m" / "model.safetensors").read_bytes() for name in ("whole", "stopped"))
     assert whole == stopped
     record = json.loads((tmp_path / "whole" / "training.json").read_text("utf-8"))
-    assert record["tokens"] > 0 and record["settings"]["steps"] == 6
+    assert record["tokens"] > 0 and record["steps"] == 6
 
 
 def test_training_learns(packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    train(packed, tmp_path / "student", SETTINGS | {"steps": 40})
+    train(
+        packed, tmp_path / "student", SETTINGS | {"phases": [{"steps": 40, "rate": 1.0, "formats": {"multi_tag": 1.0}}]}
+    )
     lines = [line for line in capsys.readouterr().out.splitlines() if " loss " in line]
     losses = [float(line.split(" loss ")[1].split()[0]) for line in lines]
     assert losses[-1] < losses[0] / 2

@@ -1,0 +1,44 @@
+"""A GGUF file without its weights: enough to count tokens and to write prompts, loaded in a moment."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+
+import llama_cpp.llama_cpp as lib
+
+from ..errors import ModelError
+from .llama_cpp import LlamaCpp, _log_callback, _set
+
+__all__ = ["VocabOnly"]
+
+
+class VocabOnly(LlamaCpp):
+    """The vocabulary and the chat template of a model file of any size. It has no sequences: nothing can be evaluated.
+
+    Raises ModelError where llama.cpp cannot read the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        lib.llama_log_set(_log_callback, ctypes.c_void_p())
+        lib.llama_backend_init()
+        settings = _set(lib.llama_model_default_params(), vocab_only=True, n_gpu_layers=0)
+        self._model = lib.llama_model_load_from_file(str(path).encode(), settings)
+        if not self._model:
+            raise ModelError(f"{path}: llama.cpp cannot read its vocabulary; is it a language model in GGUF, complete?")
+        self._vocab = lib.llama_model_get_vocab(self._model)
+        self._context = None
+        self._free = []  # `new_sequence` refuses: without weights, evaluating would end the process
+        self.context = 0
+        self.vocabulary_size = lib.llama_vocab_n_tokens(self._vocab)
+        self.end_tokens = frozenset(t for t in range(self.vocabulary_size) if lib.llama_vocab_is_eog(self._vocab, t))
+        bos, eos = lib.llama_vocab_bos(self._vocab), lib.llama_vocab_eos(self._vocab)
+        self.template_tokens = {"bos_token": self._name(bos), "eos_token": self._name(eos)}
+        self.bos = bos if bos >= 0 and lib.llama_vocab_get_add_bos(self._vocab) else None
+        template = lib.llama_model_chat_template(self._model, None)
+        self.chat_template = template.decode() if template else None
+
+    def close(self) -> None:
+        if self._model:
+            lib.llama_model_free(self._model)
+            self._model = None

@@ -1,0 +1,107 @@
+"""The constraint of brat standoff: lines whose offsets are boundaries and only grow, each with its mention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .outline import Literals, Number, Outline, Slot
+
+__all__ = ["Standoff"]
+
+_Place = tuple[Any, ...]
+_Edges = tuple[int, ...]
+"""start, end, start, end … of the fragments of a mention, as far as they were written."""
+
+
+class Standoff(Outline):
+    """`T1⇥TYPE 0 8⇥mention`, lines in the order of (offsets, position of the type).
+
+    `written` spells a mention in its column; starts and ends are sorted offsets in `text`. There are at most as many
+    discontinuous mentions as the text has tokens, since otherwise an answer could be exponentially long.
+
+    Places: ("line", number, last, left), ("start", …, type, edges), ("blank", …), ("stop", …), ("after", …), where
+    `last` is (edges, type) of the line before and `left` how many discontinuous mentions there may be yet.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        written: Callable[[str], str],
+        starts: Sequence[int],
+        ends: Sequence[int],
+        types: Sequence[bytes],
+    ) -> None:
+        self._text = text
+        self._written = written
+        self._starts = starts
+        self._ends = ends
+        self._types = types
+        super().__init__(("line", 1, None, self.most_discontinuous(len(starts))))
+
+    @staticmethod
+    def most_discontinuous(tokens: int) -> int:
+        """How many discontinuous mentions an answer may hold."""
+        return tokens
+
+    def final(self, place: Any) -> bool:
+        return bool(place[0] == "line")
+
+    def slot(self, place: Any) -> Slot | None:
+        kind, number, last, left, *rest = place
+        if kind == "line":
+            begin = (b"\n" if number > 1 else b"") + b"T%d\t" % number
+            return Literals(
+                [
+                    (begin + name + b" ", ("start", number, last, left, rank, ()))
+                    for rank, name in enumerate(self._types)
+                    if self._starts and self._grows(last, left, rank, ())
+                ]
+            )
+        rank, edges = rest
+        head = (number, last, left, rank)
+        if kind == "start":
+            low = self._lowest(last, left, rank, edges, edges[-1] if edges else 0)
+            # Of two starts of one length the later one may have the shorter mention.
+            return Number(self._starts, low, lambda start: ("blank", *head, (*edges, start)), lowest_is_shortest=False)
+        if kind == "blank":
+            return Literals([(b" ", ("stop", *head, edges))])
+        if kind == "stop":
+            low = self._lowest(last, left, rank, edges, edges[-1] + 1)
+            free = last is None or edges != last[0][: len(edges)]
+            return Number(self._ends, low, lambda end: ("after", *head, (*edges, end)), lowest_is_shortest=free)
+        choices: list[tuple[bytes, _Place]] = []
+        if last is None or (edges, rank) > last:
+            left_after = left - (len(edges) > 2)
+            mention = b"\t" + self._mention(edges)
+            choices.append((mention, ("line", number + 1, (edges, rank), left_after)))
+        if left and self._starts[-1] >= edges[-1]:
+            choices.append((b";", ("start", *head, edges)))
+        return Literals(choices, first_is_shortest=True)
+
+    def _mention(self, edges: _Edges) -> bytes:
+        fragments = [self._text[start:end] for start, end in zip(edges[::2], edges[1::2], strict=True)]
+        return self._written(" ".join(fragments)).encode()
+
+    def _lowest(self, last: tuple[_Edges, int] | None, left: int, rank: int, edges: _Edges, low: int) -> int:
+        """The lowest next edge, at least `low`, with which the line can still become greater than the last one."""
+        if last is None or edges != last[0][: len(edges)] or len(edges) == len(last[0]):
+            return low
+        tight = last[0][len(edges)]
+        return max(low, tight if self._grows(last, left, rank, (*edges, tight)) else tight + 1)
+
+    def _grows(self, last: tuple[_Edges, int] | None, left: int, rank: int, edges: _Edges) -> bool:
+        """Whether a line that starts as the last one did, with these edges, can be greater than it."""
+        if last is None or rank > last[1]:
+            return True
+        if left and self._starts[-1] >= last[0][-1]:  # one fragment more
+            return True
+        rest = range(len(edges), len(last[0]))
+        return any(last[0][n] < (self._ends if n % 2 else self._starts)[-1] for n in rest)
+
+    def ending(self, place: Any) -> bytes:
+        if place[0] == "line":
+            return b""
+        slot = self.slot(place)
+        assert slot is not None
+        return slot.closing(slot.start, self.ending)

@@ -1,0 +1,152 @@
+"""The surfaces of a text: every piece of it between two boundaries, found by its bytes, known by where it occurs first.
+
+The text is sorted once by what follows each place where a mention may start. All starts that what was written so far
+fits are then one stretch of that order, so a search is two numbers and a length, and the text is held once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Search", "Searching", "Surfaces"]
+
+Search = tuple[int, int, int, int]
+"""(from, to, bytes written, last start): the starts in `order[from:to]`, the last of which in the text is given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Searching:
+    """A state that is inside a mention: what was searched, the lowest key that may be found, the state behind it."""
+
+    at: Search
+    floor: int
+    found: Callable[[int], Any]
+
+
+class Surfaces:
+    """`characters` are the text as it is written, escapes included; starts and ends are offsets in characters.
+
+    A surface has a key: first start × (size + 1) + the end of that occurrence, in bytes. Keys grow with the place.
+    """
+
+    def __init__(self, characters: Sequence[str], starts: Collection[int], ends: Collection[int]) -> None:
+        written = [c.encode() for c in characters]
+        offsets = [0, *accumulate(map(len, written))]
+        last = max(ends, default=0)
+        self.text = b"".join(written[:last])  # nothing but white space follows
+        self.size = len(self.text)
+        self.edges = np.array(sorted(offsets[e] for e in ends), np.int32)
+        self._is_end = np.zeros(self.size + 1, bool)
+        self._is_end[self.edges] = True
+        self._starts = np.array(sorted(offsets[s] for s in starts), np.int32)
+        owners = self._starts[: self._owners()]
+        self._bytes = np.frombuffer(self.text, np.uint8)
+        self._order = _sorted(self._bytes, owners)
+        self.root: Search = (0, len(owners), 0, int(owners[-1]) if len(owners) else -1)
+        self._branches = lru_cache(maxsize=8192)(self._branch)
+
+    def _owners(self) -> int:
+        """How many starts, from the left, are the first place of some surface.
+
+        Where the text from a start to the end occurs earlier, so does every surface from there: such a start is never
+        a first one, nor is any behind it, since what is inside an occurrence has the same boundaries there.
+        """
+        low, high = 0, len(self._starts)
+        while low < high:
+            middle = (low + high) // 2
+            if self._first(int(self._starts[middle])) < self._starts[middle]:
+                high = middle
+            else:
+                low = middle + 1
+        return low
+
+    def _first(self, start: int) -> int:
+        """Where the text from `start` to the end occurs first as a surface."""
+        rest = self.text[start:]
+        starts = self._starts
+        at = self.text.find(rest)
+        while at < start:
+            place = int(np.searchsorted(starts, at))
+            if starts[place] == at and self._is_end[at + len(rest)]:
+                break
+            # Only a start can be one: the search goes on from the next.
+            at = self.text.find(rest, max(at + 1, int(starts[place])))
+        return at
+
+    def key(self, start: int, end: int) -> int:
+        """The key of the mention [start, end) in bytes."""
+        return start * (self.size + 1) + end
+
+    def mention(self, key: int) -> bytes:
+        start, end = divmod(key, self.size + 1)
+        return self.text[start:end]
+
+    def highest(self, search: Search) -> int:
+        """The highest key of a surface that starts as searched."""
+        return self.key(search[3], self.size) if search[3] >= 0 else -1
+
+    def found(self, search: Search) -> int | None:
+        """The key of what was searched, None where it is no surface."""
+        low, high, length, _ = search
+        if high - low == 1:
+            start = int(self._order[low])
+            return self.key(start, start + length) if length and self._is_end[start + length] else None
+        starts = self._order[low:high]
+        starts = starts[self._is_end[starts + length]] if length else starts[:0]
+        return self.key(start := int(starts.min()), start + length) if len(starts) else None
+
+    def branches(self, search: Search) -> list[tuple[int, Search]]:
+        """The bytes that may follow in some surface, each with the search after it."""
+        low, high, length, last = search
+        if high - low == 1:
+            return [(self.text[last + length], (low, high, length + 1, last))] if last + length < self.size else []
+        return self._branches(low, high, length)
+
+    def _branch(self, low: int, high: int, length: int) -> list[tuple[int, Search]]:
+        starts = self._order[low:high]
+        ended = int((starts + length >= self.size).sum())  # at most one, sorted before those that go on
+        following = self._bytes[starts[ended:] + length]
+        cuts = [0, *(np.flatnonzero(following[1:] != following[:-1]) + 1).tolist(), len(following)]
+        lasts = np.maximum.reduceat(starts[ended:], cuts[:-1]).tolist() if len(following) else []
+        heads = following[cuts[:-1]].tolist() if len(following) else []
+        return [
+            (byte, (low + ended + a, low + ended + b, length + 1, last))
+            for byte, a, b, last in zip(heads, cuts[:-1], cuts[1:], lasts, strict=True)
+        ]
+
+    def stretch(self, search: Search) -> bytes:
+        """The bytes that must follow before the next place where a surface can end; empty where that is not told."""
+        low, high, length, last = search
+        if high - low > 1:
+            return b""
+        at = last + length
+        edge = int(np.searchsorted(self.edges, at))
+        return self.text[at : int(self.edges[edge])] if edge < len(self.edges) else b""
+
+
+def _sorted(text: NDArray[np.uint8], starts: NDArray[np.int32]) -> NDArray[np.int32]:
+    """`starts` in the order of the text that follows each, by prefix doubling; the shorter of two equal ones first."""
+    size = len(text)
+    if not len(starts):
+        return starts
+    padded = np.concatenate([text.astype(np.uint64) + 1, np.zeros(8, np.uint64)])
+    rank = np.zeros(size + 1, np.uint64)
+    for offset in range(6):  # six bytes of nine bits each
+        rank[:size] = rank[:size] * np.uint64(512) + padded[offset : offset + size]
+    ranks = np.unique(rank, return_inverse=True)[1].astype(np.int64)
+    length = 6
+    while True:
+        own = np.sort(ranks[starts])
+        if not (own[1:] == own[:-1]).any():
+            return starts[np.argsort(ranks[starts])]
+        behind = np.zeros(size + 1, np.int64)
+        behind[: max(0, size + 1 - length)] = ranks[length:]
+        ranks = np.unique(ranks * (size + 2) + behind, return_inverse=True)[1].astype(np.int64)
+        length *= 2

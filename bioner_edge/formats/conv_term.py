@@ -1,0 +1,28 @@
+"""conv_term: a conversation about the text, one question for each type, answered by a list of its terms.
+
+    ["Naloxone", "clonidine"]
+
+After UniversalNER (arXiv:2308.03279); the template is ours. Each question is asked from the text alone: earlier
+answers do not stay in the context, so types share a prefix and do not depend on each other's order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from .contract import TEXT, Message
+from .names import only
+from .single_term import CANNOT, calls, constraint, gbnf, inexpressible, parse, render, salvage
+
+__all__ = ["CANNOT", "calls", "constraint", "gbnf", "inexpressible", "instruction", "parse", "render", "salvage"]
+
+
+def instruction(labels: Sequence[str], guidelines: Mapping[str, str]) -> list[Message]:
+    """The conversation up to the question; a guideline follows the question."""
+    label = only(labels)
+    note = f"\n{guidelines[label]}" if label in guidelines else ""
+    return [
+        {"role": "user", "content": f"Text: {TEXT}"},
+        {"role": "assistant", "content": "I've read this text."},
+        {"role": "user", "content": f"What describes {label} in the text?{note}"},
+    ]

@@ -1,0 +1,74 @@
+"""multi_span: half-open offsets, in code points of the text, as a JSON object with every type, in the order asked.
+
+    {"Chemical": [[0, 8], [49, 58], [84, 93]], "Disease": [[60, 72]]}
+
+Offset JSON as in LLMs4NER (arXiv:2601.17898); the template is ours. Models cannot count characters: the constraint
+makes offsets legal, not right.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+
+from ..decoding.automaton import ByteAutomaton
+from ..span import Document, Entity
+from . import grammar, spans
+from .asking import ask
+from .contract import Message, Parsed
+from .grouped import begins, object_grammar, objects, under_keys
+from .names import plain
+from .reading import Cursor, Item
+from .spans import CANNOT
+
+__all__ = ["CANNOT", "calls", "constraint", "gbnf", "inexpressible", "instruction", "parse", "render", "salvage"]
+
+
+def calls(labels: Sequence[str]) -> list[list[str]]:
+    """One answer holds all labels."""
+    plain(labels)
+    return [list(labels)]
+
+
+def instruction(labels: Sequence[str], guidelines: Mapping[str, str]) -> list[Message]:
+    order = "List the character offsets [start, end) of the mentions in the text as a JSON object of arrays"
+    return ask(f"{order}, a key for each type: {', '.join(plain(labels))}.", labels, guidelines)
+
+
+def render(document: Document, labels: Sequence[str]) -> str:
+    found = {label: spans.offsets(document, label) for label in plain(labels)}
+    return json.dumps(found, ensure_ascii=False)
+
+
+def inexpressible(document: Document, labels: Sequence[str]) -> list[tuple[Entity, str]]:
+    plain(labels)
+    return spans.inexpressible(document, labels)
+
+
+def parse(answer: str, document: Document, labels: Sequence[str]) -> Parsed:
+    plain(labels)
+    return spans.reading(answer, document, lambda cursor: _read(cursor, labels), None)
+
+
+def salvage(answer: str, document: Document, labels: Sequence[str]) -> Parsed:
+    """Behind the first fault every pair of numbers in brackets is taken, for the type whose key stands before it."""
+    plain(labels)
+    return spans.reading(answer, document, lambda cursor: _read(cursor, labels), lambda rest: _lenient(rest, labels))
+
+
+def _read(cursor: Cursor, labels: Sequence[str]) -> Iterator[Item]:
+    return objects(cursor, labels, lambda label: (label, spans.item(cursor)))
+
+
+def _lenient(answer: str, labels: Sequence[str]) -> Iterator[Item]:
+    for label, start, end in under_keys(answer, labels):
+        for item in spans.lenient_pairs(answer[start:end], label):
+            yield item._replace(place=item.place.shifted(start))
+
+
+def gbnf(labels: Sequence[str]) -> str:
+    return object_grammar(plain(labels), *spans.LIST, *grammar.NUMBER)
+
+
+def constraint(document: Document, labels: Sequence[str]) -> ByteAutomaton:
+    return spans.constraint(document, begins(plain(labels)), "]}")

@@ -1,0 +1,79 @@
+"""multi_term: the terms of all types as one JSON object, every type present, in the order asked.
+
+    {"Chemical": ["Naloxone", "clonidine"], "Disease": ["Hypertension"]}
+
+The grouped JSON of LLMs4NER (arXiv:2601.17898); the template is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from ..decoding.automaton import ByteAutomaton
+from ..decoding.listing import Head
+from ..span import Document, Entity
+from . import grammar, terms
+from .asking import ask
+from .contract import Message, Parsed
+from .grouped import begins, object_grammar, objects, under_keys
+from .names import plain
+from .reading import Cursor, Item
+from .terms import CANNOT, quoted
+
+__all__ = ["CANNOT", "calls", "constraint", "gbnf", "inexpressible", "instruction", "parse", "render", "salvage"]
+
+
+def calls(labels: Sequence[str]) -> list[list[str]]:
+    """One answer holds all labels."""
+    plain(labels)
+    return [list(labels)]
+
+
+def instruction(labels: Sequence[str], guidelines: Mapping[str, str]) -> list[Message]:
+    order = (
+        f"List the mentions in the text as a JSON object of arrays, a key for each type: {', '.join(plain(labels))}."
+    )
+    return ask(order, labels, guidelines)
+
+
+def render(document: Document, labels: Sequence[str]) -> str:
+    plain(labels)
+    lists: dict[str, list[str]] = {label: [] for label in labels}
+    join = ", ".join
+    for term in terms.unique(document, labels):
+        lists[term.label].append(quoted(term.surface))
+    return f"{{{', '.join(f'{quoted(label)}: [{join(items)}]' for label, items in lists.items())}}}"
+
+
+def inexpressible(document: Document, labels: Sequence[str]) -> list[tuple[Entity, str]]:
+    plain(labels)
+    return terms.inexpressible(document, labels)
+
+
+def parse(answer: str, document: Document, labels: Sequence[str]) -> Parsed:
+    plain(labels)
+    return terms.reading(answer, document, lambda cursor: _read(cursor, labels), None)
+
+
+def salvage(answer: str, document: Document, labels: Sequence[str]) -> Parsed:
+    """Behind the first fault every string is taken as a term of the type whose key stands before it."""
+    plain(labels)
+    return terms.reading(answer, document, lambda cursor: _read(cursor, labels), lambda rest: _lenient(rest, labels))
+
+
+def _read(cursor: Cursor, labels: Sequence[str]) -> Iterator[Item]:
+    return objects(cursor, labels, lambda label: (label, cursor.string()))
+
+
+def _lenient(answer: str, labels: Sequence[str]) -> Iterator[Item]:
+    for label, start, end in under_keys(answer, labels):
+        for item in terms.lenient_strings(answer[start:end], label):
+            yield item._replace(place=item.place.shifted(start))
+
+
+def gbnf(labels: Sequence[str]) -> str:
+    return object_grammar(plain(labels), 'list ::= "[" (string (", " string)*)? "]"', *grammar.STRING)
+
+
+def constraint(document: Document, labels: Sequence[str]) -> ByteAutomaton:
+    return terms.constraint(document, begins(plain(labels)), [Head(b'"')], "]}")

@@ -1,0 +1,66 @@
+"""single_term: the terms of one type as a JSON list, asked in one turn.
+
+    ["Naloxone", "clonidine"]
+
+After UniversalNER (arXiv:2308.03279) and InstructUIE (arXiv:2304.08085); the template is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from ..decoding.automaton import ByteAutomaton
+from ..decoding.listing import Head
+from ..span import Document, Entity
+from . import grammar, terms
+from .asking import ask_one
+from .contract import Message, Parsed
+from .names import only, plain
+from .reading import Cursor, Item
+from .terms import CANNOT, quoted
+
+__all__ = ["CANNOT", "calls", "constraint", "gbnf", "inexpressible", "instruction", "parse", "render", "salvage"]
+
+
+def calls(labels: Sequence[str]) -> list[list[str]]:
+    """An answer for each label."""
+    return [[label] for label in plain(labels)]
+
+
+def instruction(labels: Sequence[str], guidelines: Mapping[str, str]) -> list[Message]:
+    label = only(labels)
+    return ask_one("List the mentions of the type in the text as a JSON array.", f"Type: {label}", label, guidelines)
+
+
+def render(document: Document, labels: Sequence[str]) -> str:
+    only(labels)
+    return f"[{', '.join(quoted(term.surface) for term in terms.unique(document, labels))}]"
+
+
+def inexpressible(document: Document, labels: Sequence[str]) -> list[tuple[Entity, str]]:
+    only(labels)
+    return terms.inexpressible(document, labels)
+
+
+def parse(answer: str, document: Document, labels: Sequence[str]) -> Parsed:
+    return terms.reading(answer, document, _reader(only(labels)), None)
+
+
+def salvage(answer: str, document: Document, labels: Sequence[str]) -> Parsed:
+    """Behind the first fault every string is taken as a term."""
+    label = only(labels)
+    return terms.reading(answer, document, _reader(label), lambda rest: terms.lenient_strings(rest, label))
+
+
+def _reader(label: str) -> Callable[[Cursor], Iterator[Item]]:
+    return lambda cursor: cursor.listing(lambda: (label, cursor.string()))
+
+
+def gbnf(labels: Sequence[str]) -> str:
+    only(labels)
+    return grammar.grammar('root ::= "[" (string (", " string)*)? "]"', *grammar.STRING)
+
+
+def constraint(document: Document, labels: Sequence[str]) -> ByteAutomaton:
+    only(labels)
+    return terms.constraint(document, ["["], [Head(b'"')], "]")

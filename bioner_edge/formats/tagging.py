@@ -1,0 +1,180 @@
+"""What tag formats share: a copy of the text with marks around each mention, written, read and constrained alike."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Literal, NamedTuple
+
+from ..boundaries import boundaries
+from ..decoding.tagged_copy import TaggedCopy
+from ..span import Document, Entity, Span
+from .contract import Parsed, Problem
+from .terms import quoted
+
+__all__ = ["Marks", "Piece", "constraint", "nested", "read", "write"]
+
+
+class Marks(NamedTuple):
+    """The marks of one type."""
+
+    opening: str
+    closing: str
+
+
+class Piece(NamedTuple):
+    """A mark or a character of an answer, at [start, end); `fault` says what is wrong with it, if anything."""
+
+    kind: Literal["open", "close", "character"]
+    value: str
+    """The mark, or the character of the text that was meant."""
+    start: int
+    end: int
+    fault: str | None = None
+
+
+# Writing
+
+
+def write(document: Document, characters: Sequence[str], marks: Mapping[str, Marks]) -> str:
+    """The text, a string for each character, with its marks by label.
+
+    At one position what ends later opens first, then the order of the labels.
+    """
+    kept, _ = nested(document, list(marks))
+    opens: dict[int, list[str]] = {}
+    closes: dict[int, list[str]] = {}
+    for entity in kept:  # outer before inner
+        opens.setdefault(entity.start, []).append(marks[entity.label].opening)
+        closes.setdefault(entity.end, []).insert(0, marks[entity.label].closing)
+    places = sorted({*opens, *closes, 0, len(document.text)})
+    written: list[str] = []
+    for here, after in zip(places, [*places[1:], len(document.text)], strict=True):
+        written += [*closes.get(here, ()), *opens.get(here, ()), *characters[here:after]]
+    return "".join(written)
+
+
+def nested(document: Document, labels: Sequence[str]) -> tuple[list[Entity], list[tuple[Entity, str]]]:
+    """The entities that nest, outer before inner, and those left out with their reasons: discontinuous, inside a token,
+    crossing, or the same type twice from one position."""
+    rank = {label: n for n, label in enumerate(labels)}
+    asked = {e.key: e for e in document.entities if e.label in rank}
+    starts, ends = boundaries(document.text)
+    kept: list[Entity] = []
+    dropped: list[tuple[Entity, str]] = []
+    around: list[Entity] = []  # those that enclose the place reached
+    for entity in sorted(asked.values(), key=lambda e: (e.start, -e.end, rank[e.label])):
+        while around and around[-1].end <= entity.start:
+            around.pop()
+        if len(entity.fragments) > 1:
+            dropped.append((entity, "discontinuous"))
+        elif entity.start not in starts or entity.end not in ends:
+            dropped.append((entity, "inside a token"))
+        elif around and entity.end > around[-1].end:
+            dropped.append((entity, "crosses another"))
+        elif any(other.start == entity.start and other.label == entity.label for other in around):
+            dropped.append((entity, "same type twice from one position"))
+        else:
+            kept.append(entity)
+            around.append(entity)
+    return kept, dropped
+
+
+# Reading
+
+
+def read(pieces: Iterable[Piece], answer: str, text: str, marks: Mapping[str, Marks], *, strict: bool) -> Parsed:
+    """The mentions between the marks. Strictly, reading ends at the first thing that is neither a declared, nested
+    mark nor the text itself; else stray marks are left out, and where the copy departs from the text each mention
+    that follows is looked for, further right than the one before it, between boundaries."""
+    opening = {mark.opening: label for label, mark in marks.items()}
+    problems: list[Problem] = []
+    copy: list[str] = []  # the answer without its marks
+    spans: list[tuple[str, int, int, Span]] = []  # label, [start, end) of the copy, place in the answer
+    stack: list[tuple[str, int, int]] = []  # label, start in the copy, start in the answer
+    departed: int | None = None  # where the copy first differs from the text
+    for piece in pieces:
+        message = piece.fault
+        if piece.kind == "open":
+            if piece.value in opening:
+                stack.append((opening[piece.value], len(copy), piece.start))
+            else:
+                message = f"{piece.value[:42]} is not a declared tag; expected one of {', '.join(opening)}"
+        elif piece.kind == "close":
+            expected = marks[stack[-1][0]].closing if stack else "no closing tag"
+            if expected != piece.value:
+                message = f"{piece.value[:43]} closes nothing; expected {expected}"
+            elif (top := stack.pop())[1] == len(copy):
+                message = "an empty tag; expected at least one character"
+            else:
+                label, start, opened = top
+                spans.append((label, start, len(copy), Span(_blank_before(answer, opened), piece.end)))
+        else:
+            if departed is None and text[len(copy) : len(copy) + 1] != piece.value:
+                departed = len(copy)
+                if not message:  # one fault, one problem
+                    wanted = repr(text[departed]) if departed < len(text) else "the end"
+                    told = f"the copy departs from the text: expected {wanted}"
+                    problems.append(Problem.at("ungrounded", answer, piece.start, told))
+            copy.append(piece.value)
+        if message:
+            problems.append(Problem.at("syntax", answer, piece.start, message))
+        if problems and strict:
+            break
+    else:
+        for label, _, opened in stack:
+            told = f"{marks[label].opening} is never closed; expected {marks[label].closing}"
+            problems.append(Problem.at("syntax", answer, opened, told))
+        if departed is None and len(copy) < len(text):
+            departed = len(copy)
+            told = f"the copy ends at offset {departed} of {len(text)}"
+            problems.append(Problem.at("ungrounded", answer, len(answer), told))
+    return _grounded(spans, "".join(copy), text, departed, answer, problems)
+
+
+def _blank_before(answer: str, start: int) -> int:
+    """A tokenizer that glues blanks to words decides about a tag at the blank: it belongs to the tag's choices."""
+    return len(answer[:start].rstrip(" "))
+
+
+def _grounded(
+    spans: list[tuple[str, int, int, Span]],
+    copy: str,
+    text: str,
+    departed: int | None,
+    answer: str,
+    problems: list[Problem],
+) -> Parsed:
+    """Spans of the copy as entities of the text: the same offsets before the departure, found again after it."""
+    exact = len(text) if departed is None else departed
+    starts, ends = boundaries(text) if departed is not None else (frozenset[int](), frozenset[int]())
+    found: dict[Entity, Span] = {}
+    at, until, found_at = exact, exact, exact  # the stretch of the copy found last, and its offset in the text
+    for label, start, end, place in sorted(spans, key=lambda s: (s[1], -s[2])):
+        if end > exact:
+            # Inside the last one at its place in there, else from its end on; before the departure where the copy says.
+            offset = _find(text, copy[start:end], found_at + min(start, until) - at, starts, ends)
+            if offset is None:
+                told = f"{quoted(copy[start:end])} is not in the text from here on"
+                problems.append(Problem.at("ungrounded", answer, place.start, told))
+                continue
+            if end > until:
+                at, until, found_at = start, end, offset
+            start, end = offset, offset + end - start
+        found.setdefault(Entity.at(label, start, end), place)
+    return Parsed(tuple(found), tuple(found.values()), tuple(problems))
+
+
+def _find(text: str, surface: str, cursor: int, starts: Collection[int], ends: Collection[int]) -> int | None:
+    offset = text.find(surface, cursor)
+    while offset >= 0 and not (offset in starts and offset + len(surface) in ends):
+        offset = text.find(surface, offset + 1)
+    return offset if offset >= 0 else None
+
+
+# Constraining
+
+
+def constraint(document: Document, characters: Sequence[str], marks: Iterable[Marks]) -> TaggedCopy:
+    """Exactly the text, marks opening at the left edge of a token and closing at the right edge of one."""
+    opening, closing = zip(*((mark.opening.encode(), mark.closing.encode()) for mark in marks), strict=True)
+    return TaggedCopy(characters, *boundaries(document.text), opening, closing)

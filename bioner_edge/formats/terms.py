@@ -1,0 +1,149 @@
+"""What term formats share: each different (type, surface) once, and reading back marks every occurrence of it.
+
+An occurrence starts and ends at a boundary. Terms are ordered by where they first occur in the text (start, end), then
+by the type's position in the labels: so one position tells what may still be written. Reading marks the longest
+surface first; within a type no two marked mentions overlap.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from ..boundaries import boundaries
+from ..decoding.listing import Head, Terms
+from ..span import Document, Entity, Span
+from .contract import Parsed
+from .reading import Cursor, Item, collect, lenient_string
+
+__all__ = ["CANNOT", "Term", "constraint", "inexpressible", "lenient_strings", "quoted", "reading", "unique"]
+
+CANNOT = "discontinuous mentions; mentions inside a token; an occurrence that is marked and another that is not"
+
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\'', re.DOTALL)
+_ESCAPED = re.compile(r'["\\\x00-\x1f]')
+
+
+class Term(NamedTuple):
+    """A type and a surface."""
+
+    label: str
+    surface: str
+
+
+def quoted(text: str) -> str:
+    """A string as every format writes it."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+class _Occurrences:
+    """Where surfaces occur in a text between boundaries."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.starts, self.ends = boundaries(text)
+
+    def of(self, surface: str) -> Iterator[int]:
+        """The starts of all occurrences, in order; they may overlap."""
+        start = self.text.find(surface)
+        while start >= 0:
+            if start in self.starts and start + len(surface) in self.ends:
+                yield start
+            start = self.text.find(surface, start + 1)
+
+    def marked(self, terms: Iterable[Term]) -> dict[Term, list[Entity]]:
+        """The mentions that each term marks: the longest first, none overlapping another of its type."""
+        taken: dict[str, bytearray] = {}
+        found: dict[Term, list[Entity]] = {}
+        for term in sorted(terms, key=lambda t: (-len(t.surface), t.surface)):
+            mask = taken.setdefault(term.label, bytearray(len(self.text)))
+            found[term] = []
+            for start in self.of(term.surface):
+                end = start + len(term.surface)
+                if mask.find(1, start, end) < 0:
+                    mask[start:end] = b"\1" * (end - start)
+                    found[term].append(Entity.at(term.label, start, end))
+        return found
+
+
+# Writing
+
+
+def unique(document: Document, labels: Sequence[str]) -> list[Term]:
+    """The terms of the document's entities, in order; none that would mark nothing."""
+    return _unique(document, labels, _Occurrences(document.text))
+
+
+def _unique(document: Document, labels: Sequence[str], places: _Occurrences) -> list[Term]:
+    rank = {label: n for n, label in enumerate(labels)}
+    terms = {
+        Term(e.label, e.mention(document.text))
+        for e in document.entities
+        if e.label in rank and len(e.fragments) == 1 and e.start in places.starts and e.end in places.ends
+    }
+    marking = [term for term, entities in places.marked(terms).items() if entities]
+    first = {term: next(places.of(term.surface)) for term in marking}
+    return sorted(marking, key=lambda t: (first[t], len(t.surface), rank[t.label]))
+
+
+def inexpressible(document: Document, labels: Sequence[str]) -> list[tuple[Entity, str]]:
+    """What no list of terms gives back: discontinuous, inside a token, overlapping another of its type."""
+    places = _Occurrences(document.text)
+    marked = places.marked(_unique(document, labels, places))
+    back = {entity.key for entities in marked.values() for entity in entities}
+    lost = []
+    for entity in {e.key: e for e in document.entities if e.label in labels}.values():
+        if entity.key not in back:
+            reason = "overlaps another of its type"
+            if len(entity.fragments) > 1:
+                reason = "discontinuous"
+            elif entity.start not in places.starts or entity.end not in places.ends:
+                reason = "inside a token"
+            lost.append((entity, reason))
+    return lost
+
+
+# Reading
+
+
+def reading(
+    answer: str,
+    document: Document,
+    read: Callable[[Cursor], Iterator[Item]],
+    lenient: Callable[[str], Iterable[Item]] | None,
+) -> Parsed:
+    """The mentions that the terms of an answer mark; the values of the items are surfaces."""
+    places = _Occurrences(document.text)
+
+    def missing(item: Item) -> str | None:
+        if next(places.of(item.value), None) is not None:
+            return None
+        return f"{quoted(item.value)} is not in the text between two boundaries"
+
+    items, problems = collect(answer, read, missing, lenient)
+    written: dict[Term, Span] = {}
+    for item in items:
+        written.setdefault(Term(item.label, item.value), item.place)
+    found = [(entity, written[term]) for term, entities in places.marked(written).items() for entity in entities]
+    found.sort(key=lambda pair: (pair[1].start, pair[0].start))
+    return Parsed(tuple(e for e, _ in found), tuple(place for _, place in found), tuple(problems))
+
+
+def lenient_strings(answer: str, label: str) -> Iterator[Item]:
+    """Every string of an answer as a term of one type."""
+    for match in _STRING.finditer(answer):
+        if surface := lenient_string(match.group()):
+            yield Item(label, surface, Span(match.start(), match.end()))
+
+
+# Constraining
+
+
+def constraint(document: Document, begins: Sequence[str], heads: Sequence[Head], end: str) -> Terms:
+    """The grounded constraint of a term format; see decoding/listing.py."""
+    characters = list(document.text)
+    for match in _ESCAPED.finditer(document.text):
+        characters[match.start()] = quoted(match.group())[1:-1]
+    return Terms(characters, *boundaries(document.text), [b.encode() for b in begins], heads, end.encode())
