@@ -23,7 +23,6 @@ saw of constraint and lift, as a multiple of the text's bytes; it is taken in a 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import os
 import platform
@@ -42,22 +41,21 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import llama_cpp.llama_cpp as lib
 import numpy as np
 
 import bioner_edge
 from bioner_edge import formats
-from bioner_edge.backends import llama_cpp
 from bioner_edge.backends.contract import Logits
 from bioner_edge.backends.contract import Sequence as Cached
 from bioner_edge.backends.llama_grammar import LlamaGrammar
+from bioner_edge.backends.vocab_only import VocabOnly
 from bioner_edge.benchmarks.startup import _processor
 from bioner_edge.corpora import read_file
 from bioner_edge.decoding.automaton import ByteAutomaton, State
 from bioner_edge.decoding.gbnf import GrammarAutomaton
 from bioner_edge.decoding.lift import Ids, Lift, Vocabulary
 from bioner_edge.decoding.loop import decode
-from bioner_edge.errors import BionerError, ModelError, UsageError
+from bioner_edge.errors import BionerError, UsageError
 from bioner_edge.span import Document, Entity
 
 __all__ = ["Player", "Row", "Steps", "growth", "joined", "main", "rows"]
@@ -71,19 +69,11 @@ Answers = list[tuple[list[str], list[tuple[Document, bytes]]]]
 """For each call its labels, and the documents with their gold answers."""
 
 
-class Player(llama_cpp.LlamaCpp):
+class Player(VocabOnly):
     """The vocabulary of a GGUF file without its weights, which plays a model that writes `answer`."""
 
     def __init__(self, path: Path) -> None:
-        self._model = None
-        lib.llama_log_set(llama_cpp._log_callback, ctypes.c_void_p())
-        settings = llama_cpp._set(lib.llama_model_default_params(), vocab_only=True)
-        self._model = lib.llama_model_load_from_file(str(path).encode(), settings)
-        if not self._model:
-            raise ModelError(f"{path}: llama.cpp cannot load it; is it a GGUF file with a vocabulary?")
-        self._vocab = lib.llama_model_get_vocab(self._model)
-        self.vocabulary_size = lib.llama_vocab_n_tokens(self._vocab)
-        self.end_tokens = frozenset(t for t in range(self.vocabulary_size) if lib.llama_vocab_is_eog(self._vocab, t))
+        super().__init__(path)
         self.vocabulary = Vocabulary(self)
         self._logits = np.zeros(self.vocabulary_size, np.float32)
 
@@ -112,11 +102,6 @@ class Player(llama_cpp.LlamaCpp):
             self._logits[self.vocabulary.end_tokens] = 1
         self._own_ns += time.perf_counter_ns() - started
         return self._logits
-
-    def close(self) -> None:
-        if self._model:
-            lib.llama_model_free(self._model)
-            self._model = None
 
 
 # What is measured
@@ -222,12 +207,13 @@ def _maker(player: Player, labels: list[str], row: Row, steps: Steps) -> Callabl
     return make
 
 
-def _walk(lift: _Timed, tokens: Sequence[int]) -> None:
+def _walk(lift: Lift, tokens: Sequence[int]) -> None:
     """Ask before each token."""
     state: State = lift.automaton.start
     for token in tokens:
         lift.allowed(state)
-        lift.asked()
+        if isinstance(lift, _Timed):
+            lift.asked()
         for byte in lift.vocabulary.pieces[token] or b"":
             state = lift.automaton.step(state, byte)
             if state is None:
@@ -342,7 +328,7 @@ def growth(
         with _within(limit_s):
             tracemalloc.start()
             try:
-                _walk(_Timed(form.constraint(document, asked), player.vocabulary, Steps()), tokens)
+                _walk(Lift(form.constraint(document, asked), player.vocabulary), tokens)
                 peak_bytes = tracemalloc.get_traced_memory()[1]
             finally:
                 tracemalloc.stop()
@@ -396,7 +382,8 @@ def _report(asked: argparse.Namespace) -> None:
     sizes = [int(size) for size in asked.sizes.split(",") if size]
     corpus = asked.corpus or _corpus()
     everything = list(read_file(corpus, lambda notice: None))
-    documents = [d for d in everything if _SHORTEST <= len(d.text) <= _LONGEST][: asked.documents] or everything
+    abstracts = [d for d in everything if _SHORTEST <= len(d.text) <= _LONGEST]
+    documents = (abstracts or everything)[: asked.documents]
     labels = sorted({e.label for d in documents for e in d.entities})
     if not labels:
         raise UsageError(f"{corpus}: no document has an entity; give documents with gold annotations")

@@ -140,11 +140,15 @@ class Extractor:
             read, left = asked[:-1], asked[-1:]
             shared = self.backend.fork(prefix, prefix.length)
             try:
+                once = 0
                 if len(sharing) > 1 and read:
                     self.backend.eval(shared, read)
-                    read = []
+                    once, read = len(read), []
                 for call in sharing:
-                    yield call.answer(part, shared, [*read, *left, *call.after], budget)
+                    answer, parsed = call.answer(part, shared, [*read, *left, *call.after], budget)
+                    if once:  # what was read for all is counted with the first
+                        answer, once = replace(answer, calls=answer.calls + 1, fed=answer.fed + once), 0
+                    yield answer, parsed
             finally:
                 self.backend.release(shared)
 

@@ -24,7 +24,7 @@ from bioner_edge.boundaries import boundaries
 from bioner_edge.decoding.loop import Answer, Choice
 from bioner_edge.errors import InputError, ModelError, UsageError
 from bioner_edge.extract import CONSTRAINTS, Extraction, Extractor, load
-from bioner_edge.formats import multi_tag
+from bioner_edge.formats import FORMATS, multi_tag
 from bioner_edge.formats.contract import Parsed
 from bioner_edge.span import Document, Entity, Span
 
@@ -105,13 +105,14 @@ def check(found: Extraction, text: str) -> None:
     starts, ends = boundaries(text)
     for entity in found.entities:
         assert entity.label in LABELS
-        assert entity.start in starts and entity.end in ends
+        assert all(f.start in starts and f.end in ends for f in entity.fragments), entity
         assert entity.score is not None and 0 <= entity.score <= 1
         assert entity.removed_mass is not None and 0 <= entity.removed_mass <= 1
     assert len({e.key for e in found.entities}) == len(found.entities)
     record = json.loads(json.dumps(found.to_json(), ensure_ascii=False).encode())
     assert record["text"] == text
-    assert all(text[e["start"] : e["end"]] == e["text"] for e in record["entities"])
+    for e in record["entities"]:
+        assert " ".join(text[a:b] for a, b in e.get("fragments", [[e["start"], e["end"]]])) == e["text"]
 
 
 # What it finds
@@ -324,6 +325,30 @@ def test_a_million_characters(stop: str) -> None:
     found = extractor(backend, labels=["Disease"])(text)
     assert found.problems == ()
     assert found.answers == 1000 if stop else 10 < found.answers < 1000
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_format_holds_on_any_text(form: str, text: str) -> None:
+    """A model that wants anything, in every format: what it finds is in the text, between boundaries."""
+    words = [b'", "', b"<Disease>", b"T1\t", b"\tO\n"]
+    backend = Scripted(lambda ids: np.resize(anything(ids)[::-1], 257 + len(words)), words)
+    with extractor(backend, format=form) as reader:
+        check(reader(text), text)
+
+
+@pytest.mark.parametrize("form", ["conv_term", "single_tag", "single_code", "single_span"])
+def test_the_text_is_read_once_for_all_types(form: str) -> None:
+    backend = Recorded(anything)
+    reader = extractor(backend, format=form, unit="document")
+    found = reader(NALOXONE)
+    assert found.answers == len(LABELS)
+    holding = [ids for _, ids in backend.read if NALOXONE[:-1].encode() in bytes(i for i in ids if i < 256)]
+    assert len(holding) == 1
+    assert found.fed == sum(len(ids) for _, ids in backend.read) - len(backend.read[0][1])  # the instruction apart
+    assert found.calls == len(backend.read) - 1
+    alone = [extractor(Scripted(anything), format=form, labels=[label], unit="document")(NALOXONE) for label in LABELS]
+    assert {e.key for e in found.entities} == {e.key for one in alone for e in one.entities}
 
 
 def test_a_context_that_is_too_small_is_refused() -> None:

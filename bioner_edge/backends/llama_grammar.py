@@ -118,7 +118,7 @@ def _best(logits: Logits, engine: LlamaGrammar, lift: Lift, state: State) -> int
         for token in ids[engine.allows(ids)].tolist():
             piece = lift.vocabulary.pieces[token]
             ends = piece is None and token in lift.vocabulary.end_tokens
-            if lift.automaton.accepts(state) if ends else piece and _follows(lift.automaton, state, piece):
+            if ends or (piece and _follows(lift.automaton, state, piece)):
                 return int(token)
     return None
 

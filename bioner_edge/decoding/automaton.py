@@ -8,7 +8,7 @@ stuck and can always be closed.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Hashable
+from collections.abc import Hashable, Set
 from typing import Any
 
 from .surfaces import Searching, Surfaces
@@ -24,7 +24,7 @@ class ByteAutomaton(ABC):
     start: Hashable
 
     @abstractmethod
-    def options(self, state: State) -> Collection[int]:
+    def options(self, state: State) -> Set[int]:
         """The bytes that may come next: exactly those for which `step` is not None."""
 
     @abstractmethod
@@ -50,6 +50,10 @@ class ByteAutomaton(ABC):
 
     # What follows serves speed alone; an automaton need not know of it.
 
+    def stretch(self, state: State) -> tuple[bytes, State]:
+        """Some of the bytes that must come next, where they can be told at once, and the state after them."""
+        return b"", state
+
     surfaces: Surfaces | None = None
     """The text in which the automaton looks for mentions, if it does."""
 
@@ -58,13 +62,16 @@ class ByteAutomaton(ABC):
         return None
 
 
+_BYTES = frozenset(range(256))
+
+
 class Anything(ByteAutomaton):
     """No constraint: every byte, and the end at any time."""
 
     start = 0
 
-    def options(self, state: State) -> Collection[int]:
-        return range(256)
+    def options(self, state: State) -> Set[int]:
+        return _BYTES
 
     def step(self, state: State, byte: int) -> State | None:
         return 0

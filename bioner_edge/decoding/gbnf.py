@@ -6,12 +6,14 @@ the set of stacks of what may follow, and beside it the code point that is half 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Set
 
 from .automaton import ByteAutomaton
 from .gbnf_reader import MAX_CODE_POINT, GrammarError, Ranges, Rules, Symbol, first_character, read
 
 __all__ = ["GrammarAutomaton", "GrammarError"]
+
+_KEPT = 1 << 16  # steps that are remembered
 
 Stack = tuple["Frame", ...]
 Frame = tuple[str, int, int]
@@ -24,19 +26,27 @@ class GrammarAutomaton(ByteAutomaton):
     def __init__(self, text: str) -> None:
         self._rules = read(text)
         self._shortest = _shortest(self._rules)
-        self._options: dict[_State, tuple[int, ...]] = {}
+        self._options: dict[_State, frozenset[int]] = {}
+        self._steps: dict[tuple[_State, int], _State | None] = {}
         tops: list[Stack] = [(("root", alternative, 0),) for alternative in range(len(self._rules["root"]))]
         self.start: _State = (self._expanded(tops), ())
 
     # A state is (stacks, bytes of the code point that is half written).
 
-    def options(self, state: _State) -> Collection[int]:
+    def options(self, state: _State) -> Set[int]:
         found = self._options.get(state)
         if found is None:
-            found = self._options[state] = tuple(b for b in range(256) if self._fits(state, b))
+            found = self._options[state] = frozenset(b for b in range(256) if self._fits(state, b))
         return found
 
     def step(self, state: _State, byte: int) -> _State | None:
+        if (state, byte) not in self._steps:
+            if len(self._steps) >= _KEPT:
+                self._steps.clear()
+            self._steps[state, byte] = self._stepped(state, byte)
+        return self._steps[state, byte]
+
+    def _stepped(self, state: _State, byte: int) -> _State | None:
         stacks, part = state
         longer = (*part, byte)
         interval = _code_points(longer)

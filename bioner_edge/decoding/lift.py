@@ -20,7 +20,9 @@ from .surfaces import Search, Searching, Surfaces
 __all__ = ["Lift", "Vocabulary"]
 
 Ids = NDArray[np.int64]
-_KEPT = 4096
+_KEPT = 1 << 22  # ids, of all cached states; 64 for a state itself
+_SEARCHES = 1024
+_MANY = 64  # tokens from which numpy filters faster than Python
 _QUOTE = 0x22
 
 
@@ -67,6 +69,7 @@ class Lift:
         self.automaton = automaton
         self.vocabulary = vocabulary
         self._allowed: dict[State, Ids] = {}
+        self._kept = 0
         self._inside: dict[Search, _Inside] = {}
         if automaton.surfaces:  # every mention begins with this search, the widest of all
             self._search(automaton.surfaces, automaton.surfaces.root)
@@ -75,17 +78,19 @@ class Lift:
         """The tokens that may come next, end tokens not among them."""
         found = self._allowed.get(state)
         if found is None:
-            if len(self._allowed) >= _KEPT:  # a copy goes on to new states for ever and comes back to none
+            if self._kept >= _KEPT:  # a copy goes on to new states for ever and comes back to none
                 self._allowed.clear()
+                self._kept = 0
             searching = self.automaton.searching(state)
             found = self._walk(0, state) if searching is None else self._mentioned(searching)
             self._allowed[state] = found
+            self._kept += len(found) + 64
         return found
 
     def _walk(self, start: int, state: State) -> Ids:
         """The tokens below a node of the trie that the automaton allows."""
         children, ids = self.vocabulary.children, self.vocabulary.ids
-        options, step = self.automaton.options, self.automaton.step
+        options, step, stretch = self.automaton.options, self.automaton.step, self.automaton.stretch
         found: list[int] = []
         open_nodes = [(start, state)]
         while open_nodes:
@@ -93,23 +98,47 @@ class Lift:
             below = children[node]
             if not below:
                 continue
-            for byte in options(at):
+            sure, end = stretch(at)
+            if sure:
+                node = self._follow(node, sure, found)
+                if node:
+                    open_nodes.append((node, end))
+                continue
+            allowed = options(at)
+            for byte in allowed if len(allowed) <= len(below) else allowed & below.keys():
                 child = below.get(byte)
                 if child is not None:
                     found += ids[child]
                     open_nodes.append((child, step(at, byte)))
         return np.array(found, np.int64)
 
+    def _follow(self, node: int, data: bytes, found: list[int]) -> int:
+        """The node behind `data`, 0 where the trie has none; the tokens on the way are added to `found`."""
+        children, ids = self.vocabulary.children, self.vocabulary.ids
+        for byte in data:
+            node = children[node].get(byte, 0)
+            if not node:
+                break
+            found += ids[node]
+        return node
+
     def _mentioned(self, searching: Searching) -> Ids:
         """The tokens that may come next inside a mention: those that go on with it, and those that end it."""
         assert self.automaton.surfaces is not None
         inside = self._inside.get(searching.at) or self._search(self.automaton.surfaces, searching.at)
-        parts = [inside.ids[inside.highest >= searching.floor]]
+        ending: list[int] = []
         for node, key in inside.endings:
             if key >= searching.floor:
-                parts.append(np.array(self.vocabulary.ids[node], np.int64))
-                parts.append(self._walk(node, searching.found(key)))
-        return np.concatenate(parts)
+                ending += self.vocabulary.ids[node]
+                if self.vocabulary.children[node]:
+                    ending += self._walk(node, searching.found(key)).tolist()
+        if inside.arrays is not None:
+            ids, highest = inside.arrays
+            return np.concatenate([ids[highest >= searching.floor], np.array(ending, np.int64)])
+        going_on = inside.ids
+        if searching.floor > inside.lowest:
+            going_on = [i for i, highest in zip(going_on, inside.highest, strict=True) if highest >= searching.floor]
+        return np.array(going_on + ending, np.int64)
 
     def _search(self, surfaces: Surfaces, start: Search) -> _Inside:
         """One walk for all states that search alike, whatever their floor and whatever follows the mention."""
@@ -136,20 +165,15 @@ class Lift:
                             highest += [surfaces.highest(after)] * len(here)
                         open_nodes.append((child, after))
                 continue
-            key = surfaces.highest(search)
-            for byte in stretch:
-                node = children[node].get(byte, 0)
-                if not node:
-                    break
-                if here := ids[node]:
-                    found += here
-                    highest += [key] * len(here)
-            else:
+            node = self._follow(node, stretch, found)
+            highest += [surfaces.highest(search)] * (len(found) - len(highest))
+            if node:
                 low, high, length, last = search
                 open_nodes.append((node, (low, high, length + len(stretch), last)))
-        if len(self._inside) >= _KEPT:
+        if len(self._inside) >= _SEARCHES:
             self._inside.clear()
-        inside = _Inside(np.array(found, np.int64), np.array(highest, np.int64), endings)
+        arrays = (np.array(found, np.int64), np.array(highest, np.int64)) if len(found) > _MANY else None
+        inside = _Inside(found, highest, min(highest, default=0), endings, arrays)
         self._inside[start] = inside
         return inside
 
@@ -161,8 +185,11 @@ class Lift:
 
 
 class _Inside(NamedTuple):
-    """What a search may go on with: tokens, the highest key that each can lead to, and (node, key) of each quote."""
+    """What a search may go on with: tokens, the highest key that each can lead to, the least of these keys, and (node,
+    key) of each quote. `arrays` are the first two where there are many."""
 
-    ids: Ids
-    highest: Ids
+    ids: list[int]
+    highest: list[int]
+    lowest: int
     endings: list[tuple[int, int]]
+    arrays: tuple[Ids, Ids] | None

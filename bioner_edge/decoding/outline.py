@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence, Set
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -52,6 +52,17 @@ class Literals:
         size = len(part)
         for byte in {literal[size] for literal, _ in self.choices if len(literal) > size and literal.startswith(part)}:
             yield byte, part + bytes((byte,))
+
+    def common(self, part: bytes) -> bytes:
+        """What all the literals that start as `part` go on with."""
+        fitting = [literal for literal, _ in self.choices if literal.startswith(part)]
+        if not fitting:
+            return b""
+        first, last = min(fitting), max(fitting)  # what they share, all between them do
+        size = len(part)
+        while size < len(first) and first[size] == last[size]:
+            size += 1
+        return first[len(part) : size]
 
     def then(self, part: bytes) -> Place | None:
         return self._places.get(part)
@@ -162,7 +173,7 @@ class Outline(ByteAutomaton):
     """An automaton of places and slots."""
 
     def __init__(self, first: Place) -> None:
-        self._slot = lru_cache(maxsize=4096)(self.slot)
+        self._slot = lru_cache(maxsize=256)(self.slot)
         self._moves = lru_cache(maxsize=256)(self._following)
         self.start = self._entered(first)
 
@@ -182,14 +193,14 @@ class Outline(ByteAutomaton):
         slot = self._slot(place)
         return place, None if slot is None else slot.start
 
-    def _following(self, state: tuple[Place, Part]) -> list[tuple[int, Any]]:
+    def _following(self, state: tuple[Place, Part]) -> dict[int, Any]:
         place, part = state
         slot = self._slot(place)
         if slot is None:
-            return []
-        found = [(byte, self._normal(place, slot, after)) for byte, after in slot.moves(part)]
+            return {}
+        found = {byte: self._normal(place, slot, after) for byte, after in slot.moves(part)}
         follows = slot.then(part)
-        return found if follows is None else found + self._moves(self._entered(follows))
+        return found if follows is None else found | self._moves(self._entered(follows))
 
     def _normal(self, place: Place, slot: Slot, part: Part) -> tuple[Place, Part]:
         """The state after a move of the slot; the start of the next place where nothing else can follow."""
@@ -205,11 +216,18 @@ class Outline(ByteAutomaton):
             return None
         return Searching(part, slot.floor, lambda key: self._entered(slot.follows(key)))
 
-    def options(self, state: tuple[Place, Part]) -> Collection[int]:
-        return [byte for byte, _ in self._moves(state)]
+    def stretch(self, state: tuple[Place, Part]) -> tuple[bytes, Any]:
+        place, part = state
+        slot = self._slot(place)
+        if not isinstance(slot, Literals) or not (rest := slot.common(part)):
+            return b"", state
+        return rest, self._normal(place, slot, part + rest)
+
+    def options(self, state: tuple[Place, Part]) -> Set[int]:
+        return self._moves(state).keys()
 
     def step(self, state: tuple[Place, Part], byte: int) -> Any | None:
-        return next((after for option, after in self._moves(state) if option == byte), None)
+        return self._moves(state).get(byte)
 
     def accepts(self, state: tuple[Place, Part]) -> bool:
         place, part = state

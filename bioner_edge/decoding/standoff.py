@@ -92,12 +92,16 @@ class Standoff(Outline):
 
     def _grows(self, last: tuple[_Edges, int] | None, left: int, rank: int, edges: _Edges) -> bool:
         """Whether a line that starts as the last one did, with these edges, can be greater than it."""
-        if last is None or rank > last[1]:
+        if last is None:
             return True
-        if left and self._starts[-1] >= last[0][-1]:  # one fragment more
-            return True
-        rest = range(len(edges), len(last[0]))
-        return any(last[0][n] < (self._ends if n % 2 else self._starts)[-1] for n in rest)
+        before, rank_before = last
+        if not left:  # one fragment it must be
+            before = before[:2]
+            same = rank > rank_before and len(last[0]) == 2
+        else:
+            same = rank > rank_before or self._starts[-1] >= before[-1]  # the same with one fragment more
+        rest = range(len(edges), len(before))
+        return same or any(before[n] < (self._ends if n % 2 else self._starts)[-1] for n in rest)
 
     def ending(self, place: Any) -> bytes:
         if place[0] == "line":

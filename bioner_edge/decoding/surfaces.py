@@ -6,16 +6,20 @@ fits are then one stretch of that order, so a search is two numbers and a length
 
 from __future__ import annotations
 
+from array import array
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate
+from itertools import islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Search", "Searching", "Surfaces"]
+__all__ = ["Search", "Searching", "Surfaces", "byte_offsets"]
+
+_FEW = 16  # starts up to which Python is faster than numpy
 
 Search = tuple[int, int, int, int]
 """(from, to, bytes written, last start): the starts in `order[from:to]`, the last of which in the text is given."""
@@ -37,20 +41,22 @@ class Surfaces:
     """
 
     def __init__(self, characters: Sequence[str], starts: Collection[int], ends: Collection[int]) -> None:
-        written = [c.encode() for c in characters]
-        offsets = [0, *accumulate(map(len, written))]
-        last = max(ends, default=0)
-        self.text = b"".join(written[:last])  # nothing but white space follows
+        offsets = byte_offsets(characters)
+        self.text = "".join(islice(characters, max(ends, default=0))).encode()  # nothing but white space follows
         self.size = len(self.text)
-        self.edges = np.array(sorted(offsets[e] for e in ends), np.int32)
-        self._is_end = np.zeros(self.size + 1, bool)
-        self._is_end[self.edges] = True
-        self._starts = np.array(sorted(offsets[s] for s in starts), np.int32)
+        # Arrays of the standard library where single elements are asked for, which numpy is slow at.
+        self._edges = array("i", sorted(int(offsets[e]) for e in ends))
+        self._is_end = bytearray(self.size + 1)
+        for edge in self._edges:
+            self._is_end[edge] = 1
+        self._ends = np.frombuffer(self._is_end, bool)
+        self._starts = np.array(sorted(int(offsets[s]) for s in starts), np.int32)
         owners = self._starts[: self._owners()]
         self._bytes = np.frombuffer(self.text, np.uint8)
-        self._order = _sorted(self._bytes, owners)
+        self._sorted = _sorted(self._bytes, owners)
+        self._order = array("i", self._sorted.tobytes())
         self.root: Search = (0, len(owners), 0, int(owners[-1]) if len(owners) else -1)
-        self._branches = lru_cache(maxsize=8192)(self._branch)
+        self._branches = lru_cache(maxsize=2048)(self._branch)
 
     def _owners(self) -> int:
         """How many starts, from the left, are the first place of some surface.
@@ -96,11 +102,17 @@ class Surfaces:
         """The key of what was searched, None where it is no surface."""
         low, high, length, _ = search
         if high - low == 1:
-            start = int(self._order[low])
-            return self.key(start, start + length) if length and self._is_end[start + length] else None
-        starts = self._order[low:high]
-        starts = starts[self._is_end[starts + length]] if length else starts[:0]
-        return self.key(start := int(starts.min()), start + length) if len(starts) else None
+            start = self._order[low]
+            return start * (self.size + 1) + start + length if length and self._is_end[start + length] else None
+        if not length:
+            return None
+        if high - low <= _FEW:
+            start = min((s for s in self._order[low:high] if self._is_end[s + length]), default=-1)
+        else:
+            starts = self._sorted[low:high]
+            start = int(starts[self._ends[starts + length]].min(initial=self.size))
+            start = start if start < self.size else -1
+        return start * (self.size + 1) + start + length if start >= 0 else None
 
     def branches(self, search: Search) -> list[tuple[int, Search]]:
         """The bytes that may follow in some surface, each with the search after it."""
@@ -110,7 +122,9 @@ class Surfaces:
         return self._branches(low, high, length)
 
     def _branch(self, low: int, high: int, length: int) -> list[tuple[int, Search]]:
-        starts = self._order[low:high]
+        if high - low <= _FEW:
+            return self._branch_of_few(low, high, length)
+        starts = self._sorted[low:high]
         ended = int((starts + length >= self.size).sum())  # at most one, sorted before those that go on
         following = self._bytes[starts[ended:] + length]
         cuts = [0, *(np.flatnonzero(following[1:] != following[:-1]) + 1).tolist(), len(following)]
@@ -121,14 +135,34 @@ class Surfaces:
             for byte, a, b, last in zip(heads, cuts[:-1], cuts[1:], lasts, strict=True)
         ]
 
+    def _branch_of_few(self, low: int, high: int, length: int) -> list[tuple[int, Search]]:
+        found: list[tuple[int, Search]] = []
+        text, begin, before, last = self.text, low, -1, -1
+        for n, start in enumerate(self._order[low:high], low):
+            byte = text[start + length] if start + length < self.size else -1
+            if byte != before:
+                if before >= 0:
+                    found.append((before, (begin, n, length + 1, last)))
+                begin, before, last = n, byte, -1
+            last = max(last, start)
+        if before >= 0:
+            found.append((before, (begin, high, length + 1, last)))
+        return found
+
     def stretch(self, search: Search) -> bytes:
         """The bytes that must follow before the next place where a surface can end; empty where that is not told."""
         low, high, length, last = search
         if high - low > 1:
             return b""
         at = last + length
-        edge = int(np.searchsorted(self.edges, at))
-        return self.text[at : int(self.edges[edge])] if edge < len(self.edges) else b""
+        edge = bisect_left(self._edges, at)
+        return self.text[at : self._edges[edge]] if edge < len(self._edges) else b""
+
+
+def byte_offsets(characters: Sequence[str]) -> NDArray[np.int32]:
+    """Where each string begins in the UTF-8 of all of them, and the length of that at the end: (strings + 1,)."""
+    sizes = np.fromiter((len(c) if c.isascii() else len(c.encode()) for c in characters), np.int32, len(characters))
+    return np.concatenate([np.zeros(1, np.int32), np.cumsum(sizes, dtype=np.int32)])
 
 
 def _sorted(text: NDArray[np.uint8], starts: NDArray[np.int32]) -> NDArray[np.int32]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Collection, Sequence
-from itertools import accumulate
+from collections.abc import Collection, Sequence, Set
 
 from .automaton import ByteAutomaton
+from .surfaces import byte_offsets
 
 __all__ = ["TaggedCopy"]
 
@@ -30,13 +29,14 @@ class TaggedCopy(ByteAutomaton):
         opening: Sequence[bytes],
         closing: Sequence[bytes],
     ) -> None:
-        written = [c.encode() for c in characters]
-        self.text = b"".join(written)
-        offsets = [0, *accumulate(map(len, written))]
-        self.starts = frozenset(offsets[s] for s in starts)
-        self.ends = frozenset(offsets[e] for e in ends)
-        self.edges = sorted(self.starts | self.ends)
-        self.last_end = max(self.ends, default=-1)
+        offsets = byte_offsets(characters)
+        self.text = "".join(characters).encode()
+        # A byte for each place, 1 where a tag may open, close, or either: a set of them would be many times the text.
+        self.is_start, self.is_end, self.is_edge = (bytearray(len(self.text) + 1) for _ in range(3))
+        for places, marked in ((starts, self.is_start), (ends, self.is_end)):
+            for place in places:
+                marked[offsets[place]] = self.is_edge[offsets[place]] = 1
+        self.last_end = self.is_end.rfind(1)
         self.opening = opening
         self.closing_tags = closing
         self.start: _State = (0, (), 0, b"")
@@ -45,9 +45,9 @@ class TaggedCopy(ByteAutomaton):
         """The tags that may stand here, each with the state after it."""
         position, stack, opened, _ = state
         tags: list[tuple[bytes, _State]] = []
-        if stack and not opened and position in self.ends:
+        if stack and not opened and self.is_end[position]:
             tags.append((self.closing_tags[stack[-1]], (position, stack[:-1], 0, b"")))
-        if position in self.starts:
+        if self.is_start[position]:
             for n, tag in enumerate(self.opening):
                 if not opened >> n & 1:
                     tags.append((tag, (position, (*stack, n), opened | 1 << n, b"")))
@@ -62,10 +62,10 @@ class TaggedCopy(ByteAutomaton):
         """Whether what looked like a tag's first byte can have been the text's own."""
         return len(part) == 1 and self.text[position : position + 1] == part
 
-    def options(self, state: _State) -> Collection[int]:
+    def options(self, state: _State) -> Set[int]:
         position, stack, _, part = state
-        if not part and position not in self.starts and position not in self.ends:
-            return (self.text[position],) if position < len(self.text) else ()
+        if not part and not self.is_edge[position]:
+            return {self.text[position]} if position < len(self.text) else set()
         found = {tag[len(part)] for tag, _ in self._tags(state) if tag.startswith(part)}
         if self._copies(state):
             if not part:
@@ -76,7 +76,7 @@ class TaggedCopy(ByteAutomaton):
 
     def step(self, state: _State, byte: int) -> _State | None:
         position, stack, _, part = state
-        if part or position in self.starts or position in self.ends:
+        if part or self.is_edge[position]:
             longer = part + bytes((byte,))
             for tag, after in self._tags(state):
                 if tag == longer:
@@ -91,15 +91,26 @@ class TaggedCopy(ByteAutomaton):
             return position + 1, stack, 0, b""
         return None
 
+    def stretch(self, state: _State) -> tuple[bytes, _State]:
+        position, stack, _, part = state
+        if part or self.is_edge[position]:
+            return b"", state
+        until = self._next_edge(position)
+        return self.text[position:until], (until, stack, 0, b"")
+
+    def _next_edge(self, position: int) -> int:
+        """Where something can be chosen again."""
+        edge = self.is_edge.find(1, position + 1)
+        return edge if edge >= 0 else len(self.text)
+
     def accepts(self, state: _State) -> bool:
         position, stack, _, part = state
         return not stack and self.text[position:] == part
 
     def forced(self, state: _State) -> bytes:
         position, _, _, part = state
-        if not part and position not in self.starts and position not in self.ends:
-            edge = bisect_right(self.edges, position)  # nothing can be chosen before the next edge
-            until = self.edges[edge] if edge < len(self.edges) else len(self.text)
+        if not part and not self.is_edge[position]:
+            until = self._next_edge(position)
             return self.text[position:until] + super().forced((until, state[1], 0, b""))
         return super().forced(state)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ class TokenTags(Outline):
 
     def __init__(self, tokens: Sequence[bytes], types: Sequence[bytes]) -> None:
         self._tokens = b"\n".join(tokens)  # no token holds a line break; one string is a fraction of a list's size
-        self._edges = [0]
+        self._edges = array("i", [0])
         for token in tokens:
             self._edges.append(self._edges[-1] + len(token) + 1)
         self._types = types

@@ -10,6 +10,7 @@ order of their offsets, then of the types; fragments of a discontinuous mention 
 from __future__ import annotations
 
 import re
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ..boundaries import boundaries
@@ -175,5 +176,5 @@ def gbnf(labels: Sequence[str]) -> str:
 
 
 def constraint(document: Document, labels: Sequence[str]) -> ByteAutomaton:
-    starts, ends = map(sorted, boundaries(document.text))
+    starts, ends = (array("i", sorted(edges)) for edges in boundaries(document.text))
     return Standoff(document.text, escaped, starts, ends, [name.encode() for name in types(labels)])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from os.path import commonpath
 from typing import Any, NamedTuple
 
 from ..span import Span
@@ -59,7 +58,8 @@ class Cursor:
 
     def expect(self, literal: str) -> None:
         if not self.take(literal):
-            same = len(commonpath((literal, self.answer[self.at : self.at + len(literal)])))
+            found = self.answer[self.at : self.at + len(literal)]
+            same = next((n for n, (a, b) in enumerate(zip(literal, found, strict=False)) if a != b), len(found))
             raise self.fault(repr(literal[same:]), self.at + same)
 
     def one_of(self, values: Mapping[str, str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from ..boundaries import boundaries
@@ -78,5 +79,5 @@ def lenient_pairs(answer: str, label: str) -> Iterator[Item]:
 
 def constraint(document: Document, begins: Sequence[str], end: str) -> Offsets:
     """The grounded constraint: offsets at boundaries, pairs that only grow."""
-    starts, ends = map(sorted, boundaries(document.text))
+    starts, ends = (array("i", sorted(edges)) for edges in boundaries(document.text))
     return Offsets(starts, ends, [b.encode() for b in begins], end.encode())

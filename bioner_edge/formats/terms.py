@@ -20,7 +20,7 @@ from .reading import Cursor, Item, collect, lenient_string
 
 __all__ = ["CANNOT", "Term", "constraint", "inexpressible", "lenient_strings", "quoted", "reading", "unique"]
 
-CANNOT = "discontinuous mentions; mentions inside a token; an occurrence that is marked and another that is not"
+CANNOT = "discontinuous mentions; mentions inside a token; one occurrence of a surface without the others"
 
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\'', re.DOTALL)
 _ESCAPED = re.compile(r'["\\\x00-\x1f]')

@@ -126,5 +126,5 @@ def test_what_cannot_be_measured(
 
 
 def test_a_vocabulary_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="is it a GGUF file with a vocabulary"):
+    with pytest.raises(ModelError, match="cannot read its vocabulary"):
         Player(tmp_path / "no.gguf")

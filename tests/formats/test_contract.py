@@ -172,6 +172,38 @@ def test_random_answers_under_the_constraint(form: Format, document: Document, s
         assert accepts_all(grammar(form, tuple(labels)), data)
 
 
+WALKED = [
+    "",
+    'Naloxone, "β-blocker" and <b>: 症状 5 @@ \\ #.',
+    "患者 with e\u0301 e\u0301; a a a\ta\r\na",
+    "IL-2 was given. IL-2R was not (IL-2).",
+]
+
+
+def test_a_thousand_random_walks(form: Format) -> None:
+    """Any allowed byte at each step, or the end: each answer is whole, short enough and without a problem, and so is
+    what `closing` makes of any state on the way."""
+    rng = random.Random(7)
+    calls = form.calls(LABELS)
+    for n in range(1000):
+        document, labels = Document("d", WALKED[n % len(WALKED)]), calls[n % len(calls)]
+        automaton, most = form.constraint(document, labels), longest(document, labels)
+        state, written = automaton.start, bytearray()
+        close_at = rng.randrange(60)
+        while options := [*automaton.options(state), *([-1] if automaton.accepts(state) else [])]:
+            if len(written) == close_at and n % 2:
+                closed = bytes(written) + automaton.closing(state)
+                assert accepts_all(automaton, closed)
+                assert not form.parse(closed.decode(), document, labels).problems
+            if (byte := rng.choice(options)) < 0:
+                break
+            state = automaton.step(state, byte)
+            written.append(byte)
+            assert len(written) <= most
+        assert automaton.accepts(state)
+        assert not form.parse(written.decode(), document, labels).problems
+
+
 @settings(max_examples=30)
 @given(document=documents(), seed=st.integers(0, 1 << 32))
 def test_random_answers_under_the_grammar(form: Format, document: Document, seed: int) -> None:
@@ -232,27 +264,48 @@ def test_labels(form: Format, labels: list[str]) -> None:
 
 
 def test_documents_of_the_corpora(form: Format, corpora: Path) -> None:
-    """Sampled, for time: every fourth is rendered and read back, every 32nd stepped through both constraints."""
+    """Sampled, for time: every twelfth is rendered and read back, every 96th stepped through both constraints; all of
+    them are by `bioner-edge formats check`."""
     seen = 0
     for seen, document in enumerate(_all(corpora), 1):
-        if seen % 4:
-            continue
-        asked = sorted({e.label for e in document.entities}) or LABELS
-        for labels in form.calls(asked):
-            answer = form.render(document, labels)
-            parsed = form.parse(answer, document, labels)
-            assert parsed.problems == (), document.id
-            assert read_back(form, document, labels, parsed.entities), document.id
-            if seen % 32 == 0:
-                for automaton in (form.constraint(document, labels), grammar(form, tuple(labels))):
-                    assert _takes(automaton, answer.encode()), document.id
-    assert seen > 1000
+        if seen % 12 == 0:
+            _check(form, document, stepped=seen % 96 == 0)
+    assert seen > 20_000
 
 
-def _all(corpora: Path) -> Iterator[Document]:
+def test_japanese_documents(form: Format, corpora: Path) -> None:
+    found = [d for d in _all(corpora / "keepha-ja") if d.entities]
+    for document in found:
+        _check(form, document, stepped=True)
+    discontinuous = [d for d in found if any(len(e.fragments) > 1 for e in d.entities)]
+    assert found and discontinuous
+    if form is FORMATS["multi_brat"]:
+        for document in discontinuous:
+            labels = sorted({e.label for e in document.entities})
+            parsed = form.parse(form.render(document, labels), document, labels)
+            assert {e.key for e in parsed.entities} == {e.key for e in document.entities}
+
+
+def _check(form: Format, document: Document, *, stepped: bool) -> None:
+    asked = sorted({e.label for e in document.entities}) or LABELS
+    for labels in form.calls(asked):
+        answer = form.render(document, labels)
+        parsed = form.parse(answer, document, labels)
+        assert parsed.problems == (), document.id
+        assert read_back(form, document, labels, parsed.entities), document.id
+        if stepped:
+            for automaton in (form.constraint(document, labels), grammar(form, tuple(labels))):
+                assert _takes(automaton, answer.encode()), document.id
+
+
+def _all(folder: Path) -> Iterator[Document]:
     reported: list[object] = []
-    for path in sorted(corpora.rglob("*.PubTator*")):
+    for path in sorted(folder.rglob("*.PubTator*")):
         yield from read_file(path, reported.append, file_type="pubtator")
+    for path in sorted([*folder.rglob("*.ann"), *folder.rglob("*.a1")]):
+        yield from read_file(path, reported.append, file_type="brat")
+    for path in sorted(folder.rglob("train.in")):
+        yield from read_file(path, reported.append, file_type="bc2gm")
 
 
 def _takes(automaton: ByteAutomaton, data: bytes) -> bool:

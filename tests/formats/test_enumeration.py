@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, combinations, product
@@ -11,7 +12,7 @@ import pytest
 
 from bioner_edge.decoding.automaton import ByteAutomaton
 from bioner_edge.formats import FORMATS
-from bioner_edge.span import Document, Entity, Span
+from bioner_edge.span import Document
 
 Answers = set[str]
 Words = list[tuple[int, int]]
@@ -202,7 +203,42 @@ def test_closing_is_the_shortest_way() -> None:
                         state = automaton.step(state, byte)
 
 
-def test_every_list_of_formats_is_whole() -> None:
+def test_every_format_is_here() -> None:
     assert LEGAL.keys() == FORMATS.keys()
-    entity = Entity("T", (Span(0, 1),))
-    assert entity.start == 0
+
+
+def bio_grammar(text: str, names: list[str]) -> str:
+    """The grounded rules of BIO are regular: one GBNF rule for each token and what the token before was in."""
+    tokens = [text[s:e] for s, e in words(text)]
+    rules = ["root ::= t0-O"]
+    for n, token in enumerate(tokens):
+        line = json.dumps(("\n" if n else "") + token + "\t", ensure_ascii=False)
+        for inside in ["O", *names]:
+            tags = [("O", "O"), *((f"B-{name}", name) for name in names)]
+            tags += [(f"I-{inside}", inside)] if inside != "O" else []
+            ways = " | ".join(f'"{tag}" t{n + 1}-{after}' for tag, after in tags)
+            rules.append(f"t{n}-{inside} ::= {line} ({ways})")
+    return "\n".join([*rules, *(f't{len(tokens)}-{inside} ::= ""' for inside in ["O", *names])]) + "\n"
+
+
+def test_llguidance_allows_the_same_bytes_of_grounded_bio() -> None:
+    llguidance = pytest.importorskip("llguidance")
+    from llguidance.gbnf_to_lark import gbnf_to_lark
+
+    text, names = "IL-2 β 患者 fell.", ["T", "Ug"]
+    automaton = FORMATS["multi_bio"].constraint(Document("d", text), names)
+    lark = gbnf_to_lark(bio_grammar(text, names))
+    matcher = llguidance.LLMatcher(llguidance.LLTokenizer("byte"), llguidance.LLMatcher.grammar_from_lark(lark))
+    assert not matcher.is_error(), matcher.get_error()
+    rng = random.Random(11)
+    for _ in range(40):
+        matcher.reset()
+        state = automaton.start
+        while options := sorted(automaton.options(state)):
+            bias = matcher.compute_logit_bias()
+            assert {byte for byte in range(256) if bias[byte]} == set(options)
+            assert matcher.is_accepting() == automaton.accepts(state)
+            byte = rng.choice(options)
+            matcher.consume_tokens([byte])
+            state = automaton.step(state, byte)
+        assert matcher.is_accepting() and automaton.accepts(state)
