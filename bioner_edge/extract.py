@@ -22,9 +22,10 @@ from .corpora.notice import surrogate
 from .decoding.automaton import Anything
 from .decoding.gbnf import GrammarAutomaton
 from .decoding.lift import Lift, Vocabulary
-from .decoding.loop import Answer, Choice, decode
+from .decoding.loop import Answer, decode
 from .errors import InputError, UsageError, known
 from .formats.contract import Parsed, Problem
+from .scores import scored
 from .span import Document, Entity, Span
 
 __all__ = ["CONSTRAINTS", "Extraction", "Extractor", "load"]
@@ -108,7 +109,7 @@ class Extractor:
             for answer, parsed in self._answers(part):
                 answers, calls, fed = answers + 1, calls + answer.calls, fed + answer.fed
                 problems += [(chunk, p) for p in parsed.problems]
-                for entity in _scored(answer, parsed):
+                for entity in scored(answer, parsed):
                     if entity.score is None or entity.score >= self.min_score:
                         moved = entity.shifted(chunk.start)
                         entities.setdefault(moved.key, moved)
@@ -221,39 +222,6 @@ class _Call:
             free = self.extractor.constraint == "free"
             self._shared = Lift(Anything() if free else GrammarAutomaton(form.gbnf(self.labels)), vocabulary)
         return self._shared
-
-
-def _scored(answer: Answer, parsed: Parsed) -> Iterator[Entity]:
-    """Each entity with the product of the probabilities of the choices that wrote it."""
-    ends = [0, *_ends(answer.data)]
-    for entity, place in zip(parsed.entities, parsed.places, strict=True):
-        made = [c for c in answer.choices if c.start < ends[place.end] and ends[place.start] < c.end]
-        score = 1.0
-        for choice in made:
-            score *= choice.probability
-        yield replace(entity, score=score, removed_mass=_largest(made))
-
-
-def _ends(data: bytes) -> Iterator[int]:
-    """Where each code point of `data`, decoded with "replace", ends: U+FFFD may stand for one to three bytes."""
-    at = 0
-    while at < len(data):
-        bad = None
-        try:
-            good = data[at:].decode()
-        except UnicodeDecodeError as error:
-            good, bad = data[at : at + error.start].decode(), at + error.end
-        for char in good:
-            at += len(char.encode())
-            yield at
-        if bad:
-            at = bad
-            yield at
-
-
-def _largest(choices: Sequence[Choice]) -> float | None:
-    masses = [c.removed_mass for c in choices if c.removed_mass is not None]
-    return max(masses, default=None)
 
 
 def load(

@@ -26,6 +26,7 @@ from bioner_edge.errors import InputError, ModelError, UsageError
 from bioner_edge.extract import CONSTRAINTS, Extraction, Extractor, load
 from bioner_edge.formats import FORMATS, multi_tag
 from bioner_edge.formats.contract import Parsed
+from bioner_edge.scores import scored
 from bioner_edge.span import Document, Entity, Span
 
 LABELS = ["Chemical", "Disease"]
@@ -259,8 +260,8 @@ def test_scores_find_their_bytes_in_a_broken_answer(data: bytes) -> None:
     answer = Answer(data, choices, False, 0, 0)
     places = tuple(Span(n, n + 1) for n in range(len(answer.text)))
     entities = tuple(Entity.at("Chemical", n, n + 1) for n in range(len(places)))
-    scored = extract._scored(answer, Parsed(entities, places))
-    sizes = [round(-np.log2(e.score or 1)) for e in scored]
+    found = scored(answer, Parsed(entities, places))
+    sizes = [round(-np.log2(e.score or 1)) for e in found]
     assert sum(sizes) == len(data)
     assert all(s == len(c.encode()) for s, c in zip(sizes, answer.text, strict=True) if c != "\ufffd")
 

@@ -1,0 +1,45 @@
+"""The score of an entity: how sure the model was of the choices that wrote it. Not calibrated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from .decoding.loop import Answer, Choice
+from .formats.contract import Parsed
+from .span import Entity
+
+__all__ = ["scored"]
+
+
+def scored(answer: Answer, parsed: Parsed) -> Iterator[Entity]:
+    """Each entity with the product of the probabilities of the choices that wrote it, and the largest removed mass."""
+    ends = [0, *_ends(answer.data)]
+    for entity, place in zip(parsed.entities, parsed.places, strict=True):
+        made = [c for c in answer.choices if c.start < ends[place.end] and ends[place.start] < c.end]
+        score = 1.0
+        for choice in made:
+            score *= choice.probability
+        yield replace(entity, score=score, removed_mass=_largest(made))
+
+
+def _ends(data: bytes) -> Iterator[int]:
+    """Where each code point of `data`, decoded with "replace", ends: U+FFFD may stand for one to three bytes."""
+    at = 0
+    while at < len(data):
+        bad = None
+        try:
+            good = data[at:].decode()
+        except UnicodeDecodeError as error:
+            good, bad = data[at : at + error.start].decode(), at + error.end
+        for char in good:
+            at += len(char.encode())
+            yield at
+        if bad:
+            at = bad
+            yield at
+
+
+def _largest(choices: Sequence[Choice]) -> float | None:
+    masses = [c.removed_mass for c in choices if c.removed_mass is not None]
+    return max(masses, default=None)
