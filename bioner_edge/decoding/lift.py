@@ -6,7 +6,7 @@ copy costs microseconds whatever the vocabulary's size, and every tokenization w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -91,12 +91,18 @@ class Lift:
         """The tokens below a node of the trie that the automaton allows."""
         children, ids = self.vocabulary.children, self.vocabulary.ids
         options, step, stretch = self.automaton.options, self.automaton.step, self.automaton.stretch
+        surfaces, searching = self.automaton.surfaces, self.automaton.searching
         found: list[int] = []
-        open_nodes = [(start, state)]
+        open_nodes: list[tuple[int, State]] = [(start, state)]
         while open_nodes:
             node, at = open_nodes.pop()
             below = children[node]
             if not below:
+                continue
+            if surfaces and (search := at if isinstance(at, Searching) else searching(at)):
+                for byte, after in _within(surfaces, search, below):
+                    found += ids[below[byte]]
+                    open_nodes.append((below[byte], after))
                 continue
             sure, end = stretch(at)
             if sure:
@@ -182,6 +188,17 @@ class Lift:
         for byte in data:
             state = self.automaton.step(state, byte)
         return state
+
+
+def _within(surfaces: Surfaces, searching: Searching, below: dict[int, int]) -> Iterator[tuple[int, State]]:
+    """The moves from inside a mention for which the trie has a node below, each with the state or search after it."""
+    at, floor, found = searching
+    least = surfaces.least(floor)
+    for byte, after in surfaces.branches(at):
+        if byte in below and after[3] >= least:
+            yield byte, Searching(after, floor, found)
+    if _QUOTE in below and (key := surfaces.found(at)) is not None and key >= floor:
+        yield _QUOTE, found(key)
 
 
 class _Inside(NamedTuple):

@@ -141,8 +141,9 @@ class Mention:
     def moves(self, part: Search | int) -> Iterator[tuple[int, Search | int]]:
         if isinstance(part, int):
             return
+        least = self.surfaces.least(self.floor)
         for byte, search in self.surfaces.branches(part):
-            if self.surfaces.highest(search) >= self.floor:
+            if search[3] >= least:
                 yield byte, search
         key = self.surfaces.found(part)
         if key is not None and key >= self.floor:

@@ -9,10 +9,9 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +24,7 @@ Search = tuple[int, int, int, int]
 """(from, to, bytes written, last start): the starts in `order[from:to]`, the last of which in the text is given."""
 
 
-@dataclass(frozen=True, slots=True)
-class Searching:
+class Searching(NamedTuple):
     """A state that is inside a mention: what was searched, the lowest key that may be found, the state behind it."""
 
     at: Search
@@ -97,6 +95,10 @@ class Surfaces:
     def highest(self, search: Search) -> int:
         """The highest key of a surface that starts as searched."""
         return self.key(search[3], self.size) if search[3] >= 0 else -1
+
+    def least(self, floor: int) -> int:
+        """The first of the starts from which a surface of at least this key can go on: `highest` is no less."""
+        return -((self.size - floor) // (self.size + 1))
 
     def found(self, search: Search) -> int | None:
         """The key of what was searched, None where it is no surface."""
