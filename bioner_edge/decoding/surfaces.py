@@ -88,10 +88,6 @@ class Surfaces:
         """The key of the mention [start, end) in bytes."""
         return start * (self.size + 1) + end
 
-    def mention(self, key: int) -> bytes:
-        start, end = divmod(key, self.size + 1)
-        return self.text[start:end]
-
     def highest(self, search: Search) -> int:
         """The highest key of a surface that starts as searched."""
         return self.key(search[3], self.size) if search[3] >= 0 else -1
@@ -105,7 +101,7 @@ class Surfaces:
         low, high, length, _ = search
         if high - low == 1:
             start = self._order[low]
-            return start * (self.size + 1) + start + length if length and self._is_end[start + length] else None
+            return self.key(start, start + length) if length and self._is_end[start + length] else None
         if not length:
             return None
         if high - low <= _FEW:
@@ -114,7 +110,7 @@ class Surfaces:
             starts = self._sorted[low:high]
             start = int(starts[self._ends[starts + length]].min(initial=self.size))
             start = start if start < self.size else -1
-        return start * (self.size + 1) + start + length if start >= 0 else None
+        return self.key(start, start + length) if start >= 0 else None
 
     def branches(self, search: Search) -> list[tuple[int, Search]]:
         """The bytes that may follow in some surface, each with the search after it."""
