@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,7 @@ class Extractor:
         self._calls = [_Call(self, asked, guidelines or {}) for asked in self.format.calls(self.labels)]
         self._prefixes: dict[tuple[int, ...], Cached] = {}
         cached = sum(map(len, {tuple(c.before) for c in self._calls}))
+        self._least = lru_cache(maxsize=8)(self._least_tokens)  # asked for a chunk's limit, then for its budget
         self._empty = self._least("")
         self._room = backend.context - cached - max(len(c.after) for c in self._calls) - 2 * self._empty
         if self._room < 48:
@@ -124,7 +126,7 @@ class Extractor:
         size = len(self.backend.tokenize(text.encode(), False))
         return size + max(2 * (self._least(text) - self._empty), size)
 
-    def _least(self, text: str) -> int:
+    def _least_tokens(self, text: str) -> int:
         """The tokens of an answer that finds nothing in a text."""
         empty = self.format.render(Document("", text), self._calls[0].labels)
         return len(self.backend.tokenize(empty.encode(), False))

@@ -166,8 +166,10 @@ def default(format: str | None = None) -> str | None:
     Where it was not tuned for `format`, the first listed one that was takes its place, if there is one.
     """
     name: str | None = _table().get("default")
+    if format is None or name is None:
+        return name
     rows = listed()
-    if format is None or name is None or name not in rows or format in rows[name].formats:
+    if name not in rows or format in rows[name].formats:
         return name
     return next((other for other, row in rows.items() if format in row.formats), name)
 

@@ -95,6 +95,10 @@ class LlamaCpp:
         self._step = min(_BATCH, lib.llama_n_batch(self._context))  # a small context lowers it; more ends the process
         self._free = list(range(_SLOTS - 1, -1, -1))
         self.context: int = context
+        self._describe()
+
+    def _describe(self) -> None:
+        """What the vocabulary says, which can be had without the weights."""
         self.vocabulary_size: int = lib.llama_vocab_n_tokens(self._vocab)
         self.end_tokens = frozenset(t for t in range(self.vocabulary_size) if lib.llama_vocab_is_eog(self._vocab, t))
         bos = lib.llama_vocab_bos(self._vocab)

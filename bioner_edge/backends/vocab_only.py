@@ -30,13 +30,7 @@ class VocabOnly(LlamaCpp):
         self._context = None
         self._free = []  # `new_sequence` refuses: without weights, evaluating would end the process
         self.context = 0
-        self.vocabulary_size = lib.llama_vocab_n_tokens(self._vocab)
-        self.end_tokens = frozenset(t for t in range(self.vocabulary_size) if lib.llama_vocab_is_eog(self._vocab, t))
-        bos, eos = lib.llama_vocab_bos(self._vocab), lib.llama_vocab_eos(self._vocab)
-        self.template_tokens = {"bos_token": self._name(bos), "eos_token": self._name(eos)}
-        self.bos = bos if bos >= 0 and lib.llama_vocab_get_add_bos(self._vocab) else None
-        template = lib.llama_model_chat_template(self._model, None)
-        self.chat_template = template.decode() if template else None
+        self._describe()
 
     def close(self) -> None:
         if self._model:
