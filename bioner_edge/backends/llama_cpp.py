@@ -1,8 +1,8 @@
 """Inference by llama.cpp, through the ctypes layer of llama-cpp-python, which is pinned exactly.
 
 Its structs change inside a patch version, and setting a field that is no longer there is silently ignored by ctypes:
-so each setting goes through `_set`, which refuses unknown names. Every setting that matters is given explicitly; the
-library's own defaults (4 threads whatever the machine has, an automatic load mode) are never relied on.
+so each setting goes through `set_fields`, which refuses unknown names. Every setting that matters is given explicitly;
+the library's own defaults (4 threads whatever the machine has, an automatic load mode) are never relied on.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ import llama_cpp.llama_cpp as lib
 import numpy as np
 
 from ..errors import ModelError
+from . import adapter_file
 from .contract import ContextFull, Logits, Sequence
+from .native import PROMPT_TEMPLATE, cores, listen, plain_text, reason, set_fields
 
 __all__ = ["LlamaCpp"]
 
@@ -27,48 +29,43 @@ _SLOTS = 16  # sequences that may live at once
 _BATCH = 512  # tokens read in one step
 _MOST_CONTEXT = 2048  # of itself: chunks of a sentence or an abstract need no more, and the cache grows with it
 
-_log_callback = lib.llama_log_callback(lambda level, text, data: None)
-
-
-def _set(struct: Any, **values: object) -> Any:
-    names = {name for name, *_ in struct._fields_}
-    if unknown := values.keys() - names:
-        raise RuntimeError(
-            f"llama-cpp-python's {type(struct).__name__} has no {', '.join(sorted(unknown))}; install 0.3.36"
-        )
-    for name, value in values.items():
-        setattr(struct, name, value)
-    return struct
-
 
 class LlamaCpp:
     """A GGUF file loaded for CPU inference.
 
     `context` is in tokens, by default what the model was trained for, at most 2048. `cache` is the type of the KV
-    cache: "f32" (flash attention then off) is for parity with transformers. Raises ModelError where llama.cpp cannot
-    load the file.
+    cache: "f32" (flash attention then off) is for parity with transformers. `adapter` is a GGUF LoRA file, added to
+    the weights in each step. Raises ModelError where llama.cpp cannot load a file.
     """
 
     def __init__(
-        self, path: Path, *, context: int | None = None, threads: int | None = None, cache: str = "f16"
+        self,
+        path: Path,
+        *,
+        context: int | None = None,
+        threads: int | None = None,
+        cache: str = "f16",
+        adapter: Path | None = None,
     ) -> None:
-        lib.llama_log_set(_log_callback, ctypes.c_void_p())
+        listen()
         lib.llama_backend_init()
-        threads = threads or _cores()
-        model_settings = _set(
+        threads = threads or cores()
+        model_settings = set_fields(
             lib.llama_model_default_params(),
             n_gpu_layers=0,
             load_mode=lib.LLAMA_LOAD_MODE_NONE,  # mmap beside repacked weights holds them twice
             check_tensors=False,
             use_extra_bufts=True,
+            kv_overrides=plain_text(),
         )
         self._model = lib.llama_model_load_from_file(str(path).encode(), model_settings)
         if not self._model:
             raise ModelError(f"{path}: llama.cpp cannot load it; is it a language model in GGUF, complete?")
+        lora = _load_adapter(self._model, adapter, path) if adapter else None
         self._vocab = lib.llama_model_get_vocab(self._model)
         context = context or min(lib.llama_model_n_ctx_train(self._model), _MOST_CONTEXT)
         exact = cache == "f32"
-        settings = _set(
+        settings = set_fields(
             lib.llama_context_default_params(),
             n_ctx=context,
             n_batch=_BATCH,
@@ -90,6 +87,9 @@ class LlamaCpp:
         if not self._context:
             lib.llama_model_free(self._model)
             raise ModelError(f"{path}: llama.cpp cannot make a context of {context} tokens; is there memory for it?")
+        if lora:
+            one = (ctypes.c_float * 1)(1.0)
+            lib.llama_set_adapters_lora(self._context, (lib.llama_adapter_lora_p_ctypes * 1)(lora), 1, one)
         self._memory = lib.llama_get_memory(self._context)
         self._batch = lib.llama_batch_init(_BATCH, 0, 1)
         self._step = min(_BATCH, lib.llama_n_batch(self._context))  # a small context lowers it; more ends the process
@@ -107,8 +107,16 @@ class LlamaCpp:
             "eos_token": self._name(lib.llama_vocab_eos(self._vocab)),
         }
         self.bos: int | None = bos if bos >= 0 and lib.llama_vocab_get_add_bos(self._vocab) else None
-        template = lib.llama_model_chat_template(self._model, None)
+        template = self._text(PROMPT_TEMPLATE) or lib.llama_model_chat_template(self._model, None)
         self.chat_template: str | None = template.decode() if template else None
+
+    def _text(self, key: bytes) -> bytes | None:
+        """A string of the file's metadata; None where there is none."""
+        if (size := lib.llama_model_meta_val_str(self._model, key, None, 0)) < 0:
+            return None
+        buffer = ctypes.create_string_buffer(size + 1)
+        lib.llama_model_meta_val_str(self._model, key, buffer, size + 1)
+        return buffer.value
 
     def _name(self, token: int) -> str:
         """A control token as a template writes it; empty where there is none: llama.cpp then says -1 or any other."""
@@ -190,6 +198,18 @@ class LlamaCpp:
         self.close()
 
 
-def _cores() -> int:
-    """The cores that this process may use; where the system does not tell (macOS), all of them."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _load_adapter(model: Any, path: Path, base: Path) -> Any:
+    """A LoRA file for `model`, which is freed with it; no context may have been made yet.
+
+    Raises ModelError, the model freed, where it is no such file or belongs to another model.
+    """
+    try:
+        adapter_file.check(path)
+        listen()
+        if not (lora := lib.llama_adapter_lora_init(model, os.fsencode(path))):
+            told = f"cannot be used with {base.name}: {reason()}"
+            raise ModelError(f"{path}: {told}; take the model that the adapter was tuned on")
+    except BaseException:
+        lib.llama_model_free(model)
+        raise
+    return lora

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 from pathlib import Path
 
 import llama_cpp.llama_cpp as lib
 
 from ..errors import ModelError
-from .llama_cpp import LlamaCpp, _log_callback, _set
+from .llama_cpp import LlamaCpp
+from .native import listen, plain_text, set_fields
 
 __all__ = ["VocabOnly"]
 
@@ -20,9 +20,11 @@ class VocabOnly(LlamaCpp):
     """
 
     def __init__(self, path: Path) -> None:
-        lib.llama_log_set(_log_callback, ctypes.c_void_p())
+        listen()
         lib.llama_backend_init()
-        settings = _set(lib.llama_model_default_params(), vocab_only=True, n_gpu_layers=0)
+        settings = set_fields(
+            lib.llama_model_default_params(), vocab_only=True, n_gpu_layers=0, kv_overrides=plain_text()
+        )
         self._model = lib.llama_model_load_from_file(str(path).encode(), settings)
         if not self._model:
             raise ModelError(f"{path}: llama.cpp cannot read its vocabulary; is it a language model in GGUF, complete?")

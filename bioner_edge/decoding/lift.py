@@ -38,8 +38,8 @@ class Vocabulary:
             if piece:
                 self._insert(piece, token)
         missing = [b for b in range(256) if b not in self.children[0] or not self.ids[self.children[0][b]]]
-        # 0xC0, 0xC1 and 0xF5-0xFF never occur in UTF-8: SentencePiece vocabularies may do without them.
-        if missing := [b for b in missing if b not in (0xC0, 0xC1) and b < 0xF5]:
+        # 0xC0, 0xC1 and 0xF5-0xFF never occur in UTF-8, 0xF1 and 0xF2 begin planes without characters: some do without.
+        if missing := [b for b in missing if b not in (0xC0, 0xC1, 0xF1, 0xF2) and b < 0xF5]:
             told = f"cannot spell the bytes {bytes(missing)!r}; it cannot copy every text"
             raise ModelError(f"the model's vocabulary {told}")
         if self.spell(backend.tokenize(b"a", False)) != b"a":  # SentencePiece may put a blank before every text
@@ -60,6 +60,12 @@ class Vocabulary:
     def spell(self, ids: Sequence[int]) -> bytes:
         """The bytes that the tokens write."""
         return b"".join(self.pieces[i] or b"" for i in ids)
+
+    def byte(self, value: int) -> int:
+        """A token that writes one byte alone. Raises ModelError where there is none."""
+        if not (ids := self.ids[self.children[0].get(value, 0)]):
+            raise ModelError(f"the model's vocabulary cannot spell the byte {value:#x} of this text")
+        return ids[0]
 
 
 class Lift:

@@ -79,11 +79,16 @@ class _Run:
     def canonical(self, data: bytes) -> list[int]:
         """Canonical tokens. Tokenizers read only whole characters: where a token chosen before ended inside one, its
         other bytes are spelled one by one; one only begun is left to the choice, since it may be one token."""
-        vocabulary = self.lift.vocabulary
         rest = data.lstrip(_CONTINUATION)
         whole = rest.decode("utf-8", "ignore").encode()
-        begun = [vocabulary.ids[vocabulary.children[0][byte]][0] for byte in data[: len(data) - len(rest)]]
-        return begun + (self.backend.tokenize(whole, False) if whole else [])
+        begun = [self.lift.vocabulary.byte(byte) for byte in data[: len(data) - len(rest)]]
+        return begun + (self.spelled(whole) if whole else [])
+
+    def spelled(self, text: bytes) -> list[int]:
+        """Canonical tokens of whole characters, or a token for each byte where the tokenizer would change some, as
+        SentencePiece reads ▁ as a blank. Raises ModelError where a byte has no token."""
+        ids, vocabulary = self.backend.tokenize(text, False), self.lift.vocabulary
+        return ids if vocabulary.spell(ids) == text else [vocabulary.byte(byte) for byte in text]
 
     def write_forced(self) -> int:
         """Write what is forced, as canonical tokens; returns the length of the token held back, 0 if none was."""
