@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from . import __version__
+from .cli_convert import convert, verify
 from .cli_formats import app as formats
+from .cli_models import app as models
 from .cli_options import complain, names
 from .cli_options import guidelines as read_guidelines
 from .errors import BionerError
@@ -29,6 +31,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(formats, name="formats")
+app.add_typer(models, name="models")
+app.command()(convert)
+app.command()(verify)
 
 
 def _version(asked: bool) -> None:
@@ -56,6 +61,9 @@ def extract(
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="A listed model's name or a GGUF file. [default: the bundled model]")
+    ] = None,
+    adapter: Annotated[
+        Path | None, typer.Option(help="A LoRA adapter in GGUF, added to the model while it runs.", metavar="FILE")
     ] = None,
     format: Annotated[str | None, typer.Option(help="Output format of the model. [default: the manifest's]")] = None,
     labels: Annotated[str | None, typer.Option(help="Entity types, comma-separated. [default: the manifest's]")] = None,
@@ -103,6 +111,7 @@ def extract(
         warnings.simplefilter("always", UserWarning)  # what `load` warns of; a library's own stay as they are
         extractor = load(
             model,
+            adapter=adapter,
             format=format,
             labels=names("--labels", labels),
             constraint=constraint,

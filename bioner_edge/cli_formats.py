@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from .cli_options import complain, guidelines, names
+from .cli_options import complain, guidelines, names, print_table, write
 from .errors import UsageError
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
 __all__ = ["app"]
-
-_PIPED_WIDTH = 100  # characters of a table that goes into a file or a pipe
 
 app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 
@@ -33,7 +26,7 @@ def formats(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         from .catalogue import overview
 
-        _print(overview())
+        print_table(overview())
 
 
 @app.command()
@@ -73,7 +66,7 @@ def show(
     elif prompt is not None:
         _write_parts(catalogue.written_prompts(name, asked, notes, prompt, model), "=== {}\n")
     else:
-        _write(catalogue.shown(name, asked, notes, model) + "\n")
+        write(catalogue.shown(name, asked, notes, model) + "\n")
 
 
 @app.command()
@@ -103,9 +96,9 @@ def check(
         inputs, names("--formats", formats), names("--labels", labels), complain=complain, quiet=quiet
     )
     if json_:
-        _write("".join(json.dumps(row.to_json(), ensure_ascii=False) + "\n" for row in checked.rows))
+        write("".join(json.dumps(row.to_json(), ensure_ascii=False) + "\n" for row in checked.rows))
     else:
-        _print(ceiling.table(checked.rows, checked.labels))
+        print_table(ceiling.table(checked.rows, checked.labels))
     if checked.notices and not quiet:
         complain(
             f"{checked.notices} notices about the corpus, {checked.lost} of them of text that is not in the figures"
@@ -113,34 +106,11 @@ def check(
     raise typer.Exit(checked.exit_code)
 
 
-def _print(table: Table) -> None:
-    from rich.console import Console
-
-    terminal = sys.stdout.isatty()
-    drawn = io.StringIO()
-    console = Console(file=drawn, force_terminal=terminal, width=None if terminal else _PIPED_WIDTH, highlight=False)
-    console.print(table)
-    _write("".join(f"{line.rstrip()}\n" for line in drawn.getvalue().split("\n")[:-1]))
-
-
 def _write_parts(parts: list[tuple[list[str], str]], heading: str) -> None:
     """One text exactly as it is; several, each with its labels above it and a line break behind it."""
     if len(parts) == 1:
-        _write(parts[0][1] + ("\n" if sys.stdout.isatty() else ""))
+        write(parts[0][1] + ("\n" if sys.stdout.isatty() else ""))
         return
     for asked, text in parts:
         title = "".join(c if c.isprintable() else "\ufffd" for c in ", ".join(asked))
-        _write(heading.format(title) + text + "\n")
-
-
-def _write(text: str) -> None:
-    sys.stdout.reconfigure(encoding="utf-8", newline="\n")  # type: ignore[union-attr]
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except OSError as error:
-        # What is still buffered would fail again when the interpreter ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(error, BrokenPipeError):  # `| head` has seen enough
-            raise typer.Exit(0) from None
-        raise UsageError(f"standard output: cannot be written: {error.strerror}") from None
+        write(heading.format(title) + text + "\n")

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
 
 from .errors import UsageError
 
-__all__ = ["complain", "guidelines", "names"]
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["complain", "guidelines", "names", "print_table", "write"]
+
+_PIPED_WIDTH = 100  # characters of a table that goes into a file or a pipe
 
 
 def names(option: str, text: str | None) -> list[str] | None:
@@ -41,3 +51,28 @@ def complain(message: str) -> None:
     """One line on standard error; what a file's name or a document's id could do to a terminal is shown as U+FFFD."""
     line = "".join(c if c.isprintable() else "\ufffd" for c in message)
     print(f"bioner-edge: {line}", file=sys.stderr)
+
+
+def print_table(table: Table) -> None:
+    """A table on standard output, as wide as the terminal, or as a page is."""
+    from rich.console import Console
+
+    terminal = sys.stdout.isatty()
+    drawn = io.StringIO()
+    console = Console(file=drawn, force_terminal=terminal, width=None if terminal else _PIPED_WIDTH, highlight=False)
+    console.print(table)
+    write("".join(f"{line.rstrip()}\n" for line in drawn.getvalue().split("\n")[:-1]))
+
+
+def write(text: str) -> None:
+    """Text on standard output, as UTF-8. Raises UsageError where it cannot be written."""
+    sys.stdout.reconfigure(encoding="utf-8", newline="\n")  # type: ignore[union-attr]
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        # What is still buffered would fail again when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):  # `| head` has seen enough
+            raise typer.Exit(0) from None
+        raise UsageError(f"standard output: cannot be written: {error.strerror}") from None

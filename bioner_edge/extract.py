@@ -235,10 +235,13 @@ def load(
     guidelines: Mapping[str, str] | None = None,
     min_score: float = 0.0,
     threads: int | None = None,
+    adapter: str | Path | None = None,
 ) -> Extractor:
     """An extractor for a model by name or path, for the first format and the labels of its manifest.
 
     Without a model it is the bundled one, or, where that was not tuned for `format`, a bundled one that was.
+    `adapter` is the path of a GGUF LoRA file that was tuned on the model: what it was tuned for stands in the manifest
+    beside it, and the model's own counts no more.
 
     Warns where a format or label is asked for that the model was not tuned for. Raises UsageError for a name that is
     not known and ModelError for a file that cannot be trusted or loaded.
@@ -248,18 +251,23 @@ def load(
 
     if constraint not in CONSTRAINTS:  # known before a model is loaded
         raise UsageError(known("constraint", constraint, CONSTRAINTS))
-    path, manifest = models.find(str(model) if model is not None else None, format)
-    if manifest is None and not (format and labels):
-        raise UsageError(f"{path}: no manifest beside it, so --format and --labels must be given")
+    base, manifest = models.find(str(model) if model is not None else None, format)
+    path = base
+    if adapter is not None:
+        path, manifest = models.checked(Path(adapter))
+    tuned = manifest is not None and bool(manifest.formats)
+    if not tuned and not (format and labels):
+        told = "its manifest knows no format" if manifest else "no manifest beside it"
+        raise UsageError(f"{path}: {told}, so --format and --labels must be given")
     chosen = format or (manifest.formats[0] if manifest else "")
     formats.get(chosen)
     asked: Sequence[str] = labels or (manifest.labels if manifest else ())
-    if manifest and chosen not in manifest.formats:
+    if manifest and tuned and chosen not in manifest.formats:
         told = f"was not tuned for the format {chosen}; it knows {', '.join(manifest.formats)}"
         warnings.warn(f"{path.name} {told}", stacklevel=2)
     if isinstance(asked, str):
         raise UsageError(f"labels must be a list of names, not the string {asked!r}")
-    if manifest and (new := [label for label in asked if label not in manifest.labels]):
+    if manifest and tuned and (new := [label for label in asked if label not in manifest.labels]):
         warnings.warn(
             f"{path.name} was not tuned for the labels {', '.join(new)}; it knows {', '.join(manifest.labels)}",
             stacklevel=2,
@@ -268,7 +276,7 @@ def load(
         warnings.warn(
             f"the guideline for {label!r} is not used: it is none of the labels {', '.join(asked)}", stacklevel=2
         )
-    backend = LlamaCpp(path, threads=threads)
+    backend = LlamaCpp(base, threads=threads, adapter=path if adapter is not None else None)
     try:
         return Extractor(
             backend,

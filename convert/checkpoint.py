@@ -1,29 +1,83 @@
-"""A Hugging Face checkpoint as data: config.json and safetensors shards, read one tensor at a time as float32.
-
-Neither torch nor safetensors is needed: a shard is a JSON header and raw bytes. Only one tensor is in memory, so the
-size of the model does not matter.
-"""
+"""A Hugging Face checkpoint as data: config.json and safetensors shards, and what every source of weights can do."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bioner_edge.convert.shards import Shapes, Shards
 from bioner_edge.errors import ModelError
 
-__all__ = ["Checkpoint", "load_json"]
+__all__ = ["Checkpoint", "Source", "expect", "load_json", "refuse_pickled"]
 
 _INDEX = "model.safetensors.index.json"
-_LONGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors library
-# Type in the header -> how its bytes are read.
-_TYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+
+
+class Source(Protocol):
+    """A model's weights, one tensor at a time: a checkpoint, or what one becomes on the way.
+
+    `config` is its config.json, `files` the safetensors files that it is made from.
+    """
+
+    @property
+    def folder(self) -> Path: ...
+
+    @property
+    def config(self) -> Mapping[str, Any]: ...
+
+    @property
+    def files(self) -> tuple[Path, ...]: ...
+
+    def shapes(self) -> Shapes:
+        """Name in the checkpoint -> shape, of every tensor."""
+
+    def tensor(self, name: str) -> NDArray[np.float32]:
+        """One tensor, finite, the caller's own. Raises ModelError for NaN, infinity and files that end too early."""
+
+
+class Checkpoint:
+    """The folder of a model that transformers saved. Raises ModelError where it cannot be read or is pickled."""
+
+    def __init__(self, folder: Path) -> None:
+        if not (folder / "config.json").is_file():
+            adapter = (folder / "adapter_config.json").is_file()
+            what = "an adapter, not a model: merge it into its base" if adapter else "no config.json in it"
+            raise ModelError(f"{folder}: {what}; give the folder of a whole model")
+        self.folder = folder
+        self.config = load_json(folder / "config.json")
+        _refuse_quantized(folder, self.config)
+        self._shards = Shards(_files(folder))
+        self.files = self._shards.files
+
+    def shapes(self) -> Shapes:
+        return self._shards.shapes()
+
+    def tensor(self, name: str) -> NDArray[np.float32]:
+        return self._shards.tensor(name)
+
+    def expect(self, shapes: Shapes, ignored: Collection[str] = ()) -> None:
+        """As the function `expect`."""
+        expect(self, shapes, ignored)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._shards
+
+
+def expect(source: Source, shapes: Shapes, ignored: Collection[str] = ()) -> None:
+    """Raises ModelError unless the tensors are exactly those of `shapes`, and `ignored` where they are there."""
+    there = source.shapes()
+    for name, shape in shapes.items():
+        if name not in there:
+            raise ModelError(f"{source.folder}: tensor {name!r} is missing; fetch the model again")
+        if there[name] != shape:
+            raise ModelError(f"{source.folder}: tensor {name!r} has shape {there[name]}, config.json asks for {shape}")
+    if extra := sorted(there.keys() - shapes.keys() - set(ignored)):
+        raise ModelError(f"{source.folder}: tensor {extra[0]!r} has no place in its architecture ({len(extra)} such)")
 
 
 def load_json(path: Path) -> dict[str, Any]:
@@ -39,59 +93,22 @@ def load_json(path: Path) -> dict[str, Any]:
     return value
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a tensor's bytes lie."""
-
-    file: Path
-    type: str
-    shape: tuple[int, ...]
-    offset: int  # bytes from the file's start
+def refuse_pickled(folder: Path) -> None:
+    """Raises ModelError where the weights in a folder are pickled."""
+    if pickled := sorted(p.name for p in folder.iterdir() if p.suffix in {".bin", ".pt", ".pth", ".ckpt"}):
+        why = "pickled weights can run code when they are read"
+        raise ModelError(f"{folder / pickled[0]}: {why}; save the model as safetensors (safe_serialization=True)")
 
 
-class Checkpoint:
-    """The folder of a model that transformers saved. Raises ModelError where it cannot be read or is pickled."""
-
-    def __init__(self, folder: Path) -> None:
-        if not (folder / "config.json").is_file():
-            adapter = (folder / "adapter_config.json").is_file()
-            what = "an adapter, not a model: merge it into its base" if adapter else "no config.json in it"
-            raise ModelError(f"{folder}: {what}; give the folder of a whole model")
-        self.folder = folder
-        self.config = load_json(folder / "config.json")
-        self.files = tuple(_shards(folder))
-        self._places = {name: place for file in self.files for name, place in _header(file).items()}
-
-    def expect(self, shapes: Mapping[str, tuple[int, ...]], ignored: Collection[str] = ()) -> None:
-        """Raises ModelError unless the tensors are exactly those of `shapes`, and `ignored` where they are there."""
-        for name, shape in shapes.items():
-            if name not in self._places:
-                raise ModelError(f"{self.folder}: tensor {name!r} is missing; fetch the model again")
-            if self._places[name].shape != shape:
-                there = self._places[name].shape
-                raise ModelError(f"{self.folder}: tensor {name!r} has shape {there}, config.json asks for {shape}")
-        if extra := sorted(self._places.keys() - shapes.keys() - set(ignored)):
-            raise ModelError(f"{self.folder}: tensor {extra[0]!r} has no place in its architecture ({len(extra)} such)")
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._places
-
-    def tensor(self, name: str) -> NDArray[np.float32]:
-        """One tensor. Raises ModelError where a value is not finite, or the file shrank meanwhile."""
-        place = self._places[name]
-        raw = np.fromfile(place.file, _TYPES[place.type], prod(place.shape), offset=place.offset)
-        if raw.size != prod(place.shape):
-            raise ModelError(f"{place.file}: ends inside tensor {name!r}; fetch it again")
-        if place.type == "BF16":  # a bfloat16 is the upper half of a float32
-            values = (raw.astype(np.uint32) << 16).view(np.float32)
-        else:
-            values = raw.astype(np.float32, copy=False)
-        if not np.isfinite(values).all():
-            raise ModelError(f"{place.file}: tensor {name!r} holds NaN or infinity; its training diverged")
-        return values.reshape(place.shape)
+def _refuse_quantized(folder: Path, config: Mapping[str, Any]) -> None:
+    for key in ("quantization_config", "quantization"):  # transformers', MLX's
+        if settings := config.get(key):
+            method = settings.get("quant_method") if isinstance(settings, dict) else None
+            how = f" with {method}" if isinstance(method, str) else ""
+            raise ModelError(f"{folder}: already quantized{how}; give the unquantized base that it was made from")
 
 
-def _shards(folder: Path) -> list[Path]:
+def _files(folder: Path) -> list[Path]:
     """The safetensors files of a folder: those of its index, or the only one."""
     if (folder / _INDEX).is_file():
         names = load_json(folder / _INDEX).get("weight_map")
@@ -104,33 +121,5 @@ def _shards(folder: Path) -> list[Path]:
         return files
     if (folder / "model.safetensors").is_file():
         return [folder / "model.safetensors"]
-    if pickled := sorted(p.name for p in folder.iterdir() if p.suffix in {".bin", ".pt", ".pth", ".ckpt"}):
-        why = "pickled weights can run code when they are read"
-        raise ModelError(f"{folder / pickled[0]}: {why}; save the model as safetensors (safe_serialization=True)")
+    refuse_pickled(folder)
     raise ModelError(f"{folder}: no model.safetensors and no {_INDEX} in it")
-
-
-def _header(file: Path) -> dict[str, _Place]:
-    """The tensors of a shard, their bytes checked against the file's size."""
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        if not 2 <= length <= min(size - 8, _LONGEST_HEADER):
-            raise ModelError(f"{file}: damaged safetensors header ({length} bytes in a file of {size}); fetch it again")
-        try:
-            rows = json.loads(stream.read(length))
-            rows.pop("__metadata__", None)
-            return {name: _place(file, row, 8 + length, size, name) for name, row in rows.items()}
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            raise ModelError(f"{file}: damaged safetensors header; fetch it again") from None
-
-
-def _place(file: Path, row: dict[str, Any], data: int, size: int, name: str) -> _Place:
-    kind, shape, (start, end) = row["dtype"], tuple(map(int, row["shape"])), row["data_offsets"]
-    if kind not in _TYPES:
-        raise ModelError(f"{file}: tensor {name!r} is {kind}, only {', '.join(_TYPES)} can be converted")
-    if min(shape, default=1) < 0 or start < 0 or end - start != prod(shape) * np.dtype(_TYPES[kind]).itemsize:
-        raise ModelError(f"{file}: tensor {name!r} of shape {shape} has its bytes at {start} to {end}; fetch it again")
-    if data + end > size:
-        raise ModelError(f"{file}: ends inside tensor {name!r}; fetch it again")
-    return _Place(file, kind, shape, data + start)

@@ -1,104 +1,122 @@
-"""Writes a checkpoint as a GGUF of one float type, tensor by tensor."""
+"""Writes a model as a GGUF in float32, tensor by tensor; every quantization level is made from that file."""
 
 from __future__ import annotations
 
+import hashlib
+import re
+from collections.abc import Callable
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from gguf import GGUFWriter as Writer
-from gguf import TensorNameMap
+from gguf import LlamaFileType, TensorNameMap
 from numpy.typing import NDArray
 
-from bioner_edge.convert.architectures import Architecture, Weights
-from bioner_edge.convert.checkpoint import Checkpoint
-from bioner_edge.convert.quantize import LEVELS
-from bioner_edge.convert.tokenizer import Tokenizer
+from bioner_edge.convert.architectures import Architecture, Config
+from bioner_edge.convert.checkpoint import Source, expect
+from bioner_edge.convert.vocabulary import Tokenizer
 from bioner_edge.errors import ModelError
 
-__all__ = ["FLOATS", "write"]
+__all__ = ["names", "write"]
 
-# Level -> the type of its matrices. Vectors are float32 in both.
-FLOATS: dict[str, np.dtype[np.floating]] = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16)}
-_VECTORS = FLOATS["F32"]
+_FLOAT = np.dtype(np.float32)
+# By this in a model's name llama.cpp takes its tokenizer for Phi-3's, and changes text around special tokens.
+_PHI3 = re.compile("phi-?3", re.IGNORECASE)
+# Type of a metadata value -> how it is written.
+_ADD: dict[type, Callable[[Writer, str, Any], None]] = {
+    bool: Writer.add_bool,
+    int: Writer.add_uint32,
+    float: Writer.add_float32,
+    str: Writer.add_string,
+    list: Writer.add_array,
+}
 
 
 def write(
     path: Path,
-    checkpoint: Checkpoint,
+    source: Source,
     architecture: Architecture,
     tokenizer: Tokenizer,
-    level: str,
     *,
     name: str,
     licence: str,
-) -> None:
+    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> tuple[float, str]:
     """Write `path`, which is not complete until this returns: let it have a name that nobody loads.
 
-    Raises ModelError for a tensor that is missing, of another shape, not finite, or too large for float16.
+    Gives the largest magnitude of a weight, and the tensor that has it. Raises ModelError for a tensor that is
+    missing, of another shape or not finite, and for one that would be dropped.
     """
-    config = checkpoint.config
+    config = source.config
     shapes = architecture.shapes(config)
-    checkpoint.expect(shapes, ignored=("lm_head.weight",))
-    _tied(checkpoint, "lm_head.weight" in shapes)
+    # Old checkpoints hold the rotary frequencies, which follow from config.json; transformers passes over them too.
+    frequencies = [name for name in source.shapes() if name.endswith(".rotary_emb.inv_freq")]
+    expect(source, shapes, ignored=("lm_head.weight", *frequencies))
+    _tied(source, "lm_head.weight" in shapes)
     made = architecture.made(config)
-    matrix = FLOATS[level]
+    written = names(architecture, config) | architecture.copied(config)  # name in the GGUF -> in the checkpoint
+    largest = (0.0, "")
 
     writer = Writer(path, architecture.name)
     try:
-        writer.add_name(name)
+        writer.add_name(_PHI3.sub("phi 3", name))
         writer.add_license(licence)
-        writer.add_file_type(LEVELS[level])
+        writer.add_file_type(LlamaFileType.ALL_F32)
         for key, value in architecture.metadata(config).items():
-            if isinstance(value, int):
-                writer.add_uint32(f"{architecture.name}.{key}", value)
-            else:
-                writer.add_float32(f"{architecture.name}.{key}", value)
+            _ADD[type(value)](writer, f"{architecture.name}.{key}", value)
         tokenizer.write(writer)
 
-        names = _names(architecture, config["num_hidden_layers"], shapes)
-        for ours, tensor in made.items():
-            _announce(writer, ours, tensor.shape, _VECTORS)
-        for theirs, shape in shapes.items():
-            _announce(writer, names[theirs], shape, matrix)
+        announced = {ours: tensor.shape for ours, tensor in made.items()}
+        announced |= {ours: shapes[theirs] for ours, theirs in written.items()}
+        for ours, shape in announced.items():
+            writer.add_tensor_info(ours, shape, _FLOAT, prod(shape) * _FLOAT.itemsize)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
         for tensor in made.values():
             writer.write_tensor_data(tensor)
-        for theirs in shapes:
-            tensor = architecture.changed(theirs, checkpoint.tensor(theirs), config)
-            writer.write_tensor_data(_typed(tensor, matrix, theirs))
+        for done, theirs in enumerate(written.values(), start=1):
+            tensor = np.ascontiguousarray(architecture.changed(theirs, source.tensor(theirs), config))
+            largest = max(largest, (_magnitude(tensor), theirs))
+            writer.write_tensor_data(tensor)
+            del tensor  # before the next one is read
+            progress("tensors", done, len(written))
     finally:
         writer.close()
+    return largest
 
 
-def _tied(checkpoint: Checkpoint, untied: bool) -> None:
+def names(architecture: Architecture, config: Config) -> dict[str, str]:
+    """The name of each tensor in the GGUF -> its name in the checkpoint.
+
+    Raises ModelError for one that gguf has no name for.
+    """
+    table = TensorNameMap(architecture.gguf, config["num_hidden_layers"])
+    found = {}
+    for theirs in architecture.shapes(config):
+        ours = table.get_name(theirs, (".weight", ".bias"))
+        if ours is None:
+            raise ModelError(f"tensor {theirs!r} has no name in GGUF's {architecture.name}; the row and gguf disagree")
+        found[str(ours)] = theirs
+    return found
+
+
+def _tied(source: Source, untied: bool) -> None:
     """Raises ModelError where an output matrix would be dropped that is not the embedding."""
-    if untied or "lm_head.weight" not in checkpoint:
+    if untied or "lm_head.weight" not in source.shapes():
         return
-    if not np.array_equal(checkpoint.tensor("lm_head.weight"), checkpoint.tensor("model.embed_tokens.weight")):
+    if _digest(source, "lm_head.weight") != _digest(source, "model.embed_tokens.weight"):
         told = "config.json ties output and embedding, but lm_head.weight differs"
-        raise ModelError(f"{checkpoint.folder}: {told}; set tie_word_embeddings to false")
+        raise ModelError(f"{source.folder}: {told}; set tie_word_embeddings to false")
 
 
-def _names(architecture: Architecture, layers: int, shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
-    """The name in the checkpoint -> the name in the GGUF."""
-    table = TensorNameMap(architecture.gguf, layers)
-    names = {theirs: table.get_name(theirs, (".weight", ".bias")) for theirs in shapes}
-    if lost := [theirs for theirs, ours in names.items() if ours is None]:
-        raise ModelError(f"tensor {lost[0]!r} has no name in GGUF's {architecture.name}; the row and gguf disagree")
-    return {theirs: str(ours) for theirs, ours in names.items()}
+def _digest(source: Source, name: str) -> bytes:
+    """So that only one of two large tensors is in memory."""
+    return hashlib.blake2b(np.ascontiguousarray(source.tensor(name)).data).digest()
 
 
-def _announce(writer: Writer, name: str, shape: tuple[int, ...], matrix: np.dtype[np.floating]) -> None:
-    kind = _VECTORS if len(shape) == 1 else matrix
-    writer.add_tensor_info(name, shape, kind, prod(shape) * kind.itemsize)
-
-
-def _typed(tensor: Weights, matrix: np.dtype[np.floating], name: str) -> NDArray[np.floating]:
-    """The tensor in the type that the file holds it in, contiguous. Shape: as it came."""
-    kind = _VECTORS if tensor.ndim == 1 else matrix
-    if np.abs(tensor).max(initial=0.0) > np.finfo(kind).max:
-        raise ModelError(f"tensor {name!r} has values that {kind} cannot hold; leave that level out")
-    return np.ascontiguousarray(tensor, kind)
+def _magnitude(tensor: NDArray[np.float32]) -> float:
+    """The largest magnitude, without a copy of the tensor."""
+    return max(float(tensor.max(initial=0.0)), -float(tensor.min(initial=0.0)))

@@ -34,7 +34,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Llama, a GGUF file with its manifest: every promise must hold whatever it says."""
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
-    from bioner_edge.convert import convert
+    from bioner_edge.convert import About, convert
     from bioner_edge.tuning import vocabulary
 
     folder = tmp_path_factory.mktemp("tiny")
@@ -45,15 +45,6 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         vocab_size=400, max_position_embeddings=2048, initializer_range=0.3, eos_token_id=0, bos_token_id=None, **shape
     )
     transformers.LlamaForCausalLM(config).save_pretrained(folder / "checkpoint")
-    (path,) = convert(
-        folder / "checkpoint",
-        folder,
-        ["F32"],
-        labels=["Chemical", "Disease"],
-        formats=["multi_tag"],
-        license="Apache-2.0",
-        unit="sentence",
-        name="tiny",
-        verify_lines=SENTENCES,
-    )
+    about = About(name="tiny", labels=("Chemical", "Disease"), formats=("multi_tag",), unit="sentence")
+    (path,) = convert(folder / "checkpoint", folder, ["F32"], about, verify_lines=SENTENCES)
     return path

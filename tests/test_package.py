@@ -57,7 +57,17 @@ def test_every_data_file_is_shipped() -> None:
 
 @pytest.mark.parametrize("statement", ["import bioner_edge", "import bioner_edge.cli"])
 def test_the_core_imports_nothing_heavy(statement: str) -> None:
-    heavy = {"torch", "transformers", "llama_cpp", "numpy", "gguf", "safetensors", "tokenizers", "llguidance"}
+    heavy = {
+        "torch",
+        "transformers",
+        "peft",
+        "huggingface_hub",
+        "llama_cpp",
+        "numpy",
+        "gguf",
+        "safetensors",
+        "tokenizers",
+    }
     assert imported_by(statement) & heavy == set()
 
 
@@ -108,8 +118,10 @@ def test_the_readme_opens_with_the_demo_and_the_tests() -> None:
     assert [c for c in commands if c][:2] == ["make demo", "make test"]
 
 
-def test_the_readme_lists_every_option_of_extract() -> None:
-    info = next(c for c in cli.app.registered_commands if c.callback is cli.extract)
+@pytest.mark.parametrize("verb", ["extract", "convert"])
+def test_the_readme_lists_every_option(verb: str) -> None:
+    info = next(c for c in cli.app.registered_commands if c.callback is getattr(cli, verb))
     command = typer.main.get_command_from_info(info, pretty_exceptions_short=False, rich_markup_mode=None)
     options = {name for p in command.params for name in p.opts if name.startswith("--")} - {"--help"}
-    assert set(re.findall(r"^\| `(--[a-z-]+)` \|", README, re.MULTILINE)) == options
+    section = README.split(f"\n## {verb.capitalize()}\n")[1].split("\n## ")[0]
+    assert set(re.findall(r"^\| `(--[a-z-]+)` \|", section, re.MULTILINE)) == options

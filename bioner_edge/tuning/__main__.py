@@ -109,25 +109,23 @@ def train(folder: Path, recipe: Recipe, *, seconds: float | None = None) -> None
 
 
 def export(folder: Path, recipe: Recipe) -> None:
-    from ..convert import convert
+    from ..convert import About, convert
 
     settings = recipe["export"]
     dev = (d for d in read_file(sources.corpora_dir() / recipe["dev"], print))
     lines = [s.text for d in islice(dev, 40) for s in sources.split(d)]
     for name, tuned in settings["models"].items():
         source = folder / "student" / name
-        made = convert(
-            source,
-            folder / "dist",
-            settings["levels"],
+        about = About.of(
+            [source],
+            name=name,
             labels=recipe["labels"],
             formats=tuned,
-            license=settings["license"],
             unit="sentence",
-            name=name,
-            verify_lines=lines,
-            extra=json.loads((source / "training.json").read_text("utf-8")),
+            license=settings["license"],
+            training=json.loads((source / "training.json").read_text("utf-8")),
         )
+        made = convert(source, folder / "dist", settings["levels"], about, verify_lines=lines, overwrite=True)
         for path in made:
             print(f"{path} {path.stat().st_size / 1e6:.1f} MB")
 

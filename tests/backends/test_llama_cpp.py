@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import llama_cpp.llama_cpp as lib
 import numpy as np
 import pytest
+from gguf import GGUFWriter
 from hypothesis import given
 from hypothesis import strategies as st
 
 import bioner_edge
-from bioner_edge.backends import llama_cpp
+from bioner_edge.backends import adapter_file, native
 from bioner_edge.backends.contract import ContextFull, Logits
 from bioner_edge.backends.llama_cpp import LlamaCpp
 from bioner_edge.errors import ModelError
+from bioner_edge.gguf_header import read
 
 TEXT = (
     b"<Chemical>Naloxone</Chemical> reverses xq 7\\ZK wjyv; \xe6\x82\xa3\xe8\x80\x85 (%&) KLM in none of 29 = 0x5F\r\n!"
@@ -169,8 +171,120 @@ def test_settings_that_the_library_does_not_have_are_refused() -> None:
     with pytest.raises(
         RuntimeError, match=r"^llama-cpp-python's llama_model_params has no use_mmap; install 0\.3\.36$"
     ):
-        llama_cpp._set(struct, use_mmap=True, n_gpu_layers=0)
-    assert llama_cpp._set(struct, n_gpu_layers=0).n_gpu_layers == 0
+        native.set_fields(struct, use_mmap=True, n_gpu_layers=0)
+    assert native.set_fields(struct, n_gpu_layers=0).n_gpu_layers == 0
+
+
+# --- Adapters, on one layer of the tiny model: hidden size 32, four heads
+
+Q, K = "blk.0.attn_q.weight", "blk.1.attn_k.weight"
+Change = Callable[["Adapting"], object]
+
+
+class Adapting(GGUFWriter):  # type: ignore[misc]
+    """An adapter for two layers, which a test changes before it is written."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "llama")
+        self.add_string("general.type", "adapter")
+        self.add_string("adapter.type", "lora")
+        self.add_float32("adapter.lora.alpha", 4.0)
+        random = np.random.default_rng(2)
+        for name in (Q, K):
+            self.matrix(f"{name}.lora_a", random.standard_normal((2, 32)))
+            self.matrix(f"{name}.lora_b", random.standard_normal((32, 2)))
+
+    def matrix(self, name: str, values: np.ndarray | None = None, kind: type = np.float32) -> None:
+        self.tensors[0].pop(name, None)
+        self.add_tensor(name, np.ascontiguousarray(np.ones((2, 32)) if values is None else values, kind))
+
+    def key(self, name: str, add: str, value: object) -> None:
+        self.kv_data[0].pop(name, None)
+        getattr(self, f"add_{add}")(name, value)
+
+    def save(self) -> Path:
+        self.write_header_to_file()
+        self.write_kv_data_to_file()
+        self.write_tensors_to_file()
+        self.close()
+        assert self.path
+        return Path(self.path)
+
+
+def test_an_adapter_is_added_to_its_model(tiny_model: Path, tmp_path: Path) -> None:
+    """The same as a file whose weights have the low-rank matrices in them, and freed with it."""
+    from gguf import GGUFReader
+
+    writer = Adapting(tmp_path / "lora.gguf")
+    pairs = {name: [writer.tensors[0][f"{name}.lora_{part}"].tensor for part in "ab"] for name in (Q, K)}
+    adapter = writer.save()
+    merged = tmp_path / "merged.gguf"
+    merged.write_bytes(tiny_model.read_bytes())
+    for tensor in GGUFReader(merged, "r+").tensors:
+        if tensor.name in pairs:
+            a, b = pairs[tensor.name]
+            tensor.data[:] += 4.0 / 2 * b @ a
+    ids = [5, 77, 3, 9, 120, 41]
+    for _ in range(3):
+        with LlamaCpp(tiny_model, threads=1, cache="f32", adapter=adapter) as one:
+            ours = fresh(one, ids)
+    with LlamaCpp(merged, threads=1, cache="f32") as two, LlamaCpp(tiny_model, threads=1, cache="f32") as plain:
+        same(ours, fresh(two, ids))
+        assert np.abs(ours - fresh(plain, ids)).max() > 0.1
+
+
+UNFIT: dict[str, tuple[Change, str]] = {
+    "a model": (lambda w: w.key("general.type", "string", "model"), "no LoRA adapter (it is 'model')"),
+    "of no type": (lambda w: w.kv_data[0].pop("general.type"), "no LoRA adapter (it is 'model')"),
+    "a number as type": (lambda w: w.key("general.type", "uint32", 3), "no LoRA adapter (it is 3)"),
+    "another kind": (lambda w: w.key("adapter.type", "string", "vera"), "no LoRA adapter (it is 'adapter'"),
+    "activated": (
+        lambda w: w.key("adapter.alora.invocation_tokens", "array", [1, 2]),
+        "an activated LoRA, which begins at some token, cannot be used",
+    ),
+    "no alpha": (lambda w: w.kv_data[0].pop("adapter.lora.alpha"), "adapter.lora.alpha must be a 32-bit float"),
+    "wide alpha": (lambda w: w.key("adapter.lora.alpha", "float64", 4.0), "adapter.lora.alpha must be a 32-bit float"),
+    "an embedding": (
+        lambda w: (w.matrix("token_embd.weight.lora_a", np.ones((2, 400))), w.matrix("token_embd.weight.lora_b")),
+        "llama.cpp cannot apply token_embd.weight.lora_a as it runs; merge the adapter instead",
+    ),
+    "a norm": (lambda w: w.matrix("blk.0.attn_norm.weight"), "llama.cpp cannot apply blk.0.attn_norm.weight as it"),
+    "a norm's pair": (lambda w: w.matrix("blk.0.attn_norm.weight.lora_a"), "apply blk.0.attn_norm.weight.lora_a as"),
+    "experts": (lambda w: w.matrix(f"{Q}.lora_a", np.ones((3, 2, 32))), "lora_a is F32 of shape (32, 2, 3), no matrix"),
+    "integers": (lambda w: w.matrix(f"{Q}.lora_a", kind=np.int32), "lora_a is I32 of shape (32, 2), no matrix"),
+    "nothing": (lambda w: w.tensors[0].clear(), "an adapter without tensors, which changes nothing"),
+    "half of a pair": (lambda w: w.tensors[0].pop(f"{Q}.lora_b"), f"pair for '{Q}' is missing one component"),
+    "columns": (lambda w: w.matrix(f"{Q}.lora_a", np.ones((2, 64))), f"tensor '{Q}' has incorrect shape"),
+    "ranks": (lambda w: w.matrix(f"{Q}.lora_a", np.ones((3, 32))), "lora_a tensor is not transposed"),
+    "layers": (
+        lambda w: (w.matrix("blk.9.attn_q.weight.lora_a"), w.matrix("blk.9.attn_q.weight.lora_b")),
+        "LoRA tensor 'blk.9.attn_q.weight' does not exist in base model",
+    ),
+    "architecture": (lambda w: w.key("general.architecture", "string", "qwen2"), "model arch and LoRA arch mismatch"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "message"), UNFIT.values(), ids=UNFIT.keys())
+def test_an_adapter_that_does_not_fit(tiny_model: Path, tmp_path: Path, change: Change, message: str) -> None:
+    """Each in one line; native code would end the process at some, and pass over others."""
+    writer = Adapting(tmp_path / "lora.gguf")
+    change(writer)
+    with pytest.raises(ModelError, match=re.escape(message)) as caught:
+        LlamaCpp(tiny_model, adapter=writer.save())
+    assert str(caught.value).startswith(f"{tmp_path / 'lora.gguf'}: ") and "\n" not in str(caught.value)
+
+
+def test_an_adapter_that_is_damaged(tiny_model: Path, tmp_path: Path) -> None:
+    path = Adapting(tmp_path / "lora.gguf").save()
+    path.write_bytes(path.read_bytes()[:-300])
+    with pytest.raises(ModelError, match=r"lora\.gguf: damaged GGUF at byte"):
+        LlamaCpp(tiny_model, adapter=path)
+
+
+def test_the_names_of_tensors_that_can_be_adapted(tiny_model: Path) -> None:
+    names = {tensor.name for tensor in read(tiny_model).tensors if adapter_file.ADAPTABLE.fullmatch(tensor.name)}
+    assert len(names) == 15  # seven of each layer, and the output matrix
+    assert not any("norm" in name or "embd" in name for name in names)
 
 
 def test_few_modules_import_the_library() -> None:
@@ -182,5 +296,5 @@ def test_few_modules_import_the_library() -> None:
         for path in files
         if re.search(r"^\s*(import|from) llama_cpp\b", path.read_text("utf-8"), re.MULTILINE)
     }
-    backends = {f"bioner_edge/backends/{name}.py" for name in ("llama_cpp", "llama_grammar", "vocab_only")}
+    backends = {f"bioner_edge/backends/{name}.py" for name in ("llama_cpp", "llama_grammar", "native", "vocab_only")}
     assert found == {*backends, "convert/quantize.py"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,17 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from bioner_edge.backends.llama_cpp import LlamaCpp
-from bioner_edge.convert import architectures, convert, verify
-from bioner_edge.convert.quantize import quantize, tensor_mix
-from bioner_edge.convert.tokenizer import PRE_TOKENIZERS
+from bioner_edge.convert import About, convert, measure
+from bioner_edge.convert.architectures import llama
+from bioner_edge.convert.samples import LINES as SAMPLES
+from bioner_edge.convert.vocabulary import PRE_TOKENIZERS
 
 LINES = (
     "Naloxone reverses the effect of clonidine.",
     "α-Synuclein 患者は高血圧を有し 🙂\u200d🧬 l’été x̂",
     "  runs   of    spaces\r\n\r\n\ttabs \n 1234567 3.14 don't I'LL ",
 )
+TEMPLATE = "{% for message in messages %}{{ message.content }}{% endfor %}"
 LLAMA3 = {
     "rope_type": "llama3",
     "rope_theta": 50000.0,
@@ -43,9 +46,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def run(source: Path, out: Path, *levels: str, **more: Any) -> list[Path]:
-    settings = {"labels": ["Chemical"], "formats": ["multi_tag"], "license": "Apache-2.0", "verify_lines": LINES}
-    return convert(source, out, levels, **{**settings, **more})
+def run(source: Path, out: Path, *levels: str, verify_lines: Sequence[str] = LINES, **about: Any) -> list[Path]:
+    told = {"labels": ["Chemical"], "formats": ["multi_tag"], "license": "Apache-2.0", **about}
+    return convert(source, out, levels, About.of([source], **told), verify_lines=verify_lines, overwrite=True)
 
 
 def test_files_and_manifests(checkpoint: Path, tmp_path: Path) -> None:
@@ -58,11 +61,10 @@ def test_files_and_manifests(checkpoint: Path, tmp_path: Path) -> None:
         name="m",
         unit="sentence",
         formats=["multi_tag", "conv_term"],
-        extra={"seed": 1},
+        training={"seed": 1},
     )
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(
-        f"m-{level}.{ending}" for level in ("F32", "F16", "Q8_0") for ending in ("gguf", "json")
-    )
+    files = {f"m-{level}.{ending}" for level in ("F32", "F16", "Q8_0") for ending in ("gguf", "json")}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == files | {"models.toml"}
     mixes = []
     for path in paths:
         found, manifest = find(str(path))
@@ -79,10 +81,11 @@ def test_files_and_manifests(checkpoint: Path, tmp_path: Path) -> None:
     # 5 vectors (2 norms a layer and the last) stay float32; 7 matrices a layer and the embedding, tied, change
     assert mixes == [{"F32": 20}, {"F16": 15, "F32": 5}, {"Q8_0": 15, "F32": 5}]
     stages = Manifest.load(manifest_path(paths[2])).verification
-    assert [s["stage"].split(":")[0] for s in stages] == ["token ids", "F32 logits", "Q8_0", "Q8_0"]
-    assert 0 < stages[1]["figure"] <= stages[1]["at_most"] == 1e-3
-    assert 0 < stages[2]["figure"] <= stages[2]["at_most"]
-    assert stages[3]["figure"] >= stages[3]["at_least"]
+    assert [s["stage"].split(":")[0] for s in stages] == ["weights", "token ids", "F32 logits", *["Q8_0"] * 4]
+    assert stages[0]["figure"] == stages[1]["figure"] == 0
+    assert 0 < stages[2]["figure"] <= stages[2]["at_most"] == 1e-3
+    assert 0 < stages[3]["figure"] <= stages[3]["at_most"]
+    assert stages[4]["figure"] >= stages[4]["at_least"]
     metadata = gguf_header.check(paths[2])
     assert metadata["general.file_type"] == 7 and metadata["tokenizer.ggml.add_bos_token"] is False
 
@@ -143,7 +146,7 @@ def test_every_pre_tokenizer_gives_equal_ids(
 ) -> None:
     tokenizer = make_tokenizer(*_splits()[name])
     source = make_checkpoint(tmp_path / "hf", tokenizer, num_hidden_layers=1)
-    (path,) = run(source, tmp_path, "F32", verify_lines=(*verify.LINES, *LINES))
+    (path,) = run(source, tmp_path, "F32", verify_lines=(*SAMPLES, *LINES))
     assert gguf_header.check(path)["tokenizer.ggml.pre"] == name
 
 
@@ -159,11 +162,11 @@ def test_nfc_is_left_to_the_caller(checkpoint: Path, tmp_path: Path) -> None:
 def test_what_the_back_end_learns_from_the_file(checkpoint: Path, tmp_path: Path) -> None:
     source = copied(checkpoint, tmp_path)
     (source / "generation_config.json").write_text('{"eos_token_id": [0, 1]}')
-    (source / "chat_template.jinja").write_text("{{ messages }}", "utf-8")
+    (source / "chat_template.jinja").write_text(TEMPLATE, "utf-8")
     (path,) = run(source, tmp_path / "out", "Q8_0")
     with LlamaCpp(path, threads=1) as model:
         assert model.end_tokens >= {0, 1}
-        assert model.bos is None and model.chat_template == "{{ messages }}"
+        assert model.bos is None and model.chat_template == TEMPLATE
         assert all(model.piece(token) is None for token in model.tokenize(b"<|end|><|pad|>", special=True))
         (tag,) = model.tokenize(b"<tag>", special=False)
         assert model.piece(tag) == b"<tag>"
@@ -175,7 +178,8 @@ def test_what_the_back_end_learns_from_the_file(checkpoint: Path, tmp_path: Path
 
 
 def test_wrong_logits_are_noticed(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(architectures, "_paired", lambda tensor, heads: tensor)
+    for name in ("q_proj.weight", "k_proj.weight"):
+        monkeypatch.setitem(llama.LLAMA.changes, name, lambda tensor, config: tensor)  # type: ignore[index]
     with pytest.raises(ModelError, match=r"F32 logits against transformers: .* at token 1 .*rotary"):
         run(checkpoint, tmp_path / "out", "F32")
     assert list((tmp_path / "out").iterdir()) == []
@@ -183,32 +187,23 @@ def test_wrong_logits_are_noticed(checkpoint: Path, tmp_path: Path, monkeypatch:
 
 def test_wrong_token_ids_are_noticed(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PRE_TOKENIZERS, (("ByteLevel(use_regex)",), False), "qwen2")
-    with pytest.raises(ModelError, match=r"verify: token ids: line 1, token .* became"):
+    with pytest.raises(ModelError, match=r"verify: token ids: 1 of 2 lines differ; line 1, token .* became"):
         run(checkpoint, tmp_path / "out", "F32", verify_lines=("the 2024 patient\r\n\r\n's x",))
 
 
 def test_a_broken_quantization_is_noticed(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(verify.QUANTIZED, "Q8_0", (1e-12, 0.0))
-    with pytest.raises(ModelError, match=r"verify: Q8_0: mean KL divergence from F32: .*threshold 1e-12"):
+    monkeypatch.setitem(measure.QUANTIZED, "Q8_0", (1e-12, 0.0))
+    with pytest.raises(ModelError, match=r"verify: Q8_0: mean KL divergence from F32: .*must be at most 1e-12"):
         run(checkpoint, tmp_path / "out", "F32", "Q8_0")
     assert list((tmp_path / "out").iterdir()) == []
-
-
-def test_llama_cpp_says_why_it_cannot_quantize(checkpoint: Path, tmp_path: Path) -> None:
-    (path,) = run(checkpoint, tmp_path, "F32", name="m")
-    quantize(path, tmp_path / "again.gguf", "Q8_0")
-    assert tensor_mix(tmp_path / "again.gguf")[1] == pytest.approx(8.5, abs=0.5)
-    path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(ModelError, match=r"llama.cpp cannot quantize it to Q8_0: .*\w"):
-        quantize(path, tmp_path / "third.gguf", "Q8_0")
 
 
 @pytest.mark.parametrize(
     ("more", "message"),
     [
         ({"unit": "page"}, "unknown unit 'page'; known: sentence, document"),
-        ({"formats": []}, "formats must be a list of names, not empty, not []"),
-        ({"formats": "multi_tag"}, "formats must be a list of names, not empty, not 'multi_tag'"),
+        ({"formats": []}, "labels without formats: give both, or neither for a model that is not tuned yet"),
+        ({"formats": "multi_tag"}, "formats must be a list of names, not 'multi_tag'"),
         ({"name": "a/b"}, "the name 'a/b' must be one part of a path; say where with the output folder"),
     ],
 )
@@ -219,7 +214,7 @@ def test_bad_requests(checkpoint: Path, tmp_path: Path, more: dict[str, Any], me
 
 
 def test_unknown_level(checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="unknown level 'Q9'; known: F32, F16, Q8_0"):
+    with pytest.raises(UsageError, match="unknown level 'Q9'; known: F32, F16, BF16, Q8_0"):
         run(checkpoint, tmp_path, "Q9")
 
 

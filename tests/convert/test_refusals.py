@@ -17,7 +17,7 @@ from bioner_edge.errors import ModelError
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from bioner_edge.convert import convert
+from bioner_edge.convert import About, convert
 
 Change = Callable[[Path], object]
 
@@ -78,13 +78,13 @@ SPLIT = {"type": "Split", "pattern": {"Regex": r"\w+"}, "behavior": "Isolated", 
 REFUSED: dict[str, tuple[Change, str]] = {
     "architecture": (config(architectures=["BertModel"]), "unknown architecture 'BertModel'; known: LlamaForCausalLM"),
     "no architecture": (config(architectures=None), "unknown architecture 'none given'"),
-    "rope scaling": (config(rope_parameters={"rope_type": "yarn", "rope_theta": 1e4}), "unknown rope scaling 'yarn'"),
+    "rope scaling": (config(rope_parameters={"rope_type": "warp", "rope_theta": 1e4}), "unknown rope scaling 'warp'"),
     "two thetas": (config(rope_theta=5e5), "rope_theta is 500000.0 at the top and 10000.0 in rope_parameters"),
     "llama3 numbers": (
         config(rope_parameters={"rope_type": "llama3", "rope_theta": 1e4, "factor": 8}),
-        "llama3 rope scaling lacks a number: 'low_freq_factor'",
+        "'low_freq_factor' must be a positive number, not None",
     ),
-    "partial rotary": (config(partial_rotary_factor=0.5), "partial_rotary_factor 0.5 cannot be converted"),
+    "partial rotary": (config(partial_rotary_factor=0.5), "8 of 16 numbers of a head are rotated"),
     "activation": (config(hidden_act="gelu"), "hidden_act 'gelu' cannot be converted"),
     "heads": (config(num_key_value_heads=3), "4 attention heads cannot share 3 key/value heads evenly"),
     "layers": (config(num_hidden_layers="2"), "'num_hidden_layers' must be a positive whole number, not '2'"),
@@ -144,7 +144,7 @@ def test_refused_with_one_line(checkpoint: Path, tmp_path: Path, change: Change,
     shutil.copytree(checkpoint, source)
     change(source)
     with pytest.raises(ModelError, match=re.escape(message)) as caught:
-        convert(source, tmp_path / "out", ["F32"], labels=["A"], formats=["f"], license="MIT", verify_lines=["a"])
+        convert(source, tmp_path / "out", ["F32"], About(name="m"), verify_lines=["a"])
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
@@ -154,4 +154,4 @@ def test_values_that_float16_cannot_hold(checkpoint: Path, tmp_path: Path) -> No
     shutil.copytree(checkpoint, source)
     weights(lambda t: t["model.layers.0.mlp.up_proj.weight"].__setitem__((0, 0), 1e5))(source)
     with pytest.raises(ModelError, match=r"up_proj.weight' has values that float16 cannot hold"):
-        convert(source, tmp_path / "out", ["F16"], labels=["A"], formats=["f"], license="MIT", verify_lines=["a"])
+        convert(source, tmp_path / "out", ["F16"], About(name="m"), verify_lines=["a"])

@@ -1,0 +1,239 @@
+"""How long does a conversion take, and how much memory, for models of the sizes that people tune?
+
+    python -m bioner_edge.benchmarks.conversion [--shapes 0.5B,1.5B] [--levels Q8_0,Q4_K_M] [--work FOLDER]
+
+Random weights in the shapes of Qwen2.5 (bfloat16, the embedding tied, 151,936 tokens) and a LoRA adapter of rank 16 on
+every linear layer are written into a folder that is removed afterwards. Each step then runs once, in a process of its
+own, without verification, which needs torch and as much memory as the model has in float32:
+
+    merge       base and adapter to safetensors shards, float32: `convert --keep-merged` does it on the way
+    convert     base and adapter to the F32 GGUF from which every level is made: `convert --quant F32 --no-verify`
+    Q8_0 …      the F32 GGUF to that level, by llama.cpp
+
+Prints a Markdown table: seconds, peak anonymous and file-backed RSS of the process (looked at every 10 ms; Linux only),
+and the size of what was written. Peak RSS of mapped files is memory that the kernel can take back at any time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bioner_edge.errors import BionerError, UsageError, known
+
+__all__ = ["SHAPES", "Row", "linears", "main", "write_adapter", "write_base"]
+
+# The config.json of Qwen2.5's sizes, what counts of it.
+SHAPES: dict[str, dict[str, int]] = {
+    "0.5B": {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14},
+    "1.5B": {"hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28, "num_attention_heads": 12},
+}
+_COMMON = {
+    "architectures": ["Qwen2ForCausalLM"],
+    "model_type": "qwen2",
+    "num_key_value_heads": 2,
+    "vocab_size": 151936,
+    "max_position_embeddings": 32768,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 1000000.0,
+    "hidden_act": "silu",
+    "tie_word_embeddings": True,
+    "eos_token_id": 257,
+}
+_RANK = 16
+_MERGE = """
+import sys
+from pathlib import Path
+from bioner_edge.convert.adapter import Adapter
+from bioner_edge.convert.checkpoint import Checkpoint
+from bioner_edge.convert.merge import Merged, save
+base, adapter, out = map(Path, sys.argv[1:])
+save(Merged(Checkpoint(base), Adapter(adapter)), out)
+"""
+_QUANTIZE = """
+import sys
+from pathlib import Path
+from bioner_edge.convert.quantize import quantize
+quantize(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One step: wall time, peak RSS of its process, and the size of what it wrote."""
+
+    shape: str
+    step: str
+    seconds: float
+    anonymous_bytes: int
+    file_bytes: int
+    written_bytes: int
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The script. Returns 0, or 2 where a step fails."""
+    parser = argparse.ArgumentParser(prog="python -m bioner_edge.benchmarks.conversion", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--shapes", default="0.5B,1.5B", help="comma-separated [default: 0.5B,1.5B]")
+    parser.add_argument("--levels", default="F16,Q8_0,Q6_K,Q5_K_M,Q4_K_M,Q4_0,IQ4_XS", help="comma-separated")
+    parser.add_argument("--work", type=Path, help="where there is room for 20 GB [default: the temporary folder]")
+    asked = parser.parse_args(arguments)
+    try:
+        print(f"- {platform.processor() or platform.machine()}, {os.cpu_count()} cores, {platform.platform()}")
+        libraries = ("bioner-edge", "gguf", "llama-cpp-python", "numpy")
+        print(f"- Python {platform.python_version()}, " + ", ".join(f"{name} {version(name)}" for name in libraries))
+        print(
+            "\n| shape | step | s | peak anonymous RSS, MB | file-backed, MB | written, MB |\n|---|---|---|---|---|---|"
+        )
+        for shape in asked.shapes.split(","):
+            if shape not in SHAPES:
+                raise UsageError(known("shape", shape, SHAPES))
+            with tempfile.TemporaryDirectory(dir=asked.work) as folder:
+                for row in _measured(shape, asked.levels.split(","), Path(folder)):
+                    sizes = (row.anonymous_bytes, row.file_bytes, row.written_bytes)
+                    shown = " | ".join(f"{size / 1e6:,.0f}" for size in sizes)
+                    print(f"| {row.shape} | {row.step} | {row.seconds:.1f} | {shown} |", flush=True)
+    except (BionerError, subprocess.CalledProcessError) as error:
+        print(f"conversion: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _measured(shape: str, levels: Sequence[str], work: Path) -> Iterator[Row]:
+    """The steps of one shape; what a step wrote and no later one reads is removed at once."""
+    base, adapter, out = work / "base", work / "adapter", work / "out"
+    config = {**_COMMON, **SHAPES[shape]}
+    write_base(base, config)
+    write_adapter(adapter, config)
+
+    yield _run(shape, "merge", [sys.executable, "-c", _MERGE, base, adapter, work / "merged"], work / "merged")
+    for file in (work / "merged").iterdir():
+        file.unlink()
+    command = [Path(sys.executable).with_name("bioner-edge"), "convert", "--base", base, "--adapter", adapter]
+    command += ["--out", out, "--quant", "F32", "--no-verify", "--quiet"]
+    yield _run(shape, "convert", command, out)
+    f32 = next(out.glob("*.gguf"))
+    for level in levels:
+        path = work / f"{level}.gguf"
+        yield _run(shape, level, [sys.executable, "-c", _QUANTIZE, f32, path, level], path)
+        path.unlink()
+
+
+def _run(shape: str, step: str, command: Sequence[object], product: Path) -> Row:
+    started = time.monotonic()
+    peaks = {"RssAnon": 0, "RssFile": 0}
+    process = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL)
+    while process.poll() is None:
+        for key, size in _rss(process.pid).items():
+            peaks[key] = max(peaks[key], size)
+        time.sleep(0.01)
+    seconds = time.monotonic() - started
+    if process.returncode:
+        raise UsageError(f"{shape} {step}: exit code {process.returncode}")
+    files = product.iterdir() if product.is_dir() else [product]
+    return Row(shape, step, seconds, peaks["RssAnon"], peaks["RssFile"], sum(file.stat().st_size for file in files))
+
+
+def _rss(pid: int) -> dict[str, int]:
+    """The resident bytes of a process now; nothing for one that has just ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return {}
+    rows = (line.split() for line in lines if line.startswith(("RssAnon", "RssFile")))
+    return {name.rstrip(":"): int(kibibytes) * 1024 for name, kibibytes, _ in rows}
+
+
+# --- A checkpoint and an adapter of random weights, as transformers and peft save them
+
+
+def linears(config: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    """The linear layers of one block: name -> (outputs, inputs)."""
+    hidden, feed = config["hidden_size"], config["intermediate_size"]
+    kv = hidden // config["num_attention_heads"] * config["num_key_value_heads"]
+    attention = {"q": (hidden, hidden), "k": (kv, hidden), "v": (kv, hidden), "o": (hidden, hidden)}
+    mlp = {"gate": (feed, hidden), "up": (feed, hidden), "down": (hidden, feed)}
+    return {f"self_attn.{name}_proj": shape for name, shape in attention.items()} | {
+        f"mlp.{name}_proj": shape for name, shape in mlp.items()
+    }
+
+
+def write_base(folder: Path, config: Mapping[str, Any]) -> None:
+    """A bfloat16 checkpoint with a tokenizer of the 256 bytes; the embedding's other rows are padding."""
+    hidden = config["hidden_size"]
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config["vocab_size"], hidden)}
+    for layer in range(config["num_hidden_layers"]):
+        for name, shape in linears(config).items():
+            shapes[f"model.layers.{layer}.{name}.weight"] = shape
+            if name.startswith("self_attn") and "o_proj" not in name:
+                shapes[f"model.layers.{layer}.{name}.bias"] = shape[:1]
+        for norm in ("input_layernorm", "post_attention_layernorm"):
+            shapes[f"model.layers.{layer}.{norm}.weight"] = (hidden,)
+    shapes["model.norm.weight"] = (hidden,)
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(config), "utf-8")
+    _write_tokenizer(folder)
+    _write_safetensors(folder / "model.safetensors", shapes, "BF16")
+
+
+def write_adapter(folder: Path, config: Mapping[str, Any]) -> None:
+    """A float32 LoRA adapter on every linear layer."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for layer in range(config["num_hidden_layers"]):
+        for name, (outputs, inputs) in linears(config).items():
+            prefix = f"base_model.model.model.layers.{layer}.{name}"
+            shapes[f"{prefix}.lora_A.weight"] = (_RANK, inputs)
+            shapes[f"{prefix}.lora_B.weight"] = (outputs, _RANK)
+    modules = sorted(name.split(".")[1] for name in linears(config))
+    record = {"peft_type": "LORA", "r": _RANK, "lora_alpha": 2 * _RANK, "target_modules": modules}
+    folder.mkdir(parents=True)
+    (folder / "adapter_config.json").write_text(json.dumps(record), "utf-8")
+    _write_safetensors(folder / "adapter_model.safetensors", shapes, "F32")
+
+
+def _write_safetensors(path: Path, shapes: Mapping[str, tuple[int, ...]], kind: str) -> None:
+    """Random tensors, one in memory at a time; norms and all else lie around zero, which no timing notices."""
+    width = {"F32": 4, "BF16": 2}[kind]
+    header, at = {}, 0
+    for name, shape in shapes.items():
+        size = width * int(np.prod(shape))
+        header[name] = {"dtype": kind, "shape": shape, "data_offsets": [at, at + size]}
+        at += size
+    raw = json.dumps(header).encode()
+    random = np.random.default_rng(0)
+    with path.open("wb") as stream:
+        stream.write(len(raw).to_bytes(8, "little") + raw)
+        for shape in shapes.values():
+            tensor = random.standard_normal(int(np.prod(shape)), dtype=np.float32)
+            tensor *= 0.02
+            stream.write(tensor.data if kind == "F32" else (tensor.view(np.uint32) >> 16).astype(np.uint16).data)
+
+
+def _write_tokenizer(folder: Path) -> None:
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    letters = [chr(c) for c in printable + list(range(256, 512 - len(printable)))]
+    vocabulary = {letter: number for number, letter in enumerate(letters)} | {"ab": 256}
+    record = {
+        "model": {"type": "BPE", "vocab": vocabulary, "merges": [["a", "b"]]},
+        "added_tokens": [{"id": 257, "content": "<|end|>", "special": True}],
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
+        "decoder": {"type": "ByteLevel"},
+    }
+    (folder / "tokenizer.json").write_text(json.dumps(record, ensure_ascii=False), "utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

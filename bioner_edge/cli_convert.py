@@ -1,0 +1,170 @@
+"""`bioner-edge convert` and `bioner-edge verify`: options to one call each, and what is seen of it on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .cli_options import guidelines as read_guidelines
+from .cli_options import names
+from .errors import UsageError
+
+__all__ = ["convert", "verify"]
+
+
+def convert(
+    base: Annotated[Path, typer.Option(help="Folder of the base model, or of a merged one.", metavar="DIR")],
+    out: Annotated[Path, typer.Option(help="Folder for the files and their manifests.", metavar="DIR")],
+    adapter: Annotated[Path | None, typer.Option(help="Folder of a PEFT LoRA adapter.", metavar="DIR")] = None,
+    quant: Annotated[
+        str | None,
+        typer.Option(
+            help="Quantization levels, comma-separated. [default: Q8_0; of an adapter alone F32]", metavar="LEVELS"
+        ),
+    ] = None,
+    labels: Annotated[str | None, typer.Option(help="Entity types that it knows, comma-separated.")] = None,
+    format: Annotated[
+        str | None, typer.Option(help="Formats that it was tuned to write, comma-separated, its default first.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the files. [default: the adapter's or base's folder]")
+    ] = None,
+    unit: Annotated[str, typer.Option(help="How much text a prompt holds: document or sentence.")] = "document",
+    guidelines: Annotated[Path | None, typer.Option(help='TOML file: label = "what it means".', metavar="FILE")] = None,
+    license: Annotated[str | None, typer.Option(help="SPDX identifier. [default: from the model cards]")] = None,
+    runtime_adapter: Annotated[
+        bool, typer.Option("--runtime-adapter", help="Convert the adapter alone, for `extract --adapter`.")
+    ] = False,
+    qlora_base: Annotated[
+        str,
+        typer.Option(
+            help="What a QLoRA adapter is merged into: the original weights, or these rounded to NF4 and back "
+            "(dequantized), which is what it saw in training."
+        ),
+    ] = "original",
+    keep_merged: Annotated[
+        bool, typer.Option("--keep-merged", help="Leave the merged model as safetensors too.")
+    ] = False,
+    importance: Annotated[
+        list[Path] | None,
+        typer.Option(help="Text of your domain, for an importance matrix; may be repeated.", metavar="FILE"),
+    ] = None,
+    tensor_type: Annotated[
+        list[str] | None,
+        typer.Option(help="The type of the tensors whose names match; may be repeated.", metavar="REGEX=TYPE"),
+    ] = None,
+    trim_vocab: Annotated[
+        list[Path] | None,
+        typer.Option(help="Keep only the tokens that these texts need; may be repeated.", metavar="FILE"),
+    ] = None,
+    pre: Annotated[
+        str | None, typer.Option(help="llama.cpp's name of the pre-tokenizer. [default: recognised]")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--verify/--no-verify", help="Prove that the files are the same model.")
+    ] = True,
+    verify_text: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Your own text to compare token ids on; a token that differs is shown. May be repeated.",
+            metavar="FILE",
+        ),
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads. [default: the cores of this process]", min=1)] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print the files alone.")] = False,
+) -> None:
+    """Merge an adapter into its base and leave verified GGUF files, a manifest beside each.
+
+    Every stage of the verification is printed with its figure and its threshold; when one fails, nothing is left.
+    Prints the paths of the files.
+    """
+    from .convert import convert as run
+    from .convert import convert_adapter
+    from .convert.deliver import About
+    from .convert.quantize import parse_tensor_types
+    from .convert.samples import LINES
+    from .terminal import Terminal
+
+    about = About.of(
+        [folder for folder in (adapter, base) if folder],
+        name=name,
+        labels=names("--labels", labels) or (),
+        formats=names("--format", format) or (),
+        unit=unit,
+        license=license,
+        guidelines=read_guidelines(guidelines),
+    )
+    with Terminal(quiet=quiet) as report:
+        if runtime_adapter:
+            merging = {
+                "--importance": importance, "--tensor-type": tensor_type, "--trim-vocab": trim_vocab,
+                "--keep-merged": keep_merged, "--verify-text": verify_text, "--pre": pre,
+            }  # fmt: skip
+            alone = _alone(adapter, merging)
+            level = quant or "F32"
+            paths = [
+                convert_adapter(base, alone, out, about, level=level, check=check, overwrite=overwrite, report=report)
+            ]
+        else:
+            paths = run(
+                base,
+                out,
+                names("--quant", quant or "Q8_0") or (),
+                about,
+                adapter=adapter,
+                qlora_base=qlora_base,
+                pre=pre,
+                trim_vocab=trim_vocab or (),
+                importance=importance or (),
+                tensor_types=parse_tensor_types(tensor_type or ()),
+                keep_merged=keep_merged,
+                check=check,
+                verify_lines=[*LINES, *_lines(verify_text or ())],
+                threads=threads,
+                overwrite=overwrite,
+                report=report,
+            )
+    for path in paths:
+        print(path)
+
+
+def verify(
+    files: Annotated[list[str], typer.Argument(help="Listed models' names or GGUF files.", metavar="FILE")],
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but an error.")] = False,
+) -> None:
+    """Repeat what can be verified of a converted file without what it was made from.
+
+    Exit code: 0 every stage holds; 2 one does not, and is named.
+    """
+    from .convert.recheck import recheck
+    from .terminal import Terminal
+
+    with Terminal(quiet=quiet) as report:
+        for file in files:
+            recheck(file, report)
+
+
+def _alone(adapter: Path | None, merging: Mapping[str, object]) -> Path:
+    """The adapter that is converted alone. Raises UsageError where there is none, or an option is about merging."""
+    if adapter is None:
+        raise UsageError("--runtime-adapter: give the adapter with --adapter, and its base with --base")
+    if given := [option for option, value in merging.items() if value]:
+        raise UsageError(f"--runtime-adapter with {given[0]}: an adapter alone is not merged")
+    return adapter
+
+
+def _lines(files: Sequence[Path]) -> list[str]:
+    """The lines of the user's files that are not empty. Raises UsageError for a file that cannot be read."""
+    found = []
+    for file in files:
+        try:
+            found += [line for line in file.read_text("utf-8").splitlines() if line.strip()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(
+                f"--verify-text {file}: {error.strerror if isinstance(error, OSError) else error}"
+            ) from None
+    return found

@@ -1,0 +1,194 @@
+"""A PEFT LoRA adapter as data: the tensors of adapter_model.safetensors by what they do to the base.
+
+Every tensor has its place; one that has none is an error, for what is dropped in silence is missed only when the model
+talks nonsense.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bioner_edge.convert.adapter_config import BY_PEFT, Settings
+from bioner_edge.convert.shards import Shards
+from bioner_edge.errors import ModelError
+
+__all__ = ["Adapter", "Target", "Tokens"]
+
+_FILE = "adapter_model.safetensors"
+_PREFIX = "base_model.model."  # of every name that peft writes
+
+# End of a tensor's name -> what it is to its module; the first that fits.
+_PARTS = {
+    ".lora_A.weight": "a",
+    ".lora_B.weight": "b",
+    ".lora_B.bias": "added bias",
+    ".lora_embedding_A": "embedding a",
+    ".lora_embedding_B": "embedding b",
+    ".lora_magnitude_vector": "magnitude",
+    ".lora_magnitude_vector.weight": "magnitude",  # early versions
+    ".token_adapter.trainable_tokens_delta": "tokens",
+    ".token_adapter.base_layer.weight": "original",
+    ".base_layer.weight": "original",
+    ".base_layer.bias": "bias beneath",
+    ".modules_to_save.weight": "weight again",
+    ".modules_to_save.bias": "bias again",
+    ".original_module.weight": "superseded weight",
+    ".original_module.bias": "superseded bias",
+    ".weight": "weight",
+    ".bias": "bias",
+}
+# What a module has, whatever else -> what it may have too.
+_KINDS = {
+    frozenset({"a", "b"}): {"magnitude", "added bias", "original", "bias beneath"},
+    frozenset({"embedding a", "embedding b"}): {"magnitude", "original"},
+    frozenset({"tokens"}): {"original"},
+    frozenset({"weight"}): {"bias", "weight again", "bias again", "superseded weight", "superseded bias"},
+    frozenset({"bias"}): set(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is added to one base tensor: scaling * B @ A, by the names that the factors have in the file.
+
+    `magnitude` is DoRA's vector; `added_bias` is added to the layer's bias, scaled too.
+    """
+
+    a: str
+    b: str
+    rank: int
+    scaling: float
+    embedding: bool
+    magnitude: str | None
+    added_bias: str | None
+
+    @property
+    def dora(self) -> bool:
+        return self.magnitude is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Rows of an embedding that were trained: the name of their new values in the file, and the tokens' ids."""
+
+    values: str
+    ids: tuple[int, ...]
+
+
+class Adapter:
+    """The folder of an adapter. Raises ModelError where it cannot be read, or does what cannot be merged here.
+
+    Keys are names of base tensors (model.layers.0.self_attn.q_proj.weight), values names in the file: `replaced` are
+    trained as a whole; `originals` are what lay beneath a trained part, as a rule the base's own weights, but with the
+    rows of a resized vocabulary.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        if not (folder / "adapter_config.json").is_file():
+            whole = (folder / "config.json").is_file()
+            what = "a whole model, not an adapter: give it as the base" if whole else "no adapter_config.json in it"
+            raise ModelError(f"{folder}: {what}")
+        self.folder, self.file = folder, folder / _FILE
+        self.settings = Settings(folder)
+        if not self.file.is_file():
+            raise ModelError(f"{folder}: {_missing(folder)}")
+        self._shards = Shards([self.file])
+        self.shapes = self._shards.shapes()
+        self.targets: dict[str, Target] = {}
+        self.tokens: dict[str, Tokens] = {}
+        self.replaced: dict[str, str] = {}
+        self.originals: dict[str, str] = {}
+        for module, parts in self._modules().items():
+            self._take(module, parts)
+
+    def factors(self, name: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """A and B of a base tensor, which grows by scaling * B @ A. Shapes: (rank, columns), (rows, rank)
+
+        An embedding's rows are its tokens; a layer's are its outputs, which Conv1D alone stores as columns.
+        """
+        target = self.targets[name]
+        a, b = self.tensor(target.a), self.tensor(target.b)
+        return (b.T, a.T) if target.embedding else (a, b)
+
+    def tensor(self, name: str) -> NDArray[np.float32]:
+        """A tensor of the file. Raises ModelError where it holds NaN or infinity."""
+        return self._shards.tensor(name)
+
+    def same(self, *names: str) -> bool:
+        """Whether tensors of the file are equal; fewer than two are."""
+        if len(set(names)) < 2:
+            return True
+        if len({self.shapes[name] for name in names}) > 1:
+            return False
+        pieces = zip(*map(self._shards.pieces, names), strict=True)
+        return all(np.array_equal(piece, other) for piece, *others in pieces for other in others)
+
+    def _modules(self) -> dict[str, dict[str, str]]:
+        """Module -> part -> name in the file, of every tensor."""
+        modules: dict[str, dict[str, str]] = {}
+        for name in self.shapes:
+            ending = next((ending for ending in _PARTS if name.endswith(ending)), None)
+            if not name.startswith(_PREFIX) or ending is None:
+                raise self._strange(name)
+            parts = modules.setdefault(name.removeprefix(_PREFIX).removesuffix(ending), {})
+            if parts.setdefault(_PARTS[ending], name) != name:
+                raise self._strange(name)
+        return modules
+
+    def _take(self, module: str, parts: Mapping[str, str]) -> None:
+        """Find the place of each tensor of a module."""
+        needed = next((needed for needed in _KINDS if needed <= parts.keys()), frozenset[str]())
+        for part, name in parts.items():
+            if part not in needed | _KINDS.get(needed, set()):
+                raise self._strange(name)
+        if needed & {"a", "embedding a"}:
+            self.targets[f"{module}.weight"] = self._target(module, parts)
+        if "tokens" in parts:
+            self.tokens[f"{module}.weight"] = Tokens(parts["tokens"], self._ids(module, parts["tokens"]))
+        if "original" in parts:
+            self.originals[f"{module}.weight"] = parts["original"]
+        if "bias beneath" in parts:
+            self.replaced[f"{module}.bias"] = parts["bias beneath"]
+        for part in parts.keys() & {"weight", "bias"}:
+            self.replaced[f"{module}.{part}"] = parts[part]
+            if (again := parts.get(f"{part} again")) and not self.same(parts[part], again):
+                raise ModelError(f"{self.file}: {again!r} differs from {parts[part]!r}; save the adapter again")
+
+    def _target(self, module: str, parts: Mapping[str, str]) -> Target:
+        embedding = "embedding a" in parts
+        a, b = (parts["embedding a"], parts["embedding b"]) if embedding else (parts["a"], parts["b"])
+        rank = self.settings.rank(module)
+        for name, axis in ((a, 0), (b, 1)):
+            if len(self.shapes[name]) != 2 or self.shapes[name][axis] != rank:
+                told = f"{name!r} has shape {self.shapes[name]}, adapter_config.json gives it rank {rank}"
+                raise ModelError(f"{self.file}: {told}; save the adapter again")
+        wanted = {"magnitude": self.settings.dora, "added bias": self.settings.lora_bias and not embedding}
+        for part, key in (("magnitude", "use_dora"), ("added bias", "lora_bias")):
+            if wanted[part] != (part in parts):
+                there = f"{module!r} has {'a' if part in parts else 'no'} {part}"
+                raise ModelError(f"{self.file}: {there}, but {key} is {wanted[part]}; save the adapter again")
+        scaling = self.settings.scaling(module)
+        return Target(a, b, rank, scaling, embedding, parts.get("magnitude"), parts.get("added bias"))
+
+    def _ids(self, module: str, name: str) -> tuple[int, ...]:
+        """The tokens of a module's trained rows."""
+        ids, rows = self.settings.tokens(module), next(iter(self.shapes[name]), 0)
+        if len(ids) != rows or len(set(ids)) != rows:
+            told = f"{name!r} has {rows} rows, trainable_token_indices does not name as many tokens"
+            raise ModelError(f"{self.file}: {told}; save the adapter again")
+        return tuple(ids)
+
+    def _strange(self, name: str) -> ModelError:
+        told = f"tensor {name!r} has no place in a LoRA adapter of these settings"
+        return ModelError(f"{self.file}: {told}; {BY_PEFT}")
+
+
+def _missing(folder: Path) -> str:
+    if (folder / "adapter_model.bin").is_file():
+        return "adapter_model.bin is pickled, which can run code when it is read; save the adapter as safetensors"
+    return f"no {_FILE} in it; save or fetch the adapter again"

@@ -1,0 +1,122 @@
+"""Gemma 2 and the text model of Gemma 3: norms that are stored less one, and layers with a sliding window between.
+
+llama.cpp multiplies the embedding by the root of its width itself. It derives the scale of the attention too, from the
+number of layers: so only the value that it comes to can be converted.
+"""
+
+from __future__ import annotations
+
+from gguf import MODEL_ARCH
+
+from bioner_edge.convert.architectures import rope
+from bioner_edge.convert.architectures.config import Config, Metadata, heads, number, positive
+from bioner_edge.convert.architectures.contract import LINEAR, NORMS, Architecture, Layer, Weights
+from bioner_edge.errors import ModelError
+
+__all__ = ["GEMMA2", "GEMMA3"]
+
+# Numbers of layers by which llama.cpp knows the largest of each family, whose attention is scaled by another width.
+_LARGEST = {MODEL_ARCH.GEMMA2: 46, MODEL_ARCH.GEMMA3: 62}
+
+
+def _plus_one(tensor: Weights, config: Config) -> Weights:
+    """transformers multiplies by 1 + weight, llama.cpp by the weight."""
+    return tensor + 1
+
+
+def _gemma2(config: Config) -> Metadata:
+    _attention_scale(config, MODEL_ARCH.GEMMA2)
+    return {
+        "attn_logit_softcapping": number(config, "attn_logit_softcapping"),
+        "final_logit_softcapping": number(config, "final_logit_softcapping"),
+        **_windows(config, period=2),
+    }
+
+
+def _gemma3(config: Config) -> Metadata:
+    _attention_scale(config, MODEL_ARCH.GEMMA3)
+    found = _windows(config, period=positive(config, "sliding_window_pattern", 6))
+    if found:
+        found["rope.freq_base_swa"] = rope.read(config, rope.UNSCALED, 10000.0, rope.SLIDING).base
+    if config.get("final_logit_softcapping") is not None:
+        found["final_logit_softcapping"] = number(config, "final_logit_softcapping")
+    return found
+
+
+def _attention_scale(config: Config, family: MODEL_ARCH) -> None:
+    """Raises ModelError where q is not divided by the root of what llama.cpp divides by (models/gemma3.cpp)."""
+    count, _, width = heads(config)
+    if positive(config, "num_hidden_layers") == _LARGEST[family]:
+        width = positive(config, "hidden_size") // count
+    if number(config, "query_pre_attn_scalar") != width:
+        told = f"query_pre_attn_scalar {config['query_pre_attn_scalar']} cannot be converted"
+        raise ModelError(f"config.json: {told}, only {width}: llama.cpp knows no other at this size")
+
+
+def _windows(config: Config, period: int) -> Metadata:
+    """The window and which layers have it; by default all but every `period`-th. Nothing where no layer has it."""
+    layers = positive(config, "num_hidden_layers")
+    types = config.get("layer_types")
+    if types is None:
+        types = [rope.SLIDING if (layer + 1) % period else rope.FULL for layer in range(layers)]
+    if not isinstance(types, list) or len(types) != layers or not all(t in (rope.SLIDING, rope.FULL) for t in types):
+        raise ModelError(
+            f"config.json: layer_types must hold {rope.SLIDING} or {rope.FULL} for each of {layers} layers"
+        )
+    sliding = [kind == rope.SLIDING for kind in types]
+    if not any(sliding):
+        return {}
+    return {
+        "attention.sliding_window": positive(config, "sliding_window"),
+        "attention.sliding_window_pattern": sliding,
+    }
+
+
+_FOUR_NORMS: Layer = {
+    **NORMS,
+    "pre_feedforward_layernorm.weight": ("hidden",),
+    "post_feedforward_layernorm.weight": ("hidden",),
+}
+_ONLY = {
+    "hidden_activation": ("gelu_pytorch_tanh",),
+    "attention_bias": (False,),
+    "use_bidirectional_attention": (None, False),
+}
+_DEFAULTS = {
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+    "query_pre_attn_scalar": 256,
+    "sliding_window": 4096,
+    "tie_word_embeddings": True,
+}
+# ggml looks GELU up in a table of float16 (ggml-cpu/vec.h): each layer adds some 3e-4 of its output in noise.
+_TOLERANCE = 1e-2
+
+GEMMA2 = Architecture(
+    gguf=MODEL_ARCH.GEMMA2,
+    layer={**LINEAR, **_FOUR_NORMS},
+    ropes=rope.SCALED,
+    defaults={**_DEFAULTS, "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0},
+    only={**_ONLY, "tie_word_embeddings": (True,)},
+    changes={"norm.weight": _plus_one},
+    more=_gemma2,
+    tolerance=_TOLERANCE,
+)
+
+GEMMA3 = Architecture(
+    gguf=MODEL_ARCH.GEMMA3,
+    layer={
+        **LINEAR,
+        "self_attn.q_norm.weight": ("width",),
+        "self_attn.k_norm.weight": ("width",),
+        **_FOUR_NORMS,
+    },
+    ropes={"default": "default", "linear": "linear"},
+    defaults=_DEFAULTS,
+    base=1_000_000.0,
+    only={**_ONLY, "attn_logit_softcapping": (None,)},
+    rope_layers=rope.FULL,
+    changes={"norm.weight": _plus_one},
+    more=_gemma3,
+    tolerance=_TOLERANCE,
+)

@@ -1,0 +1,108 @@
+"""What will be written: the base, the adapter merged into it, the vocabulary trimmed, and the tokenizer's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bioner_edge.convert import architectures, domain, vocabulary
+from bioner_edge.convert.adapter import Adapter
+from bioner_edge.convert.checkpoint import Checkpoint, Source
+from bioner_edge.convert.deliver import About
+from bioner_edge.convert.figure import Report
+from bioner_edge.convert.merge import Merged
+from bioner_edge.convert.verify import Witness
+from bioner_edge.convert.vocabulary.trim import Trimmed, trimmed
+from bioner_edge.errors import UsageError
+
+__all__ = ["Model", "asked", "assemble", "trim"]
+
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model")
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model as it will be written.
+
+    `source` gives its weights; `whole` the same before the vocabulary was trimmed, remembering what passed; `tokens` is
+    the folder of its tokenizer; `kept` the ids that its tokens had before trimming, None where it was not trimmed;
+    `merged` is where an adapter was merged.
+    """
+
+    base: Path
+    adapter: Path | None
+    source: Source
+    whole: Witness
+    tokens: Path
+    pre: str | None = None
+    kept: NDArray[np.int64] | None = None
+    merged: Merged | None = None
+
+    @property
+    def tokenizer(self) -> vocabulary.Tokenizer:
+        """The tokenizer as the GGUF will hold it. Raises ModelError where llama.cpp would read it otherwise."""
+        return vocabulary.read(self.tokens, architectures.positive(self.source.config, "vocab_size"), self.pre)
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What it was made of, in words and numbers, for the manifest; hashes stand beside it."""
+        found: dict[str, Any] = {"base": self.base.resolve().name}
+        if self.adapter is not None and self.merged is not None:
+            adapter = self.merged.adapter
+            found |= {
+                "adapter": self.adapter.resolve().name,
+                "trained_on": adapter.settings.base,
+                "low_rank_tensors": len(adapter.targets),
+                "whole_tensors": len(adapter.replaced) + len(adapter.originals),
+                "trained_tokens": sum(len(tokens.ids) for tokens in adapter.tokens.values()),
+                "qlora_base": "dequantized" if self.merged.rounded else "original",
+                "untied": self.merged.untied,
+            }
+        if self.kept is not None:
+            found["tokens_kept"] = len(self.kept)
+        return found
+
+
+def assemble(base: Path, adapter: Path | None, *, qlora_base: str, pre: str | None) -> Model:
+    """The base with the adapter merged into it, nothing of it read yet but headers. The adapter's tokenizer, where it
+    brings one, is the one that it was trained with."""
+    if adapter is None and qlora_base != "original":
+        raise UsageError(f"--qlora-base {qlora_base} is about merging, and there is no adapter; leave it out")
+    bare = Checkpoint(base)
+    merged = Merged(bare, Adapter(adapter), qlora_base=qlora_base) if adapter is not None else None
+    tokens = next((f for f in (adapter, base) if f and any((f / name).is_file() for name in _TOKENIZERS)), base)
+    whole = Witness(merged or bare)
+    return Model(base, adapter, whole, whole, tokens, pre, merged=merged)
+
+
+def trim(model: Model, texts: Sequence[Path], about: About, work: Path, report: Report) -> Model:
+    """The model with no more tokens than `texts`, the prompts about them and the answers to them need."""
+    report.step(f"trimming the vocabulary to {', '.join(text.name for text in texts)}")
+    kept = trimmed(model.tokens, _spelled(model, texts, about, report), work / "tokenizer", model.pre)
+    report.step(f"vocabulary: {len(kept):,} of {model.source.config['vocab_size']:,} tokens kept")
+    return replace(model, source=Trimmed(model.whole, kept), tokens=work / "tokenizer", kept=kept)
+
+
+def asked(model: Model, about: About) -> domain.Asked:
+    """What this model will be asked about a document."""
+    tokenizer = model.tokenizer
+    names = {"bos_token": tokenizer.bos, "eos_token": tokenizer.ends[0]}
+    written = {role: "" if number is None else tokenizer.tokens[number] for role, number in names.items()}
+    return domain.Asked(about.formats, about.labels, about.guidelines, about.unit, tokenizer.prompt_template, written)
+
+
+def _spelled(model: Model, texts: Sequence[Path], about: About, report: Report) -> Iterator[str]:
+    """Every part of every prompt and answer on its own, as the extraction tokenizes them; what repeats comes once."""
+    seen = set()
+    for before, text, after, answer in domain.examples(domain.documents(texts, report.step), asked(model, about)):
+        for part in (before, after):
+            if part and part not in seen:
+                seen.add(part)
+                yield part
+        yield text
+        yield answer

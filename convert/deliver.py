@@ -1,0 +1,214 @@
+"""What a conversion leaves: files with their manifests under their final names, and the list of them in models.toml."""
+
+from __future__ import annotations
+
+import glob
+import os
+import platform
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from bioner_edge import formats, listing
+from bioner_edge.convert import quantize
+from bioner_edge.convert.figure import Figure
+from bioner_edge.errors import ModelError, UsageError, known
+from bioner_edge.models import UNITS, Manifest, manifest_path, sha256
+
+if TYPE_CHECKING:
+    from bioner_edge.convert.assemble import Model
+
+__all__ = ["About", "Delivery", "hashes"]
+
+_LIBRARIES = ("bioner-edge", "gguf", "llama-cpp-python", "numpy", "peft", "tokenizers", "torch", "transformers")
+_PARTIAL = ".partial-"  # between the name and the process of a conversion, in the name of its folder
+_DESCRIBING = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "generation_config.json",
+    "adapter_config.json",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a manifest says that the weights do not; see `models.Manifest`.
+
+    Raises UsageError for what makes no sense.
+    """
+
+    name: str
+    labels: tuple[str, ...] = ()
+    formats: tuple[str, ...] = ()
+    unit: str = "document"
+    licence: str = "unknown"
+    guidelines: Mapping[str, str] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.name or Path(self.name).name != self.name:
+            raise UsageError(f"the name {self.name!r} must be one part of a path; say where with the output folder")
+        if self.unit not in UNITS:
+            raise UsageError(known("unit", self.unit, UNITS))
+        if bool(self.formats) != bool(self.labels):
+            there, missing = ("labels", "formats") if self.labels else ("formats", "labels")
+            raise UsageError(f"{there} without {missing}: give both, or neither for a model that is not tuned yet")
+        for name in self.formats:
+            formats.get(name).calls(self.labels)  # refuses labels that the format cannot write
+        if unknown := sorted(self.guidelines.keys() - set(self.labels)):
+            raise UsageError(f"the guideline for {unknown[0]!r} is for none of the labels {', '.join(self.labels)}")
+
+    @classmethod
+    def of(
+        cls,
+        folders: Sequence[Path],
+        *,
+        name: str | None = None,
+        labels: Sequence[str] = (),
+        formats: Sequence[str] = (),
+        unit: str = "document",
+        license: str | None = None,
+        guidelines: Mapping[str, str] | None = None,
+        training: Mapping[str, Any] | None = None,
+    ) -> About:
+        """What was asked for; the name and the licence, where they were not, by the first of `folders` that has one."""
+        for what, value in (("labels", labels), ("formats", formats)):
+            if isinstance(value, str):
+                raise UsageError(f"{what} must be a list of names, not {value!r}")
+        found = license or next(filter(None, map(_licence_of, folders)), "unknown")
+        return cls(
+            name=name or folders[0].resolve().name,
+            labels=tuple(labels),
+            formats=tuple(formats),
+            unit=unit,
+            licence=found,
+            guidelines=dict(guidelines or {}),
+            training=dict(training or {}),
+        )
+
+
+class Delivery:
+    """Finished files on their way from a folder `work` inside `out` to `out` itself."""
+
+    def __init__(self, out: Path, work: Path, about: About) -> None:
+        self.out, self.work, self.about = out, work, about
+        self._paths: list[Path] = []
+
+    @classmethod
+    @contextmanager
+    def into(cls, out: Path, about: About, names: Sequence[str], *, overwrite: bool) -> Iterator[Delivery]:
+        """A delivery of files called `names`; its folder goes away at the end, and with it what was not delivered.
+
+        Raises UsageError where one of them exists, and ModelError where the disk or the permissions do not allow it.
+        """
+        for name in names:
+            if (out / name).exists() and not overwrite:
+                raise UsageError(f"{out / name}: exists; give --overwrite to replace it")
+        if (out / listing.NAME).exists():
+            listing.read(
+                out / listing.NAME, out
+            )  # one that is not of converted files is refused before anything is done
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            _sweep(out, about.name)
+            with TemporaryDirectory(prefix=f"{about.name}{_PARTIAL}{os.getpid()}-", dir=out) as folder:
+                yield cls(out, Path(folder), about)
+        except OSError as error:  # numpy's has no reason, only numbers
+            told = error.strerror or f"not all could be written ({error}); is the disk full?"
+            raise ModelError(f"{error.filename or out}: {told}; nothing has got its final name") from None
+
+    def add(
+        self, path: Path, level: str, sources: Mapping[str, str], figures: Sequence[Figure], **more: Mapping[str, Any]
+    ) -> Manifest:
+        """Write the manifest of `path`, a file in `work`; `more` are further keys of it."""
+        mix, bits = quantize.tensor_mix(path)
+        manifest = Manifest(
+            formats=self.about.formats,
+            labels=self.about.labels,
+            unit=self.about.unit,
+            licence=self.about.licence,
+            sha256=sha256(path),
+            level=level,
+            bits_per_weight=round(bits, 4),
+            tensor_mix=mix,
+            sources=sources,
+            versions=_versions(),
+            verification=tuple(figure.to_json() for figure in figures),
+            guidelines=dict(self.about.guidelines),
+            training=dict(self.about.training),
+            **more,
+        )
+        manifest.save(manifest_path(path))
+        self._paths.append(path)
+        return manifest
+
+    def finish(self, folders: Sequence[Path] = ()) -> list[Path]:
+        """Give the files, and whole `folders` of `work`, their names in `out`. Between the moves of a file and its
+        manifest the hash does not fit: it is refused."""
+        for folder in folders:
+            shutil.rmtree(self.out / folder.name, ignore_errors=True)
+            os.replace(folder, self.out / folder.name)
+        for path in self._paths:
+            os.replace(path, self.out / path.name)
+            os.replace(manifest_path(path), self.out / manifest_path(path).name)
+        listing.write_list(self.out)
+        return [self.out / path.name for path in self._paths]
+
+
+def _sweep(out: Path, name: str) -> None:
+    """Remove what conversions of this name left that were killed: their processes are no more."""
+    for folder in out.glob(f"{glob.escape(name)}{_PARTIAL}*-*"):
+        number = folder.name.removeprefix(f"{name}{_PARTIAL}").split("-")[0]
+        try:
+            os.kill(int(number), 0)
+        except ProcessLookupError:
+            shutil.rmtree(folder, ignore_errors=True)
+        except (ValueError, OSError):  # no folder of ours, or a process of somebody else
+            continue
+
+
+def hashes(model: Model) -> dict[str, str]:
+    """The SHA-256 of what a model is made from: weights, and what describes them, by folder where there are two."""
+    found = {}
+    for role, folder in (("base", model.base), ("adapter", model.adapter)):
+        if folder is None:
+            continue
+        weights = [file for file in model.whole.files if file.parent == folder]
+        for file in (*weights, *(folder / name for name in _DESCRIBING)):
+            if file.is_file():
+                found[file.name if model.adapter is None else f"{role}/{file.name}"] = sha256(file)
+    return found
+
+
+def _licence_of(folder: Path) -> str | None:
+    """The licence that a model card's first lines name, as Hugging Face writes them; None where none does."""
+    card = folder / "README.md"
+    lines = card.read_text("utf-8", errors="replace").splitlines() if card.is_file() else []
+    if lines[:1] != ["---"]:
+        return None
+    found = {}
+    for line in lines[1 : lines.index("---", 1) if "---" in lines[1:] else 1]:
+        key, _, value = line.partition(":")
+        found[key] = value.strip().strip("'\"")
+    if found.get("license") == "other":
+        return found.get("license_name") or "other"
+    return found.get("license") or None
+
+
+def _versions() -> dict[str, str]:
+    """What made the file; a library that is not installed had no part in it."""
+    found = {"python": platform.python_version()}
+    for library in _LIBRARIES:
+        try:
+            found[library] = version(library)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,70 @@
+"""Text of the user's domain as the model meets it: prompts about documents and the answers to them.
+
+What the importance matrix is computed from, and what a trimmed vocabulary must still spell in whole tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bioner_edge import formats, prompts
+from bioner_edge.corpora import Notice
+from bioner_edge.errors import InputError
+from bioner_edge.inputs import Inputs
+from bioner_edge.span import Document
+from bioner_edge.tuning.sources import split
+
+__all__ = ["Asked", "documents", "examples", "token_ids"]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the model will be asked: the parts of a prompt that no document changes."""
+
+    formats: Sequence[str]
+    labels: Sequence[str]
+    guidelines: Mapping[str, str]
+    unit: str
+    template: str | None
+    template_tokens: Mapping[str, str]
+
+
+def documents(files: Sequence[Path], tell: Callable[[str], None]) -> Iterator[Document]:
+    """The documents of files in any format that `extract` reads; `tell` hears of annotations that are not used.
+
+    Raises InputError for text that cannot be read.
+    """
+
+    def hear(notice: Notice) -> None:
+        if notice.text_lost:
+            raise InputError(str(notice))
+        tell(str(notice))
+
+    yield from Inputs([str(file) for file in files], hear)
+
+
+def examples(found: Iterable[Document], asked: Asked) -> Iterator[tuple[str, str, str, str]]:
+    """(before the text, the text, after it, an answer) of each question about each document.
+
+    The answer is about the document's own annotations, and finds nothing where it has none. Without formats there
+    is no question, and only the text is given.
+    """
+    for document in found:
+        if not asked.formats:
+            yield "", document.text, "", ""
+            continue
+        for part in split(document) if asked.unit == "sentence" else [document]:
+            for name in asked.formats:
+                form = formats.get(name)
+                for labels in form.calls(asked.labels):
+                    messages = form.instruction(labels, asked.guidelines)
+                    prompt = prompts.build(asked.template, messages, asked.template_tokens)
+                    yield prompt.before, part.text, prompt.after, form.render(part, labels)
+
+
+def token_ids(tokenize: Callable[[bytes, bool], list[int]], parts: tuple[str, str, str, str]) -> list[int]:
+    """An example as it is fed: the template's parts may hold special tokens, text and answer never do."""
+    special = (True, False, True, False)
+    return [token for part, may in zip(parts, special, strict=True) for token in tokenize(part.encode(), may)]

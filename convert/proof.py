@@ -1,0 +1,93 @@
+"""The stages of the verification in their order, told as they are measured; the first that fails ends it all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bioner_edge.convert import architectures, domain, measure, reference, verify, vocabulary
+from bioner_edge.convert.assemble import Model, asked
+from bioner_edge.convert.deliver import About
+from bioner_edge.convert.figure import Figure, Report
+from bioner_edge.convert.samples import DOCUMENTS, LINES
+from bioner_edge.errors import UsageError
+from bioner_edge.span import Document
+
+__all__ = ["Levels", "against_source", "load", "of_adapter"]
+
+
+def load(model: Model, report: Report) -> Any:
+    """The torch model that `model` must equal, merged by peft."""
+    report.step("loading the same model with transformers" + (" and peft" if model.adapter else ""))
+    return reference.load(model.base, model.merged)
+
+
+def against_source(model: Model, theirs: Any, path: Path, lines: Sequence[str], report: Report) -> list[Figure]:
+    """The F32 file in `path` against the torch model `theirs`. Raises ModelError at the first stage that fails."""
+    figures = [verify.weights(theirs, model.whole.digests, model.adapter is not None)]
+    report.figure(figures[-1])
+    with measure.open_exact(path) as ours:
+        encode = vocabulary.reference(model.tokens)
+        figures.append(verify.token_ids(ours, encode, [*lines, *vocabulary.specials(model.tokens)], report.step))
+        report.figure(figures[-1])
+        figures.append(verify.logits(theirs, ours, lines, tolerance=_tolerance(model), kept=model.kept))
+        report.figure(figures[-1])
+    return figures
+
+
+def of_adapter(model: Model, f32: Path, path: Path, report: Report) -> list[Figure]:
+    """The adapter in `path` on its base `f32` against the torch model with it merged. Raises ModelError as above."""
+    theirs = load(model, report)
+    with measure.open_exact(f32, path) as ours:
+        figures = [verify.logits(theirs, ours, LINES, tolerance=_tolerance(model))]
+    report.figure(figures[-1])
+    return figures
+
+
+def _tolerance(model: Model) -> float:
+    return architectures.of(model.source.config).tolerance
+
+
+class Levels:
+    """Holds each level's file against the F32 file, on prompts and answers of the model's formats where it has some."""
+
+    def __init__(self, f32: Path, model: Model, about: About, lines: Sequence[str], report: Report) -> None:
+        self._about, self._report = about, report
+        with measure.open_exact(f32) as runtime:
+            if about.formats:
+                documents = (Document(str(number), text) for number, text in enumerate(DOCUMENTS))
+                examples = domain.examples(documents, asked(model, about))
+                self._fed = measure.cut((domain.token_ids(runtime.tokenize, e) for e in examples), runtime.context)
+            else:
+                self._fed = measure.sequences(runtime, lines)
+            self._expected = [measure.logits(runtime, ids) for ids in self._fed]
+        self._found: list[verify.Found] | None = None
+        self._extracted, self._found = self._extraction(f32, "F32") if about.formats else ([], None)
+
+    def __call__(self, path: Path, level: str) -> list[Figure]:
+        """The figures of the file in `path`, told as well. Raises ModelError where it loses too much."""
+        figures = []
+        if level != "F32":
+            figures += measure.distance(path, level, self._fed, self._expected)
+        if self._found is not None:
+            figures += self._extracted if level == "F32" else self._extraction(path, level)[0]
+        for figure in figures:
+            self._report.figure(figure)
+        return verify.judged(figures, f"the weights lose too much at {level}: use a larger level")
+
+    def _extraction(self, path: Path, level: str) -> tuple[list[Figure], list[verify.Found] | None]:
+        about = self._about
+        try:
+            return verify.extraction(
+                path,
+                level,
+                self._found,
+                format=about.formats[0],
+                labels=about.labels,
+                unit=about.unit,
+                guidelines=about.guidelines,
+            )
+        except UsageError as error:  # the context is too small for a prompt: a model to look at, not to use
+            self._report.step(f"no documents were read with {path.name}: {error}")
+            return [], None

@@ -1,0 +1,97 @@
+"""The model as Hugging Face computes it: transformers and peft in float32, what a conversion is held against."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from bioner_edge.convert.checkpoint import Source, load_json
+from bioner_edge.convert.merge import Merged
+from bioner_edge.errors import ModelError, UsageError
+
+__all__ = ["load"]
+
+
+def load(base: Path, merged: Merged | None = None) -> Any:
+    """The torch model in `base`, with the adapter of `merged` merged by peft itself; in float32, without dropout.
+
+    Raises UsageError where a library is missing, ModelError where the folders cannot be loaded.
+    """
+    try:
+        import torch
+        import transformers
+        from transformers.utils.logging import disable_progress_bar
+
+        if merged is not None:
+            import peft  # noqa: F401
+    except ImportError as error:
+        told = f"verification needs {error.name}: pip install 'bioner-edge[convert]', or leave it out with --no-verify"
+        raise UsageError(told) from None
+
+    disable_progress_bar()
+    _readable(base, transformers.__version__)
+    settings: dict[str, Any] = {
+        "dtype": torch.float32,
+        "attn_implementation": "eager",
+        "local_files_only": True,
+        "use_safetensors": True,
+    }
+    if merged is not None and merged.needs_untied_base:
+        settings["tie_word_embeddings"] = False
+    read: Any = transformers.AutoModelForCausalLM.from_pretrained
+    try:
+        model = read(base, **settings)
+        if merged is not None:
+            model = _by_peft(model, merged)
+    except Exception as error:  # whatever they stumble over, it is not a model that they can read
+        folder = merged.adapter.folder if merged else base
+        raise ModelError(f"{folder}: transformers and peft cannot load it: {_line(error)}") from error
+    return model.eval()
+
+
+def _by_peft(model: Any, merged: Merged) -> Any:
+    """`merge_and_unload`, of the base as the adapter saw it: rounded, with its own tokens, and with output and
+    embedding apart where peft would add what belongs to one of them to both."""
+    import peft
+
+    if merged.rounded:
+        _copy(merged.base, model)
+    adapter, config = merged.adapter, peft.PeftConfig.from_pretrained(str(merged.adapter.folder))
+    parted = merged.needs_untied_base
+    if parted:
+        model.lm_head.weight.data = model.get_input_embeddings().weight.data.clone()
+        if "lm_head.weight" in adapter.targets:  # an ensured tie, whose change peft would add twice
+            config.target_modules, config.ensure_weight_tying = {*config.target_modules, "lm_head"}, False
+    rows = merged.config["vocab_size"]
+    resized = rows != model.get_input_embeddings().weight.shape[0]
+    if resized:
+        model.resize_token_embeddings(rows, mean_resizing=False)
+    tuned = peft.PeftModel.from_pretrained(model, adapter.folder, config=config, local_files_only=True)
+    beneath = getattr(tuned.get_input_embeddings(), "base_layer", None)
+    if parted and resized and beneath is not None and not hasattr(tuned.lm_head, "base_layer"):
+        tuned.lm_head.weight.data = beneath.weight.data.clone()  # the new rows, which a tied output shares
+    return tuned.merge_and_unload()
+
+
+def _readable(base: Path, version: str) -> None:
+    """Raises UsageError where this transformers would take another rotary base than config.json has, without a word."""
+    config = load_json(base / "config.json")
+    if int(version.split(".")[0]) < 5 and config.get("rope_parameters") and "rope_theta" not in config:
+        told = f"written by transformers 5, which {version} misreads"
+        raise UsageError(
+            f"{base / 'config.json'}: {told}: pip install 'transformers>=5', or verify nothing: --no-verify"
+        )
+
+
+def _copy(source: Source, model: Any) -> None:
+    import torch
+
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    with torch.no_grad():
+        for name in source.shapes():
+            parameters[name].copy_(torch.from_numpy(source.tensor(name)))
+
+
+def _line(error: Exception) -> str:
+    """The error in one line, not longer than a screen is wide."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

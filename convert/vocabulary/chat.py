@@ -1,0 +1,72 @@
+"""Chat templates of tokenizers that change the text around special tokens, so that prompts get the ids of training.
+
+Hugging Face's tokenizers of Llama 2, Mistral and Phi-3 put a blank before a text, or before each stretch of it between
+special tokens; some special tokens (Phi-3's) swallow the white space behind them. llama.cpp must do neither, or
+documents would change with it. So the template itself writes what such a tokenizer would have made of its text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from bioner_edge.convert.vocabulary.record import Added
+
+__all__ = ["wrapped"]
+
+# Where a tokenizer puts a blank -> the blank as Jinja, of a stretch `rest` that is not empty. "every": whatever it
+# begins with; "always" and "first": unless it begins with one, the latter only before the whole text.
+_BLANK = {
+    "every": "' '",
+    "always": "('' if rest[0] in ' ▁' else ' ')",
+    "first": "(' ' if loop.first and rest[0] not in ' ▁' else '')",
+    "never": "''",
+}
+_CUT = "␞"
+
+# {{ '' }} keeps the lines at both ends from losing their breaks to the tags beside them.
+_WRAPPED = """{% set written %}{{ '' }}TEMPLATE{{ '' }}{% endset %}
+{%- set tokens = TOKENS -%}
+{%- set stripping = STRIPPING -%}
+{%- set cut = namespace(text=written, strips=false) -%}
+{%- for token in tokens -%}
+    {%- set cut.text = cut.text.replace(token, 'CUT' ~ loop.index0 ~ 'CUT') -%}
+{%- endfor -%}
+{%- for part in cut.text.split('CUT') -%}
+    {%- if loop.index0 % 2 -%}
+        {%- set token = tokens[part | int] -%}
+        {%- set cut.strips = token in stripping -%}
+        {{- token -}}
+    {%- else -%}
+        {%- set rest = part.lstrip() if cut.strips else part -%}
+        {%- if rest -%}
+            {{- BLANK ~ rest -}}
+        {%- endif -%}
+    {%- endif -%}
+{%- endfor -%}"""
+
+
+def wrapped(template: str | None, added: Sequence[Added], prefix: str) -> str | None:
+    """A template that writes what the tokenizer makes of the text of `template`; itself where that is the same.
+
+    `prefix` tells where the tokenizer puts blanks, a key of the table above.
+    """
+    stripping = [token.content for token in added if token.rstrip]
+    if template is None or (prefix == "never" and not stripping):
+        return template
+    values = {
+        "TEMPLATE": template.removesuffix("\n"),  # Jinja takes one off the end of a template
+        "TOKENS": _listed(sorted((token.content for token in added), key=lambda content: -len(content.encode()))),
+        "STRIPPING": _listed(stripping),
+        "BLANK": _BLANK[prefix],
+        "CUT": _CUT,
+    }
+    before, after = _WRAPPED.split("TEMPLATE")
+    for name in ("TOKENS", "STRIPPING", "BLANK", "CUT"):
+        before, after = before.replace(name, values[name]), after.replace(name, values[name])
+    return before + values["TEMPLATE"] + after
+
+
+def _listed(contents: Sequence[str]) -> str:
+    """Strings as Jinja spells a list of them."""
+    return json.dumps(contents, ensure_ascii=False)

@@ -1,0 +1,33 @@
+"""llama.cpp's own reading of a tokenizer, without a model: what it makes of a text is the token ids that count."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from gguf import GGUFWriter
+
+from bioner_edge.backends.llama_cpp import LlamaCpp
+from bioner_edge.backends.vocab_only import VocabOnly
+from bioner_edge.convert.vocabulary.tokenizer import Tokenizer
+
+__all__ = ["opened"]
+
+
+@contextmanager
+def opened(tokenizer: Tokenizer) -> Iterator[LlamaCpp]:
+    """The tokenizer loaded by llama.cpp from a file that has nothing else and goes away."""
+    with tempfile.TemporaryDirectory(prefix="vocabulary-") as folder:
+        path = Path(folder) / "vocabulary.gguf"
+        writer = GGUFWriter(path, "llama")
+        try:
+            tokenizer.write(writer)
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_ti_data_to_file()
+        finally:
+            writer.close()
+        with VocabOnly(path) as model:
+            yield model

@@ -1,0 +1,104 @@
+"""What a converted tokenizer must give: the original's ids, by the library that it was made for."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from bioner_edge.convert.vocabulary import model_file, record
+from bioner_edge.convert.vocabulary.record import Record, Step
+from bioner_edge.errors import ModelError
+
+__all__ = ["reference", "specials"]
+
+Encode = Callable[[str], list[int]]
+
+
+def reference(folder: Path) -> Encode:
+    """The ids of a text by the tokenizer in `folder`, as its GGUF promises them: special tokens are read by name, none
+    is added, the text is not normalised, and no blank is put before it.
+
+    Raises ModelError where the library for it is not installed or cannot read it.
+    """
+    path = folder / "tokenizer.json"
+    return _by_tokenizers(record.load(path)) if path.is_file() else _by_sentencepiece(folder)
+
+
+def specials(folder: Path) -> list[str]:
+    """A text with each token that is found before merging, between letters: several lines where there are many."""
+    path = folder / "tokenizer.json"
+    contents = [token.content for token in (record.load(path).added if path.is_file() else model_file.added(folder))]
+    return ["".join(f" x{content}y" for content in contents[at : at + 256]) for at in range(0, len(contents), 256)]
+
+
+def _by_tokenizers(found: Record) -> Encode:
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        raise ModelError("comparing token ids needs tokenizers: pip install 'bioner-edge[convert]'") from None
+    normalizers = (step for step in found.steps["normalizer"] if step["type"] not in ("NFC", "Prepend"))
+    changed = {
+        "normalizer": _sequence("normalizers", normalizers),
+        "pre_tokenizer": _sequence("pretokenizers", map(_without_blank, found.steps["pre_tokenizer"])),
+        "truncation": None,
+        "padding": None,
+    }
+    try:
+        theirs = Tokenizer.from_str(json.dumps({**found.json, **changed}))
+    except Exception as error:  # the library raises this very class, whatever it stumbles over
+        raise ModelError(f"{found.path}: the tokenizers library cannot read it: {_line(error)}") from None
+
+    def encode(text: str) -> list[int]:
+        ids: list[int] = theirs.encode(text, add_special_tokens=False).ids
+        return ids
+
+    return encode
+
+
+def _sequence(name: str, steps: Iterable[Step]) -> dict[str, Any] | None:
+    """Steps as one; none where there is none."""
+    listed = list(steps)
+    return {"type": "Sequence", name: listed} if listed else None
+
+
+def _without_blank(step: Step) -> Step:
+    if step["type"] != "Metaspace":
+        return step
+    kept = {key: step[key] for key in ("type", "replacement", "split") if key in step}
+    return {**kept, "prepend_scheme": "never"}
+
+
+def _by_sentencepiece(folder: Path) -> Encode:
+    try:
+        sentencepiece = import_module("sentencepiece")  # no stubs, and not installed for much else
+    except ImportError:
+        raise ModelError("comparing token ids needs sentencepiece: pip install sentencepiece") from None
+    path = folder / "tokenizer.model"
+    found = model_file.load(path)
+    # Protobuf joins repeated messages: 3 = {3 = false}, which is add_dummy_prefix.
+    data = path.read_bytes() + b"\x1a\x02\x18\x00"
+    try:
+        theirs = sentencepiece.SentencePieceProcessor(model_proto=data)
+    except Exception as error:  # RuntimeError, OSError: as its C++ part has it
+        raise ModelError(f"{path}: the sentencepiece library cannot read it: {_line(error)}") from None
+    control = {text: index for index, (text, _, kind) in enumerate(found.pieces) if kind.name in ("CONTROL", "UNKNOWN")}
+    control |= {token.content: token.id for token in model_file.added(folder)}
+    named = re.compile("|".join(map(re.escape, sorted(control, key=len, reverse=True))) or "(?!)")
+
+    def encode(text: str) -> list[int]:
+        ids: list[int] = []
+        at = 0
+        for match in named.finditer(text):
+            ids += [*theirs.encode(text[at : match.start()]), control[match[0]]]
+            at = match.end()
+        return ids + list(theirs.encode(text[at:]))
+
+    return encode
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
