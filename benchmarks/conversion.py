@@ -57,9 +57,9 @@ _RANK = 16
 _MERGE = """
 import sys
 from pathlib import Path
-from bioner_edge.convert.adapter import Adapter
+from bioner_edge.convert.merging.adapter import Adapter
 from bioner_edge.convert.checkpoint import Checkpoint
-from bioner_edge.convert.merge import Merged, save
+from bioner_edge.convert.merging.merge import Merged, save
 base, adapter, out = map(Path, sys.argv[1:])
 save(Merged(Checkpoint(base), Adapter(adapter)), out)
 """

@@ -85,8 +85,8 @@ def convert(
     from .convert import convert as run
     from .convert import convert_adapter
     from .convert.deliver import About
+    from .convert.proof.samples import LINES
     from .convert.quantize import parse_tensor_types
-    from .convert.samples import LINES
     from .terminal import Terminal
 
     about = About.of(
@@ -140,7 +140,7 @@ def verify(
 
     Exit code: 0 every stage holds; 2 one does not, and is named.
     """
-    from .convert.recheck import recheck
+    from .convert.proof.recheck import recheck
     from .terminal import Terminal
 
     with Terminal(quiet=quiet) as report:

@@ -13,13 +13,15 @@ from pathlib import Path
 import numpy as np
 
 from bioner_edge import gguf_header
-from bioner_edge.convert import architectures, gguf, measure, merge, proof, quantize, runtime_lora
-from bioner_edge.convert.adapter import Adapter
+from bioner_edge.convert import architectures, gguf, quantize, runtime_lora
 from bioner_edge.convert.assemble import Model, assemble, trim
 from bioner_edge.convert.calibration import calibrate
 from bioner_edge.convert.deliver import About, Delivery, hashes
 from bioner_edge.convert.figure import Report, Silent
-from bioner_edge.convert.samples import LINES
+from bioner_edge.convert.merging import merge
+from bioner_edge.convert.merging.adapter import Adapter
+from bioner_edge.convert.proof import measure, stages
+from bioner_edge.convert.proof.samples import LINES
 from bioner_edge.errors import ModelError, UsageError, known
 from bioner_edge.models import Manifest
 
@@ -70,11 +72,11 @@ def convert(
             model = trim(model, trim_vocab, about, delivery.work, report)
         f32 = _f32(delivery.work, model, about, levels, report)
 
-        theirs = proof.load(model, report) if check or importance else None
-        proved = proof.against_source(model, theirs, f32, verify_lines, report) if check else []
+        theirs = stages.load(model, report) if check or importance else None
+        proved = stages.against_source(model, theirs, f32, verify_lines, report) if check else []
         matrix, told = calibrate(model, theirs, f32, importance, about, report) if importance else (None, {})
         del theirs  # as large as the model in float32
-        judge = proof.Levels(f32, model, about, verify_lines, report) if check else None
+        judge = stages.Levels(f32, model, about, verify_lines, report) if check else None
         for level in levels:
             path = f32.with_name(f"{about.name}-{level}.gguf")
             if level != "F32":
@@ -118,7 +120,7 @@ def convert_adapter(
         figures = []
         if check:
             f32 = _f32(delivery.work, bare, about, ["F32"], report)
-            figures = proof.of_adapter(merged, f32, path, report)
+            figures = stages.of_adapter(merged, f32, path, report)
         delivery.add(path, level, hashes(merged), figures, base=merged.origin)
         return delivery.finish()[0]
 

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bioner_edge.convert import architectures, domain, vocabulary
-from bioner_edge.convert.adapter import Adapter
 from bioner_edge.convert.checkpoint import Checkpoint, Source
 from bioner_edge.convert.deliver import About
 from bioner_edge.convert.figure import Report
-from bioner_edge.convert.merge import Merged
-from bioner_edge.convert.verify import Witness
+from bioner_edge.convert.merging.adapter import Adapter
+from bioner_edge.convert.merging.merge import Merged
+from bioner_edge.convert.proof.verify import Witness
 from bioner_edge.convert.vocabulary.trim import Trimmed, trimmed
 from bioner_edge.errors import UsageError
 

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from bioner_edge import gguf_header
 from bioner_edge.backends.adapter_file import ADAPTABLE
 from bioner_edge.convert import gguf
-from bioner_edge.convert.adapter import Adapter
 from bioner_edge.convert.architectures import Architecture
 from bioner_edge.convert.checkpoint import Source
+from bioner_edge.convert.merging.adapter import Adapter
 from bioner_edge.errors import ModelError, UsageError, known
 
 __all__ = ["LEVELS", "write"]

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from bioner_edge.convert import adapter_config
-from bioner_edge.convert.adapter_config import Settings
+from bioner_edge.convert.merging import adapter_config
+from bioner_edge.convert.merging.adapter_config import Settings
 from bioner_edge.errors import ModelError
 
 peft = pytest.importorskip("peft")

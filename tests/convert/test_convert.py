@@ -18,9 +18,10 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from bioner_edge.backends.llama_cpp import LlamaCpp
-from bioner_edge.convert import About, convert, measure
+from bioner_edge.convert import About, convert
 from bioner_edge.convert.architectures import llama
-from bioner_edge.convert.samples import LINES as SAMPLES
+from bioner_edge.convert.proof import measure
+from bioner_edge.convert.proof.samples import LINES as SAMPLES
 from bioner_edge.convert.vocabulary import PRE_TOKENIZERS
 
 LINES = (

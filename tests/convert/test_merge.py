@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bioner_edge.convert import exact, nf4, shards
-from bioner_edge.convert.adapter import Adapter
+from bioner_edge.convert import shards
 from bioner_edge.convert.checkpoint import Checkpoint
-from bioner_edge.convert.merge import Merged, save
+from bioner_edge.convert.merging import exact, nf4
+from bioner_edge.convert.merging.adapter import Adapter
+from bioner_edge.convert.merging.merge import Merged, save
 from bioner_edge.errors import ModelError, UsageError
 
 torch = pytest.importorskip("torch")
@@ -550,7 +551,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from bioner_edge.convert.checkpoint import Checkpoint
-from bioner_edge.convert.merge import save
+from bioner_edge.convert.merging.merge import save
 
 def stop(what, done, total):
     if done == total // 2:
@@ -570,9 +571,9 @@ def test_killed_in_the_middle_no_final_name_is_there(bases: Callable[..., Path],
 MEASURED = """
 import sys, threading, time
 from pathlib import Path
-from bioner_edge.convert.adapter import Adapter
+from bioner_edge.convert.merging.adapter import Adapter
 from bioner_edge.convert.checkpoint import Checkpoint
-from bioner_edge.convert.merge import Merged, save
+from bioner_edge.convert.merging.merge import Merged, save
 
 def anonymous():
     status = Path("/proc/self/status").read_text()

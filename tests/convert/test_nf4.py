@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bioner_edge.convert import nf4
+from bioner_edge.convert.merging import nf4
 
 
 def test_nf4_by_hand() -> None:

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from bioner_edge import gguf_header
 from bioner_edge.backends.llama_cpp import LlamaCpp
-from bioner_edge.convert import architectures, gguf, merge, runtime_lora
-from bioner_edge.convert.adapter import Adapter
+from bioner_edge.convert import architectures, gguf, runtime_lora
 from bioner_edge.convert.checkpoint import Checkpoint
+from bioner_edge.convert.merging import merge
+from bioner_edge.convert.merging.adapter import Adapter
 from bioner_edge.errors import ModelError, UsageError
 from bioner_edge.extract import load
 

@@ -24,7 +24,7 @@ from tokenizers import pre_tokenizers as p
 
 from bioner_edge import prompts
 from bioner_edge.backends.vocab_only import VocabOnly
-from bioner_edge.convert.samples import LINES
+from bioner_edge.convert.proof.samples import LINES
 from bioner_edge.convert.vocabulary import PRE_TOKENIZERS, Tokenizer, read, reference, specials
 from bioner_edge.convert.vocabulary.merging import scores
 from bioner_edge.convert.vocabulary.opened import opened

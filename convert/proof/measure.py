@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from bioner_edge.backends.llama_cpp import LlamaCpp
 from bioner_edge.convert.figure import Figure
-from bioner_edge.convert.samples import LINES
+from bioner_edge.convert.proof.samples import LINES
 
 __all__ = [
     "POSITIONS",

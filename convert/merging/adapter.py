@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bioner_edge.convert.adapter_config import BY_PEFT, Settings
+from bioner_edge.convert.merging.adapter_config import BY_PEFT, Settings
 from bioner_edge.convert.shards import Shards
 from bioner_edge.errors import ModelError
 

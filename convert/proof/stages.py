@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bioner_edge.convert import architectures, domain, measure, reference, verify, vocabulary
+from bioner_edge.convert import architectures, domain, vocabulary
 from bioner_edge.convert.assemble import Model, asked
 from bioner_edge.convert.deliver import About
 from bioner_edge.convert.figure import Figure, Report
-from bioner_edge.convert.samples import DOCUMENTS, LINES
+from bioner_edge.convert.proof import measure, reference, verify
+from bioner_edge.convert.proof.samples import DOCUMENTS, LINES
 from bioner_edge.errors import UsageError
 from bioner_edge.span import Document
 
@@ -25,7 +26,7 @@ def load(model: Model, report: Report) -> Any:
 
 def against_source(model: Model, theirs: Any, path: Path, lines: Sequence[str], report: Report) -> list[Figure]:
     """The F32 file in `path` against the torch model `theirs`. Raises ModelError at the first stage that fails."""
-    figures = [verify.weights(theirs, model.whole.digests, model.adapter is not None)]
+    figures = [verify.weights(theirs, model.whole, model.adapter is not None)]
     report.figure(figures[-1])
     with measure.open_exact(path) as ours:
         encode = vocabulary.reference(model.tokens)

@@ -9,9 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from bioner_edge import models
-from bioner_edge.convert import measure, quantize, verify
+from bioner_edge.convert import quantize
 from bioner_edge.convert.figure import Figure, Report, Silent
-from bioner_edge.convert.samples import DOCUMENTS, LINES
+from bioner_edge.convert.proof import measure, verify
+from bioner_edge.convert.proof.samples import DOCUMENTS, LINES
 from bioner_edge.errors import UsageError
 from bioner_edge.models import Manifest
 

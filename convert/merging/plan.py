@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bioner_edge.convert.adapter import Adapter, Tokens
 from bioner_edge.convert.checkpoint import Source
+from bioner_edge.convert.merging.adapter import Adapter, Tokens
 from bioner_edge.errors import ModelError
 
 __all__ = ["Plan", "Recipe"]

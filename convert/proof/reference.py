@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bioner_edge.convert.checkpoint import Source, load_json
-from bioner_edge.convert.merge import Merged
+from bioner_edge.convert.merging.merge import Merged
 from bioner_edge.errors import ModelError, UsageError
 
 __all__ = ["load"]

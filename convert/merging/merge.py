@@ -22,11 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bioner_edge.convert import shards
-from bioner_edge.convert.adapter import Adapter
 from bioner_edge.convert.checkpoint import Source
-from bioner_edge.convert.exact import Product, blocks, column_norms, row_norms
-from bioner_edge.convert.nf4 import Rounded
-from bioner_edge.convert.plan import Plan, Recipe
+from bioner_edge.convert.merging.adapter import Adapter
+from bioner_edge.convert.merging.exact import Product, blocks, column_norms, row_norms
+from bioner_edge.convert.merging.nf4 import Rounded
+from bioner_edge.convert.merging.plan import Plan, Recipe
 from bioner_edge.convert.shards import Shapes
 from bioner_edge.errors import ModelError, UsageError, known
 
