@@ -62,7 +62,7 @@ def convert(
     folders = [f"{about.name}-merged"] if keep_merged else []
     names = [f"{about.name}-{level}.{ending}" for level in levels for ending in ("gguf", "json")]
     with Delivery.into(out, about, [*names, *folders], overwrite=overwrite) as delivery:
-        model = assemble(base, adapter, qlora_base=qlora_base, pre=pre)
+        model = assemble(base, adapter, delivery.work, qlora_base=qlora_base, pre=pre)
         sources = hashes(model)
         report.step(_told(model))
         if keep_merged:
@@ -110,8 +110,8 @@ def convert_adapter(
     report = report or Silent()
     name = f"{about.name}-adapter"
     with Delivery.into(out, about, [f"{name}.gguf", f"{name}.json"], overwrite=overwrite) as delivery:
-        merged = assemble(base, adapter, qlora_base="original", pre=None)
-        bare = assemble(base, None, qlora_base="original", pre=None)
+        merged = assemble(base, adapter, delivery.work, qlora_base="original", pre=None)
+        bare = assemble(base, None, delivery.work, qlora_base="original", pre=None)
         architecture = architectures.of(bare.source.config)
         path = delivery.work / f"{name}.gguf"
         report.step(f"writing the adapter for {architecture.name}")

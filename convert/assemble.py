@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,9 @@ from bioner_edge.errors import UsageError
 __all__ = ["Model", "asked", "assemble", "trim"]
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model")
+_BELONGING = (
+    *_TOKENIZERS, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +72,33 @@ class Model:
         return found
 
 
-def assemble(base: Path, adapter: Path | None, *, qlora_base: str, pre: str | None) -> Model:
-    """The base with the adapter merged into it, nothing of it read yet but headers. The adapter's tokenizer, where it
-    brings one, is the one that it was trained with."""
+def assemble(base: Path, adapter: Path | None, work: Path, *, qlora_base: str, pre: str | None) -> Model:
+    """The base with the adapter merged into it, nothing of it read yet but headers.
+
+    `work` is a folder for what has to be written for it. Raises UsageError for options that do not go together.
+    """
     if adapter is None and qlora_base != "original":
         raise UsageError(f"--qlora-base {qlora_base} is about merging, and there is no adapter; leave it out")
     bare = Checkpoint(base)
     merged = Merged(bare, Adapter(adapter), qlora_base=qlora_base) if adapter is not None else None
-    tokens = next((f for f in (adapter, base) if f and any((f / name).is_file() for name in _TOKENIZERS)), base)
+    tokens = _tokens(base, adapter, work / "tokens") if adapter is not None else base
     whole = Witness(merged or bare)
     return Model(base, adapter, whole, whole, tokens, pre, merged=merged)
+
+
+def _tokens(base: Path, adapter: Path, out: Path) -> Path:
+    """The folder of the tokenizer: the base's, or where the adapter brings one, which it was trained with, `out`.
+
+    There the base's configuration joins it, which knows further tokens that end an answer.
+    """
+    if not any((adapter / name).is_file() for name in _TOKENIZERS):
+        return base
+    out.mkdir()
+    of_adapter = [path for path in adapter.iterdir() if path.is_file() and path.name in _BELONGING]
+    of_base = [base / name for name in ("config.json", "generation_config.json") if (base / name).is_file()]
+    for path in (*of_adapter, *of_base):
+        shutil.copyfile(path, out / path.name)
+    return out
 
 
 def trim(model: Model, texts: Sequence[Path], about: About, work: Path, report: Report) -> Model:

@@ -60,7 +60,7 @@ def distance(path: Path, level: str, fed: Sequence[Sequence[int]], expected: Seq
     with open_exact(path) as model:
         for ids, theirs in zip(fed, expected, strict=True):
             ours = logits(model, ids)
-            p, q = _log_softmax(theirs), _log_softmax(ours)
+            p, q = log_softmax(theirs), log_softmax(ours)
             divergences.append((np.exp(p) * (p - q)).sum(axis=1))  # (positions,)
             same.append(theirs.argmax(axis=1) == ours.argmax(axis=1))
     most, least = QUANTIZED[level]
@@ -76,7 +76,7 @@ def fingerprint(path: Path) -> dict[str, Any]:
         ids = [model.tokenize(line.encode(), special=False) for line in LINES]
         chosen = []
         for sequence in sequences(model, LINES, _FINGERPRINT_POSITIONS):
-            of_next = _log_softmax(logits(model, sequence[:-1])) if len(sequence) > 1 else np.empty((0, 1))
+            of_next = log_softmax(logits(model, sequence[:-1])) if len(sequence) > 1 else np.empty((0, 1))
             chosen += [float(row[token]) for row, token in zip(of_next, sequence[1:], strict=True)]
     return {
         "ids_sha256": hashlib.sha256(json.dumps(ids).encode()).hexdigest(),
@@ -119,7 +119,7 @@ def logits(model: LlamaCpp, ids: Sequence[int]) -> Logits:
         model.release(sequence)
 
 
-def _log_softmax(values: Logits) -> NDArray[np.float64]:
+def log_softmax(values: Logits) -> NDArray[np.float64]:
     """Along the last axis. Shape: as it came."""
     shifted = values.astype(np.float64) - values.max(axis=-1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))

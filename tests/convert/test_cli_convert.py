@@ -191,6 +191,22 @@ def test_every_kind_of_adapter_is_verified(base: Path, tmp_path: Path, name: str
     assert "merge by peft / largest weight: 0 (at most 1e-06)" in result.stderr and "F32 logits" in result.stderr
 
 
+def test_the_tokenizer_of_the_adapter(base: Path, adapter: Path, tmp_path: Path) -> None:
+    """It is the one of the training; what else ends an answer, the base knows."""
+    shutil.copytree(base, tmp_path / "base")
+    shutil.copytree(adapter, tmp_path / "a")
+    (tmp_path / "base" / "generation_config.json").write_text('{"eos_token_id": [0, 7]}')
+    shutil.copy(base / "tokenizer.json", tmp_path / "a")
+    settings = json.loads((base / "tokenizer_config.json").read_text("utf-8"))
+    template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    (tmp_path / "a" / "tokenizer_config.json").write_text(json.dumps({**settings, "chat_template": template}))
+    asked = ("--base", tmp_path / "base", "--adapter", tmp_path / "a", "--out", tmp_path / "out", "--quant", "F32")
+    result = run("convert", *asked)
+    assert result.exit_code == 0, result.exception
+    with LlamaCpp(tmp_path / "out" / "a-F32.gguf", threads=1) as model:
+        assert model.chat_template == template and model.end_tokens >= {0, 7}
+
+
 def test_the_base_that_qlora_saw(base: Path, adapter: Path, tmp_path: Path) -> None:
     asked = ("convert", "--base", base, "--adapter", adapter, "--quant", "F32", "--qlora-base")
     for kind in ("original", "dequantized"):

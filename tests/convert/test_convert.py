@@ -32,7 +32,6 @@ LINES = (
 TEMPLATE = "{% for message in messages %}{{ message.content }}{% endfor %}"
 LLAMA3 = {
     "rope_type": "llama3",
-    "rope_theta": 50000.0,
     "factor": 8.0,
     "low_freq_factor": 1.0,
     "high_freq_factor": 4.0,
@@ -41,9 +40,9 @@ LLAMA3 = {
 VARIANTS: dict[str, dict[str, Any]] = {
     "untied": {"tie_word_embeddings": False},
     "biases and wide heads": {"attention_bias": True, "mlp_bias": True, "head_dim": 32},
-    "llama3 rope": {"rope_parameters": LLAMA3},
+    "llama3 rope": {"rope_theta": 50000.0, "rope_scaling": LLAMA3},
     "bfloat16, padded vocabulary": {"dtype": "bfloat16", "vocab_size": 416, "tie_word_embeddings": True},
-    "one head for all": {"num_key_value_heads": 1, "rope_parameters": {"rope_type": "default", "rope_theta": 1000.0}},
+    "one head for all": {"num_key_value_heads": 1, "rope_theta": 1000.0},
 }
 
 
@@ -102,7 +101,8 @@ def test_variants_equal_transformers(make_checkpoint: Any, tmp_path: Path, setti
 def test_transformers_4_spelling(checkpoint: Path, tmp_path: Path) -> None:
     source = copied(checkpoint, tmp_path)
     record = json.loads((source / "config.json").read_text("utf-8"))
-    record |= {"rope_theta": record.pop("rope_parameters")["rope_theta"], "rope_scaling": None}
+    theta = record.pop("rope_parameters", record)["rope_theta"]  # transformers 4 itself has it at the top
+    record |= {"rope_theta": theta, "rope_scaling": None}
     (source / "config.json").write_text(json.dumps(record), "utf-8")
     run(source, tmp_path / "out", "F32")
 

@@ -79,7 +79,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "architecture": (config(architectures=["BertModel"]), "unknown architecture 'BertModel'; known: LlamaForCausalLM"),
     "no architecture": (config(architectures=None), "unknown architecture 'none given'"),
     "rope scaling": (config(rope_parameters={"rope_type": "warp", "rope_theta": 1e4}), "unknown rope scaling 'warp'"),
-    "two thetas": (config(rope_theta=5e5), "rope_theta is 500000.0 at the top and 10000.0 in rope_parameters"),
+    "two thetas": (config(rope_theta=5e5, rope_parameters={"rope_theta": 1e4}), "500000.0 at the top and 10000.0 in"),
     "llama3 numbers": (
         config(rope_parameters={"rope_type": "llama3", "rope_theta": 1e4, "factor": 8}),
         "'low_freq_factor' must be a positive number, not None",
