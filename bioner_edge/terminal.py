@@ -33,11 +33,9 @@ class Terminal:
         self._print(Text(_printable(text)))
 
     def figure(self, figure: Figure) -> None:
-        mark = (
-            Text("  - ") if figure.threshold is None else Text("  ✓ ", "green") if figure.holds else Text("  ✗ ", "red")
-        )
+        mark, style = ("-", "") if figure.threshold is None else ("✓", "green") if figure.holds else ("✗", "red")
         value = f"{figure.figure:.4g}" + (f" ({figure.bound})" if figure.bound else "")
-        self._print(mark + Text(f"{_printable(figure.stage)}: ") + Text(value, "bold"))
+        self._print(Text.assemble("  ", (mark, style), f" {_printable(figure.stage)}: ", (value, "bold")))
 
     def progress(self, what: str, done: int, total: int) -> None:
         now = time.monotonic()
