@@ -65,8 +65,8 @@ def examples(f32: Path, corpus: Path, documents: int) -> list[Example]:
         )
         found = []
         for parts in domain.examples(islice(read_file(corpus, lambda notice: None), documents), asked):
-            before = len(domain.token_ids(model.tokenize, (*parts[:3], "")))
-            ids = domain.token_ids(model.tokenize, parts)[: model.context]
+            before = len(domain.token_ids(model, (*parts[:3], "")))
+            ids = domain.token_ids(model, parts)[: model.context]
             if before < len(ids):
                 found.append(Example(ids, before - 1))
         return found

@@ -155,6 +155,8 @@ def main() -> NoReturn:
         _fail(str(error))
     except typer.Abort:
         raise SystemExit(130) from None
+    except OSError as error:  # a path that the system refuses
+        _fail(f"{error.filename or 'a file'}: {error.strerror or error}")
     except Exception as error:
         # The class of typer's own usage errors has had several places; they are told by what they can do.
         if not hasattr(error, "format_message"):

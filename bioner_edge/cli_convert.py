@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +11,7 @@ from typing import Annotated
 import typer
 
 from .cli_options import guidelines as read_guidelines
-from .cli_options import names
+from .cli_options import names, write
 from .errors import UsageError
 
 __all__ = ["convert", "verify"]
@@ -73,7 +75,9 @@ def convert(
             metavar="FILE",
         ),
     ] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads. [default: the cores of this process]", min=1)] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads of the quantization. [default: the cores of this process]", min=1)
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the files alone.")] = False,
 ) -> None:
@@ -82,6 +86,7 @@ def convert(
     Every stage of the verification is printed with its figure and its threshold; when one fails, nothing is left.
     Prints the paths of the files.
     """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was begun is cleared away
     from .convert import convert as run
     from .convert import convert_adapter
     from .convert.deliver import About
@@ -98,11 +103,14 @@ def convert(
         license=license,
         guidelines=read_guidelines(guidelines),
     )
+    if verify_text and not check:
+        raise UsageError("--verify-text with --no-verify: nothing would be compared; leave one out")
     with Terminal(quiet=quiet) as report:
         if runtime_adapter:
             merging = {
                 "--importance": importance, "--tensor-type": tensor_type, "--trim-vocab": trim_vocab,
                 "--keep-merged": keep_merged, "--verify-text": verify_text, "--pre": pre,
+                "--qlora-base": qlora_base != "original", "--threads": threads,
             }  # fmt: skip
             alone = _alone(adapter, merging)
             level = quant or "F32"
@@ -113,7 +121,7 @@ def convert(
             paths = run(
                 base,
                 out,
-                names("--quant", quant or "Q8_0") or (),
+                names("--quant", "Q8_0" if quant is None else quant) or (),
                 about,
                 adapter=adapter,
                 qlora_base=qlora_base,
@@ -129,7 +137,7 @@ def convert(
                 report=report,
             )
     for path in paths:
-        print(path)
+        write(f"{path}\n")
 
 
 def verify(

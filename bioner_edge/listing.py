@@ -15,7 +15,7 @@ from . import gguf_header
 from .errors import ModelError, UsageError, known
 from .manifest import Manifest, is_sha256, manifest_path
 
-__all__ = ["NAME", "Base", "List", "Listing", "entry", "read", "write_list"]
+__all__ = ["NAME", "Base", "List", "Listing", "entry", "read", "write_list", "wrong_name"]
 
 NAME = "models.toml"
 _HEAD = "# Converted models. Set BIONER_MODELS to this folder, and bioner-edge knows them by these names.\n"
@@ -140,7 +140,7 @@ def _rows(
     if not isinstance(rows, dict):
         raise ModelError(f"{path}: {key!r} must be rows [{key}.NAME]")
     for name, row in rows.items():
-        if reason := _wrong_name(name) or _wrong_row(row, expected, optional):
+        if reason := wrong_name(name) or _wrong_row(row, expected, optional):
             raise ModelError(f"{path}: [{key}.{name}] {reason}")
     return rows
 
@@ -160,7 +160,8 @@ def _wrong_row(row: object, expected: _Expected, optional: _Expected) -> str | N
     return None
 
 
-def _wrong_name(name: str) -> str | None:
+def wrong_name(name: str) -> str | None:
+    """Why a model cannot be called so; None where it can."""
     if not name.isprintable() or not name.strip() or "/" in name or "\\" in name:
         return "the name must be printable, without slashes"
     return None
@@ -172,7 +173,7 @@ def _tuples(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def entry(name: str, path: Path, manifest: Manifest, description: str) -> str:
     """The row of a converted file in the models.toml of its folder. Raises UsageError for a name that cannot be one."""
-    if reason := _wrong_name(name):
+    if reason := wrong_name(name):
         raise UsageError(f"{name!r} cannot be the name of a model: {reason}")
     row: dict[str, str | list[str]] = {
         "file": path.name,

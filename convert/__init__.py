@@ -20,7 +20,7 @@ from bioner_edge.convert.deliver import About, Delivery, hashes
 from bioner_edge.convert.figure import Report, Silent
 from bioner_edge.convert.merging import merge
 from bioner_edge.convert.merging.adapter import Adapter
-from bioner_edge.convert.proof import measure, stages
+from bioner_edge.convert.proof import measure, reference, stages
 from bioner_edge.convert.proof.samples import LINES
 from bioner_edge.errors import ModelError, UsageError, known
 from bioner_edge.models import Manifest
@@ -59,10 +59,15 @@ def convert(
     model that cannot be converted and for a stage of the verification that fails; then `out` is as it was.
     """
     report, levels = report or Silent(), _levels(levels, tensor_types)
+    for text in (*trim_vocab, *importance):
+        if not text.exists():
+            raise UsageError(f"{text}: no such file to take text from")
+    if check or importance:
+        reference.require(base, adapter)
     folders = [f"{about.name}-merged"] if keep_merged else []
     names = [f"{about.name}-{level}.{ending}" for level in levels for ending in ("gguf", "json")]
     with Delivery.into(out, about, [*names, *folders], overwrite=overwrite) as delivery:
-        model = assemble(base, adapter, delivery.work, qlora_base=qlora_base, pre=pre)
+        model = assemble(base, adapter, delivery.work, report, qlora_base=qlora_base, pre=pre)
         sources = hashes(model)
         report.step(_told(model))
         if keep_merged:
@@ -71,6 +76,8 @@ def convert(
         if trim_vocab:
             model = trim(model, trim_vocab, about, delivery.work, report)
         f32 = _f32(delivery.work, model, about, levels, report)
+        for level in set(levels) - set(quantize.FLOATS):
+            quantize.check(f32, level, tensor_types or {})
 
         theirs = stages.load(model, report) if check or importance else None
         proved = stages.against_source(model, theirs, f32, verify_lines, report) if check else []
@@ -110,8 +117,8 @@ def convert_adapter(
     report = report or Silent()
     name = f"{about.name}-adapter"
     with Delivery.into(out, about, [f"{name}.gguf", f"{name}.json"], overwrite=overwrite) as delivery:
-        merged = assemble(base, adapter, delivery.work, qlora_base="original", pre=None)
-        bare = assemble(base, None, delivery.work, qlora_base="original", pre=None)
+        merged = assemble(base, adapter, delivery.work, report)
+        bare = assemble(base, None, delivery.work, report)
         architecture = architectures.of(bare.source.config)
         path = delivery.work / f"{name}.gguf"
         report.step(f"writing the adapter for {architecture.name}")
@@ -167,7 +174,7 @@ def _told(model: Model) -> str:
     parts = {"low-rank": made["low_rank_tensors"], "whole": made["whole_tensors"]}
     told = ", ".join(f"{count} {kind} tensors" for kind, count in parts.items() if count)
     tokens = f", {made['trained_tokens']} trained tokens" if made["trained_tokens"] else ""
-    return f"{made['adapter']} into {made['base']}: {told}{tokens}"
+    return f"{made['adapter']}, trained on {made['trained_on']}, into {made['base']}: {told}{tokens}"
 
 
 def _described(path: Path, manifest: Manifest) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,15 +17,11 @@ from bioner_edge.convert.figure import Report
 from bioner_edge.convert.merging.adapter import Adapter
 from bioner_edge.convert.merging.merge import Merged
 from bioner_edge.convert.proof.verify import Witness
+from bioner_edge.convert.vocabulary.joined import joined
 from bioner_edge.convert.vocabulary.trim import Trimmed, trimmed
 from bioner_edge.errors import UsageError
 
 __all__ = ["Model", "asked", "assemble", "trim"]
-
-_TOKENIZERS = ("tokenizer.json", "tokenizer.model")
-_BELONGING = (
-    *_TOKENIZERS, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +55,7 @@ class Model:
             adapter = self.merged.adapter
             found |= {
                 "adapter": self.adapter.resolve().name,
-                "trained_on": adapter.settings.base,
+                "trained_on": adapter.settings.base.encode(errors="replace").decode(),
                 "low_rank_tensors": len(adapter.targets),
                 "whole_tensors": len(adapter.replaced) + len(adapter.originals),
                 "trained_tokens": sum(len(tokens.ids) for tokens in adapter.tokens.values()),
@@ -72,7 +67,15 @@ class Model:
         return found
 
 
-def assemble(base: Path, adapter: Path | None, work: Path, *, qlora_base: str, pre: str | None) -> Model:
+def assemble(
+    base: Path,
+    adapter: Path | None,
+    work: Path,
+    report: Report,
+    *,
+    qlora_base: str = "original",
+    pre: str | None = None,
+) -> Model:
     """The base with the adapter merged into it, nothing of it read yet but headers.
 
     `work` is a folder for what has to be written for it. Raises UsageError for options that do not go together.
@@ -81,24 +84,11 @@ def assemble(base: Path, adapter: Path | None, work: Path, *, qlora_base: str, p
         raise UsageError(f"--qlora-base {qlora_base} is about merging, and there is no adapter; leave it out")
     bare = Checkpoint(base)
     merged = Merged(bare, Adapter(adapter), qlora_base=qlora_base) if adapter is not None else None
-    tokens = _tokens(base, adapter, work / "tokens") if adapter is not None else base
+    tokens, taken = joined(base, adapter, work / "tokens") if adapter is not None else (base, [])
+    if taken:
+        report.step(f"of the adapter's folder too: {', '.join(taken)}")
     whole = Witness(merged or bare)
     return Model(base, adapter, whole, whole, tokens, pre, merged=merged)
-
-
-def _tokens(base: Path, adapter: Path, out: Path) -> Path:
-    """The folder of the tokenizer: the base's, or where the adapter brings one, which it was trained with, `out`.
-
-    There the base's configuration joins it, which knows further tokens that end an answer.
-    """
-    if not any((adapter / name).is_file() for name in _TOKENIZERS):
-        return base
-    out.mkdir()
-    of_adapter = [path for path in adapter.iterdir() if path.is_file() and path.name in _BELONGING]
-    of_base = [base / name for name in ("config.json", "generation_config.json") if (base / name).is_file()]
-    for path in (*of_adapter, *of_base):
-        shutil.copyfile(path, out / path.name)
-    return out
 
 
 def trim(model: Model, texts: Sequence[Path], about: About, work: Path, report: Report) -> Model:
@@ -119,7 +109,7 @@ def asked(model: Model, about: About) -> domain.Asked:
 
 def _spelled(model: Model, texts: Sequence[Path], about: About, report: Report) -> Iterator[str]:
     """Every part of every prompt and answer on its own, as the extraction tokenizes them; what repeats comes once."""
-    seen = set()
+    seen, empty = set(), True
     for before, text, after, answer in domain.examples(domain.documents(texts, report.step), asked(model, about)):
         for part in (before, after):
             if part and part not in seen:
@@ -127,3 +117,6 @@ def _spelled(model: Model, texts: Sequence[Path], about: About, report: Report) 
                 yield part
         yield text
         yield answer
+        empty = empty and not text.strip()
+    if empty:
+        raise UsageError(f"--trim-vocab {texts[0]}: no text in it")

@@ -20,7 +20,7 @@ from bioner_edge.models import sha256
 
 __all__ = ["calibrate"]
 
-_LONGEST = 512  # tokens of one sequence
+_LONGEST = 2048  # tokens of one sequence: an abstract with its prompt and its answer
 _MOST = 1 << 15  # tokens in all; llama.cpp's own practice is of that order
 
 
@@ -48,12 +48,19 @@ def calibrate(
 
 def _sequences(model: Model, f32: Path, texts: Sequence[Path], about: About, report: Report) -> list[list[int]]:
     found: list[list[int]] = []
-    left = _MOST
+    left, cut = _MOST, 0
+    longest = min(_LONGEST, architectures.positive(model.source.config, "max_position_embeddings"))
     with VocabOnly(f32) as vocabulary:
         for parts in domain.examples(domain.documents(texts, report.step), asked(model, about)):
-            ids = domain.token_ids(vocabulary.tokenize, parts)[: min(_LONGEST, left)]
+            ids = domain.token_ids(vocabulary, parts)
+            cut += len(ids) > min(longest, left)
+            ids = ids[: min(longest, left)]
             left -= len(ids)
             found += [ids] if ids else []
             if not left:
                 break
+    if cut:
+        report.step(
+            f"{cut} of {len(found)} examples are cut: they are longer than {longest} tokens, or {_MOST} are reached"
+        )
     return found

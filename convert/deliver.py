@@ -56,6 +56,8 @@ class About:
     def __post_init__(self) -> None:
         if not self.name or Path(self.name).name != self.name:
             raise UsageError(f"the name {self.name!r} must be one part of a path; say where with the output folder")
+        if reason := listing.wrong_name(self.name):
+            raise UsageError(f"the name {self.name!r} cannot be a model's: {reason}; give another with --name")
         if self.unit not in UNITS:
             raise UsageError(known("unit", self.unit, UNITS))
         if bool(self.formats) != bool(self.labels):
@@ -100,6 +102,7 @@ class Delivery:
 
     def __init__(self, out: Path, work: Path, about: About) -> None:
         self.out, self.work, self.about = out, work, about
+        self.finishing = False
         self._paths: list[Path] = []
 
     @classmethod
@@ -109,21 +112,21 @@ class Delivery:
 
         Raises UsageError where one of them exists, and ModelError where the disk or the permissions do not allow it.
         """
-        for name in names:
-            if (out / name).exists() and not overwrite:
-                raise UsageError(f"{out / name}: exists; give --overwrite to replace it")
-        if (out / listing.NAME).exists():
-            listing.read(
-                out / listing.NAME, out
-            )  # one that is not of converted files is refused before anything is done
+        delivery = None
         try:
+            for name in names:
+                _refuse_replacing(out / name, overwrite)
+            if (out / listing.NAME).exists():
+                listing.read(out / listing.NAME, out)  # one that is not of converted files is refused at once
             out.mkdir(parents=True, exist_ok=True)
             _sweep(out, about.name)
             with TemporaryDirectory(prefix=f"{about.name}{_PARTIAL}{os.getpid()}-", dir=out) as folder:
-                yield cls(out, Path(folder), about)
+                delivery = cls(out, Path(folder), about)
+                yield delivery
         except OSError as error:  # numpy's has no reason, only numbers
             told = error.strerror or f"not all could be written ({error}); is the disk full?"
-            raise ModelError(f"{error.filename or out}: {told}; nothing has got its final name") from None
+            done = "nothing has" if delivery is None or not delivery.finishing else "not all files have"
+            raise ModelError(f"{error.filename or out}: {told}; {done} got a final name") from None
 
     def add(
         self, path: Path, level: str, sources: Mapping[str, str], figures: Sequence[Figure], **more: Mapping[str, Any]
@@ -153,6 +156,7 @@ class Delivery:
     def finish(self, folders: Sequence[Path] = ()) -> list[Path]:
         """Give the files, and whole `folders` of `work`, their names in `out`. Between the moves of a file and its
         manifest the hash does not fit: it is refused."""
+        self.finishing = True
         for folder in folders:
             shutil.rmtree(self.out / folder.name, ignore_errors=True)
             os.replace(folder, self.out / folder.name)
@@ -161,6 +165,16 @@ class Delivery:
             os.replace(manifest_path(path), self.out / manifest_path(path).name)
         listing.write_list(self.out)
         return [self.out / path.name for path in self._paths]
+
+
+def _refuse_replacing(path: Path, overwrite: bool) -> None:
+    """Raises UsageError for what exists, unless it may be replaced by something of its kind."""
+    if not path.exists():
+        return
+    if not overwrite:
+        raise UsageError(f"{path}: exists; give --overwrite to replace it")
+    if path.is_dir() != (path.suffix not in (".gguf", ".json")):
+        raise UsageError(f"{path}: is {'a folder' if path.is_dir() else 'a file'}, which is not replaced; remove it")
 
 
 def _sweep(out: Path, name: str) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bioner_edge import formats, prompts
+from bioner_edge.backends.contract import Backend
 from bioner_edge.corpora import Notice
 from bioner_edge.errors import InputError
 from bioner_edge.inputs import Inputs
@@ -64,7 +65,8 @@ def examples(found: Iterable[Document], asked: Asked) -> Iterator[tuple[str, str
                     yield prompt.before, part.text, prompt.after, form.render(part, labels)
 
 
-def token_ids(tokenize: Callable[[bytes, bool], list[int]], parts: tuple[str, str, str, str]) -> list[int]:
+def token_ids(backend: Backend, parts: tuple[str, str, str, str]) -> list[int]:
     """An example as it is fed: the template's parts may hold special tokens, text and answer never do."""
     special = (True, False, True, False)
-    return [token for part, may in zip(parts, special, strict=True) for token in tokenize(part.encode(), may)]
+    ids = [token for part, may in zip(parts, special, strict=True) for token in backend.tokenize(part.encode(), may)]
+    return ids if backend.bos is None or ids[:1] == [backend.bos] else [backend.bos, *ids]

@@ -27,7 +27,7 @@ from bioner_edge import gguf_header
 from bioner_edge.backends.native import cores, listen, reason, set_fields
 from bioner_edge.errors import ModelError, UsageError, known
 
-__all__ = ["FLOATS", "LEVELS", "TENSOR_TYPES", "parse_tensor_types", "quantize", "tensor_mix"]
+__all__ = ["FLOATS", "LEVELS", "TENSOR_TYPES", "check", "parse_tensor_types", "quantize", "tensor_mix"]
 
 # Level -> llama.cpp's number for it.
 LEVELS = {
@@ -86,7 +86,7 @@ def quantize(
     Raises UsageError for tensor types that cannot be had, ModelError where llama.cpp refuses, with its reason, and
     where `out` cannot be written; then there is no `out`.
     """
-    tensors = {tensor.name: tensor for tensor in gguf_header.read(source).tensors}
+    tensors = _tensors(source)
     chosen = _chosen(tensors, tensor_types or {}, level)
     settings = lib.llama_model_quantize_default_params()
     set_fields(settings, nthread=threads or cores(), ftype=int(LEVELS[level]))
@@ -105,6 +105,15 @@ def quantize(
     except BaseException:
         out.unlink(missing_ok=True)
         raise
+
+
+def check(source: Path, level: str, tensor_types: Mapping[str, str]) -> None:
+    """Raises UsageError where `quantize` would, for tensor types that cannot be had."""
+    _chosen(_tensors(source), tensor_types, level)
+
+
+def _tensors(source: Path) -> dict[str, gguf_header.Tensor]:
+    return {tensor.name: tensor for tensor in gguf_header.read(source).tensors}
 
 
 def tensor_mix(path: Path) -> tuple[dict[str, int], float]:

@@ -29,7 +29,10 @@ def check(path: Path) -> None:
         raise ModelError(f"{path}: no LoRA adapter (it is {kinds[0] or 'model'!r}); convert the adapter alone")
     if "adapter.alora.invocation_tokens" in header.metadata:
         raise ModelError(f"{path}: an activated LoRA, which begins at some token, cannot be used; merge or retrain it")
-    alpha = GGUFReader(path).get_field("adapter.lora.alpha")  # the header's walk does not keep the width of a number
+    try:
+        alpha = GGUFReader(path).get_field("adapter.lora.alpha")  # the header's walk keeps no width of a number
+    except Exception as error:  # what the header's walk lets pass, such as a name that is no UTF-8
+        raise ModelError(f"{path}: damaged: {error}; convert the adapter again") from None
     if alpha is None or alpha.types != [GGUFValueType.FLOAT32]:
         raise ModelError(f"{path}: adapter.lora.alpha must be a 32-bit float; convert the adapter again")
     for tensor in header.tensors:

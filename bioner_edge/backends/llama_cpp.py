@@ -58,7 +58,7 @@ class LlamaCpp:
             use_extra_bufts=True,
             kv_overrides=plain_text(),
         )
-        self._model = lib.llama_model_load_from_file(str(path).encode(), model_settings)
+        self._model = lib.llama_model_load_from_file(os.fsencode(path), model_settings)
         if not self._model:
             raise ModelError(f"{path}: llama.cpp cannot load it; is it a language model in GGUF, complete?")
         lora = _load_adapter(self._model, adapter, path) if adapter else None
@@ -89,7 +89,10 @@ class LlamaCpp:
             raise ModelError(f"{path}: llama.cpp cannot make a context of {context} tokens; is there memory for it?")
         if lora:
             one = (ctypes.c_float * 1)(1.0)
-            lib.llama_set_adapters_lora(self._context, (lib.llama_adapter_lora_p_ctypes * 1)(lora), 1, one)
+            if lib.llama_set_adapters_lora(self._context, (lib.llama_adapter_lora_p_ctypes * 1)(lora), 1, one):
+                lib.llama_free(self._context)
+                lib.llama_model_free(self._model)
+                raise ModelError(f"{adapter}: llama.cpp does not take it: {reason()}; merge the adapter instead")
         self._memory = lib.llama_get_memory(self._context)
         self._batch = lib.llama_batch_init(_BATCH, 0, 1)
         self._step = min(_BATCH, lib.llama_n_batch(self._context))  # a small context lowers it; more ends the process

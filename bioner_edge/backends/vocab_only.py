@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import llama_cpp.llama_cpp as lib
@@ -25,7 +26,7 @@ class VocabOnly(LlamaCpp):
         settings = set_fields(
             lib.llama_model_default_params(), vocab_only=True, n_gpu_layers=0, kv_overrides=plain_text()
         )
-        self._model = lib.llama_model_load_from_file(str(path).encode(), settings)
+        self._model = lib.llama_model_load_from_file(os.fsencode(path), settings)
         if not self._model:
             raise ModelError(f"{path}: llama.cpp cannot read its vocabulary; is it a language model in GGUF, complete?")
         self._vocab = lib.llama_model_get_vocab(self._model)

@@ -85,10 +85,16 @@ class _Run:
         return begun + (self.spelled(whole) if whole else [])
 
     def spelled(self, text: bytes) -> list[int]:
-        """Canonical tokens of whole characters, or a token for each byte where the tokenizer would change some, as
-        SentencePiece reads ▁ as a blank. Raises ModelError where a byte has no token."""
+        """Canonical tokens of whole characters; those that the tokenizer would change, as SentencePiece reads ▁ as a
+        blank, are spelled one by one, in bytes. Raises ModelError where a byte has no token."""
         ids, vocabulary = self.backend.tokenize(text, False), self.lift.vocabulary
-        return ids if vocabulary.spell(ids) == text else [vocabulary.byte(byte) for byte in text]
+        if vocabulary.spell(ids) == text:
+            return ids
+        characters = text.decode()
+        if len(characters) == 1:
+            return [vocabulary.byte(byte) for byte in text]
+        middle = len(characters) // 2  # halved until what is changed stands alone
+        return [token for half in (characters[:middle], characters[middle:]) for token in self.spelled(half.encode())]
 
     def write_forced(self) -> int:
         """Write what is forced, as canonical tokens; returns the length of the token held back, 0 if none was."""

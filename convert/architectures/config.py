@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,12 +13,18 @@ Config = Mapping[str, Any]
 Metadata = dict[str, bool | int | float | str | list[bool]]  # a GGUF's keys, without the architecture's prefix
 
 
+# What is counted before a tensor is looked at: llama.cpp's own limit, and far beyond any model.
+_MOST = {"num_hidden_layers": 513, "head_dim": 1 << 16}
+
+
 def positive(config: Config, key: str, default: int | None = None) -> int:
     """A positive whole number of config.json. Raises ModelError where it is something else."""
     value = config.get(key)
     value = default if value is None else value
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ModelError(f"config.json: {key!r} must be a positive whole number, not {value!r}")
+    most = _MOST.get(key, 1 << 31)
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < most:
+        told = f"a positive whole number below {most}"
+        raise ModelError(f"config.json: {key!r} must be {told}, not {repr(value)[:80]}")
     return value
 
 
@@ -27,8 +32,8 @@ def number(config: Config, key: str, default: float | None = None) -> float:
     """A positive number of config.json. Raises ModelError where it is something else."""
     value = config.get(key)
     value = default if value is None else value
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
-        raise ModelError(f"config.json: {key!r} must be a positive number, not {value!r}")
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 1e300:
+        raise ModelError(f"config.json: {key!r} must be a positive number, not {repr(value)[:80]}")
     return float(value)
 
 
@@ -37,7 +42,9 @@ def only(config: Config, key: str, *allowed: Any) -> None:
     value = config.get(key, allowed[0])
     if value not in allowed:
         wanted = " or ".join(repr(value) for value in allowed)
-        raise ModelError(f"config.json: {key} {value!r} cannot be converted, only {wanted}: llama.cpp knows no other")
+        raise ModelError(
+            f"config.json: {key} {repr(value)[:80]} cannot be converted, only {wanted}: llama.cpp knows no other"
+        )
 
 
 def heads(config: Config) -> tuple[int, int, int]:

@@ -26,6 +26,7 @@ _REFUSED = {
     "layer_replication": "repeats layers of the base, which peft cannot merge either",
     "target_parameters": f"adapts parameters of mixtures of experts: {BY_PEFT}",
     "alora_invocation_tokens": "acts only behind its invocation tokens, so it cannot be merged",
+    "megatron_config": "belongs to a base of Megatron, whose code peft would import",
     "use_qalora": "belongs to a GPTQ base, so it cannot be merged into the weights",
     "monteclora_config": f"draws its weights at random: {BY_PEFT}",
     "use_bdlora": f"has factors of diagonal blocks: {BY_PEFT}",
@@ -47,7 +48,7 @@ _FOLLOWED = {
 }  # fmt: skip
 # Of training, or of how peft finds its layers; fan_in_fan_out follows the kind of layer, as peft corrects it.
 _WITHOUT_EFFECT = {
-    "auto_mapping", "peft_version", "revision", "inference_mode", "lora_dropout", "fan_in_fan_out", "megatron_config",
+    "auto_mapping", "peft_version", "revision", "inference_mode", "lora_dropout", "fan_in_fan_out",
     "megatron_core", "loftq_config", "eva_config", "corda_config", "lora_ga_config", "velora_config",
     "qalora_group_size", "runtime_config", "ensure_weight_tying",
 }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,24 @@ from bioner_edge.convert.checkpoint import Source, load_json
 from bioner_edge.convert.merging.merge import Merged
 from bioner_edge.errors import ModelError, UsageError
 
-__all__ = ["load"]
+__all__ = ["load", "require"]
+
+
+def require(base: Path, adapter: Path | None = None) -> None:
+    """Raises UsageError where `load` could not work: before hours are spent on what comes before it."""
+    try:
+        import tokenizers  # noqa: F401
+        import torch  # noqa: F401
+        import transformers
+
+        if adapter is not None:
+            import peft  # noqa: F401
+        if not (base / "tokenizer.json").is_file() and (base / "tokenizer.model").is_file():
+            import sentencepiece  # noqa: F401
+    except ImportError as error:
+        told = f"verification needs {error.name}: pip install 'bioner-edge[convert]', or leave it out with --no-verify"
+        raise UsageError(told) from None
+    _readable(base, transformers.__version__)
 
 
 def load(base: Path, merged: Merged | None = None) -> Any:
@@ -17,32 +35,29 @@ def load(base: Path, merged: Merged | None = None) -> Any:
 
     Raises UsageError where a library is missing, ModelError where the folders cannot be loaded.
     """
-    try:
-        import torch
-        import transformers
-        from transformers.utils.logging import disable_progress_bar
-
-        if merged is not None:
-            import peft  # noqa: F401
-    except ImportError as error:
-        told = f"verification needs {error.name}: pip install 'bioner-edge[convert]', or leave it out with --no-verify"
-        raise UsageError(told) from None
+    require(base, merged.adapter.folder if merged else None)
+    import torch
+    import transformers
+    from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
     disable_progress_bar()
-    _readable(base, transformers.__version__)
+    set_verbosity_error()
     settings: dict[str, Any] = {
         "dtype": torch.float32,
         "attn_implementation": "eager",
         "local_files_only": True,
         "use_safetensors": True,
+        "trust_remote_code": False,  # else a folder with code of its own is asked about, and run
     }
     if merged is not None and merged.needs_untied_base:
         settings["tie_word_embeddings"] = False
     read: Any = transformers.AutoModelForCausalLM.from_pretrained
     try:
-        model = read(base, **settings)
-        if merged is not None:
-            model = _by_peft(model, merged)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the libraries' own future
+            model = read(base, **settings)
+            if merged is not None:
+                model = _by_peft(model, merged)
     except Exception as error:  # whatever they stumble over, it is not a model that they can read
         folder = merged.adapter.folder if merged else base
         raise ModelError(f"{folder}: transformers and peft cannot load it: {_line(error)}") from error
@@ -75,6 +90,8 @@ def _by_peft(model: Any, merged: Merged) -> Any:
 
 def _readable(base: Path, version: str) -> None:
     """Raises UsageError where this transformers would take another rotary base than config.json has, without a word."""
+    if not (base / "config.json").is_file():
+        return  # whoever reads the checkpoint says so
     config = load_json(base / "config.json")
     if int(version.split(".")[0]) < 5 and config.get("rope_parameters") and "rope_theta" not in config:
         told = f"written by transformers 5, which {version} misreads"

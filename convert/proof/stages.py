@@ -59,7 +59,7 @@ class Levels:
             if about.formats:
                 documents = (Document(str(number), text) for number, text in enumerate(DOCUMENTS))
                 examples = domain.examples(documents, asked(model, about))
-                self._fed = measure.cut((domain.token_ids(runtime.tokenize, e) for e in examples), runtime.context)
+                self._fed = measure.cut((domain.token_ids(runtime, e) for e in examples), runtime.context)
             else:
                 self._fed = measure.sequences(runtime, lines)
             self._expected = [measure.logits(runtime, ids) for ids in self._fed]

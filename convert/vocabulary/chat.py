@@ -8,6 +8,7 @@ documents would change with it. So the template itself writes what such a tokeni
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 
 from bioner_edge.convert.vocabulary.record import Added
@@ -62,8 +63,7 @@ def wrapped(template: str | None, added: Sequence[Added], prefix: str) -> str | 
         "CUT": _CUT,
     }
     before, after = _WRAPPED.split("TEMPLATE")
-    for name in ("TOKENS", "STRIPPING", "BLANK", "CUT"):
-        before, after = before.replace(name, values[name]), after.replace(name, values[name])
+    before, after = (re.sub("TOKENS|STRIPPING|BLANK|CUT", lambda m: values[m[0]], part) for part in (before, after))
     return before + values["TEMPLATE"] + after
 
 

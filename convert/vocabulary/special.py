@@ -13,9 +13,10 @@ from typing import Any
 
 from bioner_edge.convert.checkpoint import load_json
 from bioner_edge.convert.vocabulary.record import Step, number
+from bioner_edge.convert.vocabulary.table import BY_TEXT
 from bioner_edge.errors import ModelError
 
-__all__ = ["Special", "optional", "read"]
+__all__ = ["Special", "chat_template", "optional", "read"]
 
 _MOST_ENDS = 3  # GGUF has three keys for them: eos, eot, eom
 
@@ -58,7 +59,7 @@ def read(folder: Path, tokens: Sequence[str], processors: Sequence[Step] | None,
         unk=ids.get(unk) if unk is not None else None,
         add_bos=bos is not None and (add_bos if isinstance(add_bos, bool) else begins),
         add_eos=add_eos if isinstance(add_eos, bool) else after is not None,
-        chat_template=_chat_template(folder, settings),
+        chat_template=chat_template(folder, settings),
     )
 
 
@@ -103,6 +104,9 @@ def _ends(folder: Path, settings: Mapping[str, Any], ids: Mapping[str, int]) -> 
         given = optional(folder / name).get("eos_token_id")
         found += [n for value in (given if isinstance(given, list) else [given]) if (n := number(value)) is not None]
     ends = list(dict.fromkeys(found))
+    if len(ends) > _MOST_ENDS:  # the keys are for those that llama.cpp does not end at by their text
+        texts = {index: token for token, index in ids.items()}
+        ends = [*ends[:1], *(n for n in ends[1:] if texts.get(n) not in BY_TEXT)]
     if not ends:
         raise ModelError(f"{folder}: no eos_token in tokenizer_config.json or config.json; no answer would end")
     if len(ends) > _MOST_ENDS or max(ends) >= len(ids):
@@ -120,7 +124,7 @@ def _id(folder: Path, token: Any, ids: Mapping[str, int], role: str) -> int:
     return ids[content]
 
 
-def _chat_template(folder: Path, settings: Mapping[str, Any]) -> str | None:
+def chat_template(folder: Path, settings: Mapping[str, Any]) -> str | None:
     """The template in a file of its own, as transformers 5 saves it, else the one in tokenizer_config.json."""
     path = folder / "chat_template.jinja"
     if path.is_file():

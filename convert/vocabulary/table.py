@@ -10,7 +10,7 @@ from gguf import TokenType
 from bioner_edge.convert.vocabulary.record import Added
 from bioner_edge.errors import ModelError
 
-__all__ = ["MOST", "NEEDED", "Typed", "added_types", "check_added", "table"]
+__all__ = ["BY_TEXT", "MOST", "NEEDED", "Typed", "added_types", "check_added", "table"]
 
 MOST = 1 << 22
 """Tokens at most: far beyond any vocabulary, and little memory."""
@@ -21,7 +21,7 @@ NEEDED = frozenset(range(0xF5)) - {0xC0, 0xC1, 0xF1, 0xF2}
 Typed = tuple[str, TokenType]
 
 # What llama.cpp takes for control tokens by their text, whatever type they have.
-_CONTROL = frozenset({
+BY_TEXT = frozenset({
     "</s>", "<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>",
     "<end_of_turn>", "<|endoftext|>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<|end_of_text|>",
     "<end_of_utterance>", "<eos>", "<turn|>", "<|tool_response>", "[e~[",
@@ -51,7 +51,7 @@ def added_types(added: Iterable[Added]) -> dict[int, Typed]:
     """The added tokens by id. CONTROL ones stand for no text; USER_DEFINED ones are found in documents as well."""
     types = {}
     for token in added:
-        control = token.special or token.content in _CONTROL
+        control = token.special or token.content in BY_TEXT
         types[token.id] = token.content, TokenType.CONTROL if control else TokenType.USER_DEFINED
     return types
 

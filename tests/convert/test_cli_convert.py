@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 from bioner_edge import gguf_header
 from bioner_edge.backends.llama_cpp import LlamaCpp
 from bioner_edge.cli import app
+from bioner_edge.convert import calibration
 from bioner_edge.convert.merging.merge import Merged
 from bioner_edge.errors import BionerError
 from bioner_edge.models import Manifest, find, manifest_path
@@ -24,6 +25,8 @@ from bioner_edge.models import Manifest, find, manifest_path
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
+
+tokenizers = pytest.importorskip("tokenizers")
 
 COMMAND = Path(sys.executable).with_name("bioner-edge")
 
@@ -229,6 +232,73 @@ def test_trimmed_vocabulary_and_importance(base: Path, adapter: Path, tmp_path: 
     assert 256 < shapes["token_embd.weight"][1] < 390
 
 
+def test_what_importance_and_trimming_are_made_of(
+    base: Path, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The matrix changes the file; its tokens are the reference's, answers and all; answers stay whole when trimmed."""
+    (tmp_path / "gold.jsonl").write_text(
+        json.dumps({"id": "1", "text": "Naloxone helps.", "entities": [{"start": 0, "end": 8, "label": "Chemical"}]})
+    )
+    asked = ("convert", "--base", base, "--adapter", adapter, "--quant", "Q4_0", "--labels", "Chemical")
+    asked = (*asked, "--format", "multi_code", "--name", "t", "--no-verify")
+    fed: list[list[int]] = []
+    whole = calibration.importance
+
+    def spy(model: Any, names: Any, sequences: Any, progress: Any) -> Any:
+        fed.extend(sequences)
+        return whole(model, names, sequences, progress)
+
+    monkeypatch.setattr(calibration, "importance", spy)
+    gold = tmp_path / "gold.jsonl"
+    assert run(*asked, "--out", tmp_path / "without", "--trim-vocab", gold).exit_code == 0
+    assert run(*asked, "--out", tmp_path / "with", "--trim-vocab", gold, "--importance", gold).exit_code == 0
+    one, other = (Manifest.load(tmp_path / out / "t-Q4_0.json") for out in ("without", "with"))
+    assert one.sha256 != other.sha256 and other.importance["tokens"] == sum(map(len, fed))
+    theirs = tokenizers.Tokenizer.from_file(str(base / "tokenizer.json"))
+    answer = '[Chemical("Naloxone")]'
+    assert fed[0][-len(theirs.encode(answer).ids) :] == theirs.encode(answer).ids
+    with LlamaCpp(tmp_path / "with" / "t-Q4_0.gguf", threads=1) as model:
+        assert len(model.tokenize(answer.encode(), special=False)) == len(theirs.encode(answer).ids)
+
+
+def test_an_adapter_of_another_base(base: Path, adapter: Path, make_checkpoint: Any, tmp_path: Path) -> None:
+    other = make_checkpoint(tmp_path / "other", tie_word_embeddings=True, max_position_embeddings=2048, rope_theta=7e3)
+    path = other / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-4] + b"\0\0\0\0")
+    assert run("convert", "--base", other, "--out", tmp_path, "--no-verify", "--quant", "F32").exit_code == 0
+    made = run("convert", "--base", base, "--adapter", adapter, "--out", tmp_path, "--runtime-adapter", "--no-verify")
+    assert made.exit_code == 0
+    (tmp_path / "note.txt").write_text("Naloxone.")
+    given = ("--model", tmp_path / "other-F32.gguf", "--adapter", tmp_path / "tuned-adapter.gguf")
+    asked = ("--format", "multi_tag", "--labels", "Chemical")
+    assert "was tuned on another model than" in refusal("extract", tmp_path / "note.txt", *given, *asked)
+    result = run("verify", tmp_path / "tuned-adapter.gguf")
+    assert result.exit_code == 0 and "what it does shows only on its base" in result.stderr
+
+
+def test_code_in_a_model_folder_never_runs(base: Path, tmp_path: Path) -> None:
+    shutil.copytree(base, tmp_path / "m")
+    config = json.loads((base / "config.json").read_text("utf-8"))
+    config |= {"model_type": "mine", "auto_map": {"AutoConfig": "mod.C", "AutoModelForCausalLM": "mod.M"}}
+    (tmp_path / "m" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "m" / "mod.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    told = refusal("convert", "--base", tmp_path / "m", "--out", tmp_path / "out")
+    assert "transformers and peft cannot load it" in told and not (tmp_path / "ran").exists()
+
+
+def test_more_ends_than_a_file_has_keys(make_tokenizer: Any, make_checkpoint: Any, tmp_path: Path) -> None:
+    """llama.cpp ends at some tokens by their text alone."""
+    tokenizer = make_tokenizer()
+    names = ["<|im_end|>", "<|eot_id|>", "<|endoftext|>", "<stop>"]
+    tokenizer.add_special_tokens({"additional_special_tokens": names})
+    folder = make_checkpoint(tmp_path / "m", tokenizer, num_hidden_layers=1)
+    ends = [tokenizer.eos_token_id, *tokenizer.convert_tokens_to_ids(names)]
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
+    assert run("convert", "--base", folder, "--out", tmp_path, "--quant", "F32", "--no-verify").exit_code == 0
+    with LlamaCpp(tmp_path / "m-F32.gguf", threads=1) as model:
+        assert model.end_tokens == set(ends)
+
+
 def test_tensor_types(base: Path, tmp_path: Path) -> None:
     asked = ("convert", "--base", base, "--out", tmp_path, "--name", "t", "--quant", "Q4_0", "--no-verify")
     assert run(*asked, "--tensor-type", "ffn_down=Q8_0").exit_code == 0
@@ -321,5 +391,5 @@ def test_the_disk_is_full(base: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-c", script, "bioner-edge", "convert", "--base", base, "--out", tmp_path / "out"]
     done = subprocess.run([str(part) for part in [*command, "--quiet"]], capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
-    assert done.stderr.count("\n") == 1 and "is the disk full?; nothing has got its final name" in done.stderr
+    assert done.stderr.count("\n") == 1 and "is the disk full?; nothing has got a final name" in done.stderr
     assert list((tmp_path / "out").iterdir()) == []

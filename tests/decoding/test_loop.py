@@ -175,6 +175,21 @@ def test_white_space_waits_for_the_word_that_it_is_glued_to() -> None:
     assert found.data == b"ab  x" and both.read[0] == [*PROMPT, 256, ord(" ")]
 
 
+class _Sentencepiece(Recorded):
+    """Reads ▁ as a blank."""
+
+    def tokenize(self, text: bytes, special: bool) -> list[int]:
+        return super().tokenize(text.replace("▁".encode(), b" "), special)
+
+
+def test_what_the_tokenizer_would_change_is_spelled_in_bytes() -> None:
+    words = (b"abc", b"def")
+    backend = _Sentencepiece(prefer(words, b"x"), words)
+    found = answer(backend, GrammarAutomaton('root ::= "abc▁def" ("x" | "y")'))
+    assert found.data == "abc▁defx".encode()
+    assert backend.read[0] == [*PROMPT, 256, *"▁".encode(), 257]  # and only that: the words stay tokens
+
+
 @pytest.mark.parametrize("name", ["grounded", "gbnf"])
 def test_a_budget_that_runs_out_closes_the_answer(name: str) -> None:
     closed = set()
