@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Ids
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,15 +87,21 @@ class _Run:
 
     def spelled(self, text: bytes) -> list[int]:
         """Canonical tokens of whole characters; those that the tokenizer would change, as SentencePiece reads ▁ as a
-        blank, are spelled one by one, in bytes. Raises ModelError where a byte has no token."""
-        ids, vocabulary = self.backend.tokenize(text, False), self.lift.vocabulary
-        if vocabulary.spell(ids) == text:
+        blank, are spelled in bytes. Raises ModelError where a byte has no token."""
+        ids = self.backend.tokenize(text, False)
+        if self.lift.vocabulary.spell(ids) == text:
             return ids
-        characters = text.decode()
-        if len(characters) == 1:
-            return [vocabulary.byte(byte) for byte in text]
-        middle = len(characters) // 2  # halved until what is changed stands alone
-        return [token for half in (characters[:middle], characters[middle:]) for token in self.spelled(half.encode())]
+        changed = {c for c in set(text.decode()) if not self.keeps(c.encode())}
+        ids = []
+        for strange, run in groupby(text.decode(), key=changed.__contains__):
+            part = "".join(run).encode()
+            whole = not strange and self.keeps(part)
+            ids += self.backend.tokenize(part, False) if whole else map(self.lift.vocabulary.byte, part)
+        return ids
+
+    def keeps(self, text: bytes) -> bool:
+        """Whether the tokens of a text spell it."""
+        return self.lift.vocabulary.spell(self.backend.tokenize(text, False)) == text
 
     def write_forced(self) -> int:
         """Write what is forced, as canonical tokens; returns the length of the token held back, 0 if none was."""

@@ -14,17 +14,17 @@ Metadata = dict[str, bool | int | float | str | list[bool]]  # a GGUF's keys, wi
 
 
 # What is counted before a tensor is looked at: llama.cpp's own limit, and far beyond any model.
-_MOST = {"num_hidden_layers": 513, "head_dim": 1 << 16}
+_MOST = {"num_hidden_layers": 512, "head_dim": 1 << 16}
 
 
 def positive(config: Config, key: str, default: int | None = None) -> int:
     """A positive whole number of config.json. Raises ModelError where it is something else."""
     value = config.get(key)
     value = default if value is None else value
-    most = _MOST.get(key, 1 << 31)
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < most:
-        told = f"a positive whole number below {most}"
-        raise ModelError(f"config.json: {key!r} must be {told}, not {repr(value)[:80]}")
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ModelError(f"config.json: {key!r} must be a positive whole number, not {repr(value)[:80]}")
+    if value > (most := _MOST.get(key, (1 << 31) - 1)):
+        raise ModelError(f"config.json: {key!r} must be at most {most}, not {repr(value)[:80]}")
     return value
 
 
