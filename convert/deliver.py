@@ -123,6 +123,11 @@ class Delivery:
             with TemporaryDirectory(prefix=f"{about.name}{_PARTIAL}{os.getpid()}-", dir=out) as folder:
                 delivery = cls(out, Path(folder), about)
                 yield delivery
+        except ModelError as error:  # of a file that goes away: its name would mislead
+            work = str(delivery.work) if delivery else "\0"
+            raise ModelError(
+                str(error).replace(f"{work}{os.sep}tokens", "adapter's tokenizer").replace(work, str(out))
+            ) from None
         except OSError as error:  # numpy's has no reason, only numbers
             told = error.strerror or f"not all could be written ({error}); is the disk full?"
             done = "nothing has" if delivery is None or not delivery.finishing else "not all files have"
