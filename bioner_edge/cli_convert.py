@@ -103,6 +103,7 @@ def convert(
         license=license,
         guidelines=read_guidelines(guidelines),
     )
+    _refuse_name(base)
     if verify_text and not check:
         raise UsageError("--verify-text with --no-verify: nothing would be compared; leave one out")
     with Terminal(quiet=quiet) as report:
@@ -154,6 +155,17 @@ def verify(
     with Terminal(quiet=quiet) as report:
         for file in files:
             recheck(file, report)
+
+
+def _refuse_name(base: Path) -> None:
+    """Raises UsageError for the name of a base model that has to be fetched first."""
+    from . import models
+
+    name, repos = str(base), {row.repo.lower(): key for key, row in models.bases().items()}
+    key = name if name in models.bases() else repos.get(name.lower())
+    if key and not base.exists():
+        told = f"no such folder, but a model to fetch: bioner-edge models pull {key}, then --base models/{key}"
+        raise UsageError(f"--base {name}: {told}")
 
 
 def _alone(adapter: Path | None, merging: Mapping[str, object]) -> Path:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from .cli_options import complain, guidelines, names, print_table, write
-from .errors import UsageError
+from .errors import UsageError, printable
 
 __all__ = ["app"]
 
@@ -112,5 +112,5 @@ def _write_parts(parts: list[tuple[list[str], str]], heading: str) -> None:
         write(parts[0][1] + ("\n" if sys.stdout.isatty() else ""))
         return
     for asked, text in parts:
-        title = "".join(c if c.isprintable() else "\ufffd" for c in ", ".join(asked))
+        title = printable(", ".join(asked))
         write(heading.format(title) + text + "\n")

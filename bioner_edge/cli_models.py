@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from .cli_options import complain, print_table, write
+from .errors import printable
 from .pulled import FOLDER
 
 __all__ = ["app"]
@@ -74,7 +75,7 @@ def verify(
     failed = False
     for check in verified(targets or []):
         if check.holds:
-            write(f"ok  {_tamed(check.told)}\n")
+            write(f"ok  {printable(check.told)}\n")
         else:
             failed = True
             complain(check.told)
@@ -102,7 +103,3 @@ def pull(
 
 def _silent(_: str) -> None:
     pass
-
-
-def _tamed(text: str) -> str:
-    return "".join(c if c.isprintable() else "\ufffd" for c in text)

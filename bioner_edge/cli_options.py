@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from .errors import UsageError
+from .errors import UsageError, printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -49,8 +49,7 @@ def guidelines(path: Path | None) -> dict[str, str] | None:
 
 def complain(message: str) -> None:
     """One line on standard error; what a file's name or a document's id could do to a terminal is shown as U+FFFD."""
-    line = "".join(c if c.isprintable() else "\ufffd" for c in message)
-    print(f"bioner-edge: {line}", file=sys.stderr)
+    print(f"bioner-edge: {printable(message)}", file=sys.stderr)
 
 
 def print_table(table: Table) -> None:

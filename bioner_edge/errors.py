@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["BionerError", "InputError", "ModelError", "UsageError", "known"]
+__all__ = ["BionerError", "InputError", "ModelError", "UsageError", "known", "printable"]
 
 
 class BionerError(Exception):
@@ -29,6 +29,11 @@ class InputError(BionerError):
 
 class ModelError(BionerError):
     """A model file or its manifest cannot be used; says which and why."""
+
+
+def printable(text: str) -> str:
+    """The text without what could do something to a terminal, which is shown as U+FFFD."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
 def known(kind: str, name: str, choices: Iterable[object]) -> str:

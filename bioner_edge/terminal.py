@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
+from .errors import printable
+
 if TYPE_CHECKING:
     from .convert.figure import Figure
 
@@ -30,12 +32,12 @@ class Terminal:
         self._last = 0.0
 
     def step(self, text: str) -> None:
-        self._print(Text(_printable(text)))
+        self._print(Text(printable(text)))
 
     def figure(self, figure: Figure) -> None:
         mark, style = ("-", "") if figure.threshold is None else ("✓", "green") if figure.holds else ("✗", "red")
         value = f"{figure.figure:.4g}" + (f" ({figure.bound})" if figure.bound else "")
-        self._print(Text.assemble("  ", (mark, style), f" {_printable(figure.stage)}: ", (value, "bold")))
+        self._print(Text.assemble("  ", (mark, style), f" {printable(figure.stage)}: ", (value, "bold")))
 
     def progress(self, what: str, done: int, total: int) -> None:
         now = time.monotonic()
@@ -62,7 +64,3 @@ class Terminal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.clear()
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else "\ufffd" for c in text)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from bioner_edge.convert.shards import Shapes, Shards
 from bioner_edge.errors import ModelError
 
-__all__ = ["Checkpoint", "Source", "expect", "load_json", "refuse_pickled"]
+__all__ = ["Checkpoint", "Source", "expect", "load_json"]
 
 _INDEX = "model.safetensors.index.json"
 
@@ -60,13 +60,6 @@ class Checkpoint:
     def tensor(self, name: str) -> NDArray[np.float32]:
         return self._shards.tensor(name)
 
-    def expect(self, shapes: Shapes, ignored: Collection[str] = ()) -> None:
-        """As the function `expect`."""
-        expect(self, shapes, ignored)
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._shards
-
 
 def expect(source: Source, shapes: Shapes, ignored: Collection[str] = ()) -> None:
     """Raises ModelError unless the tensors are exactly those of `shapes`, and `ignored` where they are there."""
@@ -93,7 +86,7 @@ def load_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def refuse_pickled(folder: Path) -> None:
+def _refuse_pickled(folder: Path) -> None:
     """Raises ModelError where the weights in a folder are pickled."""
     if pickled := sorted(p.name for p in folder.iterdir() if p.suffix in {".bin", ".pt", ".pth", ".ckpt"}):
         why = "pickled weights can run code when they are read"
@@ -121,5 +114,5 @@ def _files(folder: Path) -> list[Path]:
         return files
     if (folder / "model.safetensors").is_file():
         return [folder / "model.safetensors"]
-    refuse_pickled(folder)
+    _refuse_pickled(folder)
     raise ModelError(f"{folder}: no model.safetensors and no {_INDEX} in it")

@@ -81,11 +81,11 @@ class About:
         guidelines: Mapping[str, str] | None = None,
         training: Mapping[str, Any] | None = None,
     ) -> About:
-        """What was asked for; the name and the licence, where they were not, by the first of `folders` that has one."""
+        """What was asked for; where it was not, the name is the first folder's, and the licence those on all cards."""
         for what, value in (("labels", labels), ("formats", formats)):
             if isinstance(value, str):
                 raise UsageError(f"{what} must be a list of names, not {value!r}")
-        found = license or next(filter(None, map(_licence_of, folders)), "unknown")
+        found = license or " AND ".join(dict.fromkeys(filter(None, map(_licence_of, folders)))) or "unknown"
         return cls(
             name=name or folders[0].resolve().name,
             labels=tuple(labels),

@@ -56,9 +56,6 @@ class Shards:
         """Name -> shape of every tensor."""
         return {name: place.shape for name, place in self._places.items()}
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._places
-
     def tensor(self, name: str) -> NDArray[np.float32]:
         """One tensor, the caller's own. Raises ModelError where a value is not finite, or the file shrank meanwhile."""
         values = np.empty(prod(self._places[name].shape), np.float32)

@@ -81,7 +81,7 @@ def _distance(theirs: NDArray[np.float32], ours: NDArray[np.float32]) -> float:
 
 
 def token_ids(
-    model: LlamaCpp, encode: Callable[[str], list[int]], lines: Sequence[str], tell: Callable[[str], None] = print
+    model: LlamaCpp, encode: Callable[[str], list[int]], lines: Sequence[str], tell: Callable[[str], None]
 ) -> Figure:
     """Lines whose token ids differ from those of `encode`, Hugging Face's tokenizer; `tell` hears of every one.
 

@@ -330,6 +330,23 @@ def test_a_merge_that_differs(
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_licences_of_the_cards(base: Path, adapter: Path, tmp_path: Path) -> None:
+    """The base's binds too."""
+    for folder, licence in ((base, "gemma"), (adapter, "mit")):
+        shutil.copytree(folder, tmp_path / folder.name)
+        (tmp_path / folder.name / "README.md").write_text(f"---\nlicense: {licence}\ntags: []\n---\n# Card\n", "utf-8")
+    asked = ("--base", tmp_path / base.name, "--adapter", tmp_path / adapter.name, "--out", tmp_path, "--no-verify")
+    assert run("convert", *asked).exit_code == 0
+    assert Manifest.load(tmp_path / "tuned-Q8_0.json").licence == "mit AND gemma"
+
+
+def test_a_folder_in_the_place_of_a_file(base: Path, tmp_path: Path) -> None:
+    (tmp_path / "tiny-F32.json").mkdir()
+    asked = ("convert", "--base", base, "--out", tmp_path, "--no-verify", "--overwrite", "--quant", "Q8_0,F32")
+    assert refusal(*asked).endswith("tiny-F32.json: is a folder, which is not replaced; remove it")
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny-F32.json"]
+
+
 def test_existing_files_stay(base: Path, tmp_path: Path) -> None:
     (tmp_path / "tiny-Q8_0.json").write_text("mine")
     assert refusal("convert", "--base", base, "--out", tmp_path, "--no-verify").endswith(
@@ -370,6 +387,10 @@ REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
     "qlora base": (("--qlora-base", "nf5"), "unknown QLoRA base 'nf5'; known: original, dequantized"),
     "qlora without adapter": (("--qlora-base", "dequantized"), "is about merging, and there is no adapter"),
     "no such base": (("--base", "nowhere"), "nowhere: no config.json in it"),
+    "name of a base": (("--base", "qwen2.5-0.5b"), "models pull qwen2.5-0.5b, then --base models/qwen2.5-0.5b"),
+    "repository": (("--base", "Qwen/Qwen2.5-0.5B"), "models pull qwen2.5-0.5b, then --base models/qwen2.5-0.5b"),
+    "name of two lines": (("--name", "a\nb"), "cannot be a model's: the name must be printable, without slashes"),
+    "nothing to quantize to": (("--quant", ""), "--quant '': names, each once, with commas between them"),
     "text": (("--trim-vocab", "nothing.txt"), "nothing.txt"),
     "verify text": (("--verify-text", "nothing.txt"), "--verify-text nothing.txt: No such file"),
 }
