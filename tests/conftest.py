@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -48,3 +50,11 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     about = About(name="tiny", labels=("Chemical", "Disease"), formats=("multi_tag",), unit="sentence")
     (path,) = convert(folder / "checkpoint", folder, ["F32"], about, verify_lines=SENTENCES)
     return path
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C is heard, here and in processes started from here; a job in the background is started deaf to it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

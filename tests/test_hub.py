@@ -730,7 +730,7 @@ def test_what_the_list_says_of_a_pulled_model(run: Run, server: Hub) -> None:
     assert shown["repo"] == REAL_REPO and len(shown["pulled"]["files"]) == len(FILES)
 
 
-def test_an_interrupted_pull_goes_on(run: Run, server: Hub, tmp_path: Path) -> None:
+def test_an_interrupted_pull_goes_on(run: Run, server: Hub, tmp_path: Path, interruptible: None) -> None:
     server.slow_s = 0.1
     command = [sys.executable, "-m", "bioner_edge", "models", "pull", REAL]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)

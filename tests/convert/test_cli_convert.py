@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -328,6 +329,22 @@ def test_a_merge_that_differs(
     told = refusal(*asked)
     assert re.search("merge by peft / largest weight: 0.001 in 'model.layers.1.self_attn.k_proj.weight'", told)
     assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_stopped_in_the_middle(
+    base: Path, tmp_path: Path, interruptible: None, sent: signal.Signals, code: int
+) -> None:
+    command = [COMMAND, "convert", "--base", base, "--out", tmp_path, "--quant", "F32,Q8_0"]
+    process = subprocess.Popen([str(part) for part in command], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("loading"):
+            process.send_signal(sent)
+            break
+    err = process.stderr.read()
+    assert process.wait() == code and "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_licences_of_the_cards(base: Path, adapter: Path, tmp_path: Path) -> None:

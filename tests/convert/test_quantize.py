@@ -357,7 +357,7 @@ def test_names_that_are_not_utf8(narrow: Path, tmp_path: Path) -> None:
 
 
 def test_an_interrupt_is_heard_once_llama_cpp_is_done(
-    wide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    wide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interruptible: None
 ) -> None:
     """Raised inside the callback that hears the log, KeyboardInterrupt would be printed and lost."""
     native = module.lib.llama_model_quantize
