@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from . import formats, prompts
 from .backends.contract import Backend
@@ -24,13 +24,10 @@ from .decoding.automaton import Anything
 from .decoding.gbnf import GrammarAutomaton
 from .decoding.lift import Lift, Vocabulary
 from .decoding.loop import Answer, decode
-from .errors import InputError, ModelError, UsageError, known
+from .errors import InputError, UsageError, known
 from .formats.contract import Parsed, Problem
 from .scores import scored
 from .span import Document, Entity, Span
-
-if TYPE_CHECKING:
-    from .manifest import Manifest
 
 __all__ = ["CONSTRAINTS", "Extraction", "Extractor", "load"]
 
@@ -229,15 +226,6 @@ class _Call:
         return self._shared
 
 
-def _refuse_other_base(adapter: Path, its: Manifest | None, model: Path, of_model: Manifest | None) -> None:
-    """Raises ModelError where the manifests know that the adapter was tuned on other weights of the same shape."""
-    tuned_on = {name: digest for name, digest in (its.sources if its else {}).items() if name.startswith("base/")}
-    for name, digest in tuned_on.items():
-        mine = of_model.sources.get(name.removeprefix("base/")) if of_model else None
-        if name.endswith(".safetensors") and mine not in (None, digest):
-            raise ModelError(f"{adapter}: was tuned on another model than {model}; give the one that it was tuned on")
-
-
 def load(
     model: str | Path | None = None,
     *,
@@ -267,7 +255,7 @@ def load(
     path = base
     if adapter is not None:
         of_base, (path, manifest) = manifest, models.checked(Path(adapter))
-        _refuse_other_base(path, manifest, base, of_base)
+        models.refuse_other_base(path, manifest, base, of_base)
     tuned = manifest is not None and bool(manifest.formats)
     if not tuned and not (format and labels):
         told = "its manifest knows no format" if manifest else "no manifest beside it"

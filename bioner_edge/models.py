@@ -29,6 +29,7 @@ __all__ = [
     "find",
     "listed",
     "manifest_path",
+    "refuse_other_base",
     "sha256",
     "write_list",
 ]
@@ -117,3 +118,12 @@ def checked(path: Path, row: Listing | None = None) -> tuple[Path, Manifest | No
         again = "install bioner-edge" if row.folder == _PACKAGE / "data" else "convert the model"
         raise ModelError(f"{beside}: the manifest of a listed model is missing; {again} again")
     return path, manifest
+
+
+def refuse_other_base(adapter: Path, its: Manifest | None, model: Path, of_model: Manifest | None) -> None:
+    """Raises ModelError where the manifests know that the adapter was tuned on other weights of the same shape."""
+    tuned_on = {name: digest for name, digest in (its.sources if its else {}).items() if name.startswith("base/")}
+    for name, digest in tuned_on.items():
+        mine = of_model.sources.get(name.removeprefix("base/")) if of_model else None
+        if name.endswith(".safetensors") and mine not in (None, digest):
+            raise ModelError(f"{adapter}: was tuned on another model than {model}; give the one that it was tuned on")
