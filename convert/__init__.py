@@ -73,6 +73,7 @@ def convert(
         if keep_merged:
             report.step(f"writing {folders[0]}")
             merge.save(model.whole, delivery.work / folders[0], tokenizer=model.tokens, progress=report.progress)
+            model = model.saved_in(delivery.work / folders[0])
         if trim_vocab:
             model = trim(model, trim_vocab, about, delivery.work, report)
         f32 = _f32(delivery.work, model, about, levels, report)

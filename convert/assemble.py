@@ -47,6 +47,11 @@ class Model:
         """The tokenizer as the GGUF will hold it. Raises ModelError where llama.cpp would read it otherwise."""
         return vocabulary.read(self.tokens, architectures.positive(self.source.config, "vocab_size"), self.pre)
 
+    def saved_in(self, folder: Path) -> Model:
+        """The same, read from where its weights were saved, so that they are not merged again."""
+        whole = Witness(Checkpoint(folder))
+        return replace(self, source=whole, whole=whole)
+
     @property
     def origin(self) -> dict[str, Any]:
         """What it was made of, in words and numbers, for the manifest; hashes stand beside it."""

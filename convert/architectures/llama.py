@@ -5,6 +5,8 @@ A checkpoint stores the two halves of each head apart; for these architectures l
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from gguf import MODEL_ARCH
 
 from bioner_edge.convert.architectures import rope
@@ -81,25 +83,14 @@ LLAMA = Architecture(
     changes=_PAIRS,
 )
 
-MISTRAL = Architecture(
-    gguf=MODEL_ARCH.LLAMA,
-    layer=_LAYER,
-    ropes=rope.DIVIDED,
+MISTRAL = replace(
+    LLAMA,
+    biases={},
     defaults={"num_key_value_heads": 8, "sliding_window": 4096},
-    only=_SILU,
-    changes=_PAIRS,
     more=_mistral,
 )
 
-GRANITE = Architecture(
-    gguf=MODEL_ARCH.GRANITE,
-    layer=_LAYER,
-    ropes=rope.DIVIDED,
-    biases=_BIASES,
-    only=_SILU,
-    changes=_PAIRS,
-    more=_granite,
-)
+GRANITE = replace(LLAMA, gguf=MODEL_ARCH.GRANITE, more=_granite)
 
 SMOLLM3 = Architecture(
     gguf=MODEL_ARCH.SMOLLM3,
