@@ -25,7 +25,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import re
 import signal
 import sys
@@ -36,7 +35,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
-from importlib.metadata import version
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -49,7 +47,7 @@ from bioner_edge.backends.contract import Logits
 from bioner_edge.backends.contract import Sequence as Cached
 from bioner_edge.backends.llama_grammar import LlamaGrammar
 from bioner_edge.backends.vocab_only import VocabOnly
-from bioner_edge.benchmarks.startup import _processor
+from bioner_edge.benchmarks import machine
 from bioner_edge.corpora import read_file
 from bioner_edge.decoding.automaton import ByteAutomaton, State
 from bioner_edge.decoding.gbnf import GrammarAutomaton
@@ -389,14 +387,13 @@ def _report(asked: argparse.Namespace) -> None:
         raise UsageError(f"{corpus}: no document has an entity; give documents with gold annotations")
     with closing(Player(asked.vocab)) as player:
         lengths = [len(d.text) for d in documents]
-        machine = [
-            f"{_processor()}, {platform.platform()}, Python {platform.python_version()}",
-            ", ".join(f"{library} {version(library)}" for library in ("bioner-edge", "llama-cpp-python", "numpy")),
+        ran_on = [
+            *machine.described(("bioner-edge", "llama-cpp-python", "numpy")),
             f"{asked.vocab.name}: {player.vocabulary_size} tokens",
             f"{corpus.name}: {len(documents)} documents of {min(lengths)} to {max(lengths)} characters, "
             f"labels {', '.join(labels)}",
         ]
-        _print(asked.json, {"machine": machine}, "\n".join(f"- {line}" for line in machine) + f"\n{_head(_STEPS)}")
+        _print(asked.json, {"machine": ran_on}, "\n".join(f"- {line}" for line in ran_on) + f"\n{_head(_STEPS)}")
         for name in names:
             for row in rows(player, name, labels, documents):
                 _print(asked.json, record := row.record(), _line(record, _STEPS))

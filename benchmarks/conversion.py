@@ -18,30 +18,28 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bioner_edge.benchmarks import machine
 from bioner_edge.errors import BionerError, UsageError, known
 
-__all__ = ["SHAPES", "Row", "linears", "main", "write_adapter", "write_base"]
+__all__ = ["COMMON", "SHAPES", "Row", "linears", "main", "write_adapter", "write_base"]
 
 # The config.json of Qwen2.5's sizes, what counts of it.
 SHAPES: dict[str, dict[str, int]] = {
     "0.5B": {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14},
     "1.5B": {"hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28, "num_attention_heads": 12},
 }
-_COMMON = {
+COMMON: dict[str, Any] = {
     "architectures": ["Qwen2ForCausalLM"],
     "model_type": "qwen2",
     "num_key_value_heads": 2,
@@ -53,6 +51,7 @@ _COMMON = {
     "tie_word_embeddings": True,
     "eos_token_id": 257,
 }
+_LIBRARIES = ("bioner-edge", "gguf", "llama-cpp-python", "numpy")
 _RANK = 16
 _MERGE = """
 import sys
@@ -92,9 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, help="where there is room for 20 GB [default: the temporary folder]")
     asked = parser.parse_args(arguments)
     try:
-        print(f"- {platform.processor() or platform.machine()}, {os.cpu_count()} cores, {platform.platform()}")
-        libraries = ("bioner-edge", "gguf", "llama-cpp-python", "numpy")
-        print(f"- Python {platform.python_version()}, " + ", ".join(f"{name} {version(name)}" for name in libraries))
+        print("\n".join(f"- {line}" for line in machine.described(_LIBRARIES)))
         print(
             "\n| shape | step | s | peak anonymous RSS, MB | file-backed, MB | written, MB |\n|---|---|---|---|---|---|"
         )
@@ -115,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _measured(shape: str, levels: Sequence[str], work: Path) -> Iterator[Row]:
     """The steps of one shape; what a step wrote and no later one reads is removed at once."""
     base, adapter, out = work / "base", work / "adapter", work / "out"
-    config = {**_COMMON, **SHAPES[shape]}
+    config = {**COMMON, **SHAPES[shape]}
     write_base(base, config)
     write_adapter(adapter, config)
 
@@ -137,24 +134,14 @@ def _run(shape: str, step: str, command: Sequence[object], product: Path) -> Row
     peaks = {"RssAnon": 0, "RssFile": 0}
     process = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL)
     while process.poll() is None:
-        for key, size in _rss(process.pid).items():
-            peaks[key] = max(peaks[key], size)
+        now = machine.resident(process.pid)
+        peaks = {key: max(peak, now.get(key, 0)) for key, peak in peaks.items()}
         time.sleep(0.01)
     seconds = time.monotonic() - started
     if process.returncode:
         raise UsageError(f"{shape} {step}: exit code {process.returncode}")
     files = product.iterdir() if product.is_dir() else [product]
     return Row(shape, step, seconds, peaks["RssAnon"], peaks["RssFile"], sum(file.stat().st_size for file in files))
-
-
-def _rss(pid: int) -> dict[str, int]:
-    """The resident bytes of a process now; nothing for one that has just ended."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return {}
-    rows = (line.split() for line in lines if line.startswith(("RssAnon", "RssFile")))
-    return {name.rstrip(":"): int(kibibytes) * 1024 for name, kibibytes, _ in rows}
 
 
 # --- A checkpoint and an adapter of random weights, as transformers and peft save them

@@ -11,18 +11,17 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 import bioner_edge
 from bioner_edge import models
+from bioner_edge.benchmarks import machine
 from bioner_edge.corpora import read_file
 from bioner_edge.errors import BionerError
 
@@ -109,21 +108,11 @@ def _in_process(path: Path, text: str, threads: int | None, repeats: int) -> tup
 
 
 def _machine(path: Path, threads: int | None) -> list[str]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    libraries = ", ".join(f"{name} {version(name)}" for name in ("bioner-edge", "llama-cpp-python", "numpy"))
+    model = f"{path.name}, {path.stat().st_size / 1e6:.1f} MB, SHA-256 {models.sha256(path)[:12]}…"
     return [
-        f"{_processor()}, {cores} cores, {threads or cores} threads, {platform.platform()}",
-        f"Python {platform.python_version()}, {libraries}",
-        f"{path.name}, {path.stat().st_size / 1e6:.1f} MB, SHA-256 {models.sha256(path)[:12]}…",
+        *machine.described(("bioner-edge", "llama-cpp-python", "numpy")),
+        f"{model}; threads: {threads or 'as many as cores'}",
     ]
-
-
-def _processor() -> str:
-    """The CPU's name; /proc/cpuinfo knows it better than Python does."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text("utf-8").splitlines() if cpuinfo.exists() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Whether the files of models are what was written down: each against its list, its manifest, or what the hub said."""
+"""Whether models are what was written down: each against its list, its manifest, or what the hub said."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import listing, models
+from . import listing, models, onnx_folder
 from .errors import ModelError, UsageError, known
 from .listing import Base, Listing
 from .pulled import FOLDER, Pulled, brought, differs
@@ -41,19 +41,19 @@ def verified(targets: Sequence[str]) -> Iterator[Check]:
 def _checks(target: str, listed: Mapping[str, Listing], bases: Mapping[str, Base]) -> Iterator[Check]:
     path = Path(target)
     if target in listed:
-        yield _file(listed[target].path, listed[target])
+        yield _model(listed[target].path, listed[target])
     elif target in bases and not path.exists():
         if not (FOLDER / target).is_dir():
             raise ModelError(f"{FOLDER / target}: not there; fetch it with: bioner-edge models pull {target}")
         yield from _folder(FOLDER / target, bases)
-    elif path.is_dir():
+    elif path.is_dir() and not onnx_folder.is_model(path):
         yield from _folder(path, bases)
     else:
-        yield _file(path, next((row for row in listed.values() if row.path.resolve() == path.resolve()), None))
+        yield _model(path, next((row for row in listed.values() if row.path.resolve() == path.resolve()), None))
 
 
-def _file(path: Path, row: Listing | None) -> Check:
-    """A GGUF file against its list and its manifest. Raises ModelError for what differs."""
+def _model(path: Path, row: Listing | None) -> Check:
+    """A model against its list and its manifest. Raises ModelError for what differs."""
     _, manifest = models.checked(path, row)
     if manifest is None:
         raise ModelError(f"{path}: no manifest beside it and no list names it: nothing says what its hash must be")
@@ -62,22 +62,22 @@ def _file(path: Path, row: Listing | None) -> Check:
 
 
 def _folder(folder: Path, bases: Mapping[str, Base]) -> Iterator[Check]:
-    """Whatever can be checked in a folder: a pulled or brought base model, or converted files."""
+    """Whatever can be checked in a folder: a pulled or brought base model, or converted models."""
     if pulled := Pulled.load(folder):
         base = next((base for base in bases.values() if base.repo == pulled.repo), None)
         yield from _pulled(folder, pulled, base)
     elif any(folder.glob("*.safetensors")):
         yield from _brought(folder, bases)
-    elif files := sorted(folder.glob("*.gguf")):
+    elif found := listing.converted(folder):
         path = folder / listing.NAME
         rows = {row.path: row for row in (listing.read(path, folder).models if path.is_file() else {}).values()}
-        for file in sorted({*files, *rows}):
+        for model in sorted({*found, *rows}):
             try:
-                yield _file(file, rows.get(file))
+                yield _model(model, rows.get(model))
             except ModelError as error:
                 yield Check(str(error), False)
     else:
-        raise ModelError(f"{folder}: no model in it")
+        raise ModelError(onnx_folder.no_model(folder))
 
 
 def _pulled(folder: Path, pulled: Pulled, base: Base | None) -> Iterator[Check]:

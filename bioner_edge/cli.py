@@ -60,7 +60,8 @@ def extract(
         typer.Argument(help="Files, folders or globs; '-' or nothing is standard input.", metavar="INPUT"),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="A listed model's name or a GGUF file. [default: the bundled model]")
+        str | None,
+        typer.Option(help="A listed model's name, a GGUF file or an ONNX folder. [default: the bundled model]"),
     ] = None,
     adapter: Annotated[
         Path | None, typer.Option(help="A LoRA adapter in GGUF, added to the model while it runs.", metavar="FILE")
@@ -94,6 +95,9 @@ def extract(
         bool,
         typer.Option("--show", help="Print coloured text and tables instead of JSON Lines; give --out for a file too."),
     ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Load a model that seems larger than the memory that is free.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no warnings.")] = False,
 ) -> None:
     """Find entities, with exact offsets, and write a JSON line for each document.
@@ -118,6 +122,7 @@ def extract(
             guidelines=read_guidelines(guidelines),
             min_score=min_score,
             threads=threads,
+            force=force,
         )
     for warning in warned if not quiet else []:
         complain(f"warning: {warning.message}")

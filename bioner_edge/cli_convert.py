@@ -21,10 +21,12 @@ def convert(
     base: Annotated[Path, typer.Option(help="Folder of the base model, or of a merged one.", metavar="DIR")],
     out: Annotated[Path, typer.Option(help="Folder for the files and their manifests.", metavar="DIR")],
     adapter: Annotated[Path | None, typer.Option(help="Folder of a PEFT LoRA adapter.", metavar="DIR")] = None,
+    to: Annotated[str, typer.Option(help="What it becomes: gguf, or onnx, a folder for onnxruntime.")] = "gguf",
     quant: Annotated[
         str | None,
         typer.Option(
-            help="Quantization levels, comma-separated. [default: Q8_0; of an adapter alone F32]", metavar="LEVELS"
+            help="Quantization levels, comma-separated. [default: Q8_0; int8 of onnx; F32 of an adapter alone]",
+            metavar="LEVELS",
         ),
     ] = None,
     labels: Annotated[str | None, typer.Option(help="Entity types that it knows, comma-separated.")] = None,
@@ -62,6 +64,9 @@ def convert(
         list[Path] | None,
         typer.Option(help="Keep only the tokens that these texts need; may be repeated.", metavar="FILE"),
     ] = None,
+    exporter: Annotated[
+        str, typer.Option(help="What writes ONNX: builder (onnxruntime-genai's), optimum, or auto, by the family.")
+    ] = "auto",
     pre: Annotated[
         str | None, typer.Option(help="llama.cpp's name of the pre-tokenizer. [default: recognised]")
     ] = None,
@@ -81,10 +86,10 @@ def convert(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the files alone.")] = False,
 ) -> None:
-    """Merge an adapter into its base and leave verified GGUF files, a manifest beside each.
+    """Merge an adapter into its base and leave verified GGUF files, or ONNX folders, each with a manifest.
 
     Every stage of the verification is printed with its figure and its threshold; when one fails, nothing is left.
-    Prints the paths of the files.
+    Prints the paths of the models.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was begun is cleared away
     from .convert import convert as run
@@ -111,7 +116,8 @@ def convert(
             merging = {
                 "--importance": importance, "--tensor-type": tensor_type, "--trim-vocab": trim_vocab,
                 "--keep-merged": keep_merged, "--verify-text": verify_text, "--pre": pre,
-                "--qlora-base": qlora_base != "original", "--threads": threads,
+                "--qlora-base": qlora_base != "original", "--threads": threads, "--to": to != "gguf",
+                "--exporter": exporter != "auto",
             }  # fmt: skip
             alone = _alone(adapter, merging)
             level = quant or "F32"
@@ -122,8 +128,10 @@ def convert(
             paths = run(
                 base,
                 out,
-                names("--quant", "Q8_0" if quant is None else quant) or (),
+                names("--quant", quant) or (),
                 about,
+                to=to,
+                exporter=exporter,
                 adapter=adapter,
                 qlora_base=qlora_base,
                 pre=pre,
@@ -142,7 +150,9 @@ def convert(
 
 
 def verify(
-    files: Annotated[list[str], typer.Argument(help="Listed models' names or GGUF files.", metavar="FILE")],
+    files: Annotated[
+        list[str], typer.Argument(help="Listed models' names, GGUF files or ONNX folders.", metavar="MODEL")
+    ],
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but an error.")] = False,
 ) -> None:
     """Repeat what can be verified of a converted file without what it was made from.

@@ -45,7 +45,7 @@ def list_(
 
 @app.command()
 def show(
-    model: Annotated[str, typer.Argument(help="A model's name or a GGUF file.", metavar="NAME|FILE")],
+    model: Annotated[str, typer.Argument(help="A model's name, a GGUF file or an ONNX folder.", metavar="NAME|PATH")],
     json_: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
 ) -> None:
     """Show all that is known of a model: its manifest, how it was verified, what it was made from."""
@@ -63,7 +63,10 @@ def show(
 def verify(
     targets: Annotated[
         list[str] | None,
-        typer.Argument(help="Names, GGUF files, or folders. [default: every model that is here]", metavar="WHAT"),
+        typer.Argument(
+            help="Names, GGUF files, ONNX folders, or folders of models. [default: every model that is here]",
+            metavar="WHAT",
+        ),
     ] = None,
 ) -> None:
     """Check the hashes of model files against models.toml, their manifests, and what the hub said.

@@ -236,18 +236,19 @@ def load(
     min_score: float = 0.0,
     threads: int | None = None,
     adapter: str | Path | None = None,
+    force: bool = False,
 ) -> Extractor:
     """An extractor for a model by name or path, for the first format and the labels of its manifest.
 
     Without a model it is the bundled one, or, where that was not tuned for `format`, a bundled one that was.
     `adapter` is the path of a GGUF LoRA file that was tuned on the model: what it was tuned for stands in the manifest
-    beside it, and the model's own counts no more.
+    beside it, and the model's own counts no more. `force` loads a model that seems larger than the memory that is free.
 
     Warns where a format or label is asked for that the model was not tuned for. Raises UsageError for a name that is
     not known and ModelError for a file that cannot be trusted or loaded.
     """
-    from . import models
-    from .backends.llama_cpp import LlamaCpp
+    from . import memory, models
+    from .backends.opening import opened
 
     if constraint not in CONSTRAINTS:  # known before a model is loaded
         raise UsageError(known("constraint", constraint, CONSTRAINTS))
@@ -260,6 +261,8 @@ def load(
     if not tuned and not (format and labels):
         told = "its manifest knows no format" if manifest else "no manifest beside it"
         raise UsageError(f"{path}: {told}, so --format and --labels must be given")
+    if constraint == "llama-gbnf" and base.is_dir():
+        raise UsageError(f"{base}: llama-gbnf is llama.cpp's own sampler; take gbnf, or a GGUF model")
     chosen = format or (manifest.formats[0] if manifest else "")
     formats.get(chosen)
     asked: Sequence[str] = labels or (manifest.labels if manifest else ())
@@ -277,7 +280,8 @@ def load(
         warnings.warn(
             f"the guideline for {label!r} is not used: it is none of the labels {', '.join(asked)}", stacklevel=2
         )
-    backend = LlamaCpp(base, threads=threads, adapter=path if adapter is not None else None)
+    memory.refuse_larger(base, force)
+    backend = opened(base, threads=threads, adapter=path if adapter is not None else None)
     try:
         return Extractor(
             backend,

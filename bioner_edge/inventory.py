@@ -12,8 +12,10 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from . import gguf_header, models
+from . import gguf_header, models, onnx_folder, onnx_graph
 from .listing import Base, Listing
+from .manifest import size
+from .onnx_weights import QUANTIZED
 from .pulled import FOLDER, Pulled
 
 __all__ = ["Row", "described", "drawn", "overview", "rows"]
@@ -23,9 +25,9 @@ _BOUNDS = {"at_most": "at most", "at_least": "at least"}
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A model that can be named: a file of a list, or a base model on the hub.
+    """A model that can be named: one of a list, or a base model on the hub.
 
-    `kind` is "tuned", "untuned" or "base". `bytes` are those of the file, of a base model those of its weights or of
+    `kind` is "tuned", "untuned" or "base". `bytes` are those of its files, of a base model those of its weights or of
     what was pulled; None where nothing says so. `on_disk` is "yes", "part" or "no". `repo` is where a base model
     is, `gated` whether its licence must be accepted there first.
     """
@@ -53,17 +55,22 @@ def rows() -> list[Row]:
 
 
 def _tuned(name: str, row: Listing) -> Row:
-    size = row.path.stat().st_size if row.path.is_file() else None
-    kind, there = "tuned" if row.formats else "untuned", "no" if size is None else "yes"
-    return Row(name, kind, row.formats, row.labels, row.licence, size, there, row.path, row.description)
+    found = _bytes(row.path)
+    kind, there = "tuned" if row.formats else "untuned", "no" if found is None else "yes"
+    return Row(name, kind, row.formats, row.labels, row.licence, found, there, row.path, row.description)
+
+
+def _bytes(path: Path) -> int | None:
+    """The size of a model, a file or a folder; None where there is none."""
+    return size(path) if path.is_file() or onnx_folder.is_model(path) else None
 
 
 def _base(name: str, base: Base) -> Row:
     folder = FOLDER / name
     pulled = Pulled.load(folder)
     there = "no" if pulled is None else "part" if pulled.missing(folder) else "yes"
-    size = pulled.bytes if pulled else base.bytes
-    return Row(name, "base", (), (), base.licence, size, there, folder, base.description, base.repo, base.gated)
+    found = pulled.bytes if pulled else base.bytes
+    return Row(name, "base", (), (), base.licence, found, there, folder, base.description, base.repo, base.gated)
 
 
 def overview(found: Sequence[Row]) -> list[Table]:
@@ -105,15 +112,36 @@ def described(name_or_path: str) -> dict[str, Any]:
         pulled = Pulled.load(row.path)
         return {**row.to_json(), **base, "bytes": row.bytes, "pulled": asdict(pulled) if pulled else None}
     path, manifest = models.find(name_or_path)
-    header = gguf_header.read(path)
     known = _tuned(name_or_path, listed[name_or_path]).to_json() if name_or_path in listed else {}
     return {
         **known,
         "path": str(path),
-        "bytes": path.stat().st_size,
+        "bytes": _bytes(path),
+        **(_of_folder(path) if path.is_dir() else _of_file(path)),
+        "manifest": asdict(manifest) if manifest else None,
+    }
+
+
+def _of_file(path: Path) -> dict[str, Any]:
+    """What the header of a GGUF file says."""
+    header = gguf_header.read(path)
+    return {
         "architecture": header.metadata["general.architecture"],
         "parameters": sum(tensor.weights for tensor in header.tensors),
-        "manifest": asdict(manifest) if manifest else None,
+    }
+
+
+def _of_folder(path: Path) -> dict[str, Any]:
+    """What the graph of an ONNX model says, and what is said beside it."""
+    facts = onnx_folder.read(path)
+    return {
+        "parameters": facts.weights.total,
+        "context": facts.runtime.context,
+        "cache": facts.runtime.cache,
+        "opsets": dict(facts.graph.opsets),
+        "quantization": {name: n for name, n in facts.graph.operators.items() if name in QUANTIZED},
+        "inputs": onnx_graph.summary(facts.graph.inputs),
+        "outputs": onnx_graph.summary(facts.graph.outputs),
     }
 
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from . import gguf_header
+from . import gguf_header, onnx_folder
 from .errors import ModelError, UsageError, known
 from .manifest import Manifest, is_sha256, manifest_path
 
-__all__ = ["NAME", "Base", "List", "Listing", "entry", "read", "write_list", "wrong_name"]
+__all__ = ["NAME", "Base", "List", "Listing", "converted", "entry", "read", "write_list", "wrong_name"]
 
 NAME = "models.toml"
 _HEAD = "# Converted models. Set BIONER_MODELS to this folder, and bioner-edge knows them by these names.\n"
@@ -23,7 +23,7 @@ _HEAD = "# Converted models. Set BIONER_MODELS to this folder, and bioner-edge k
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A row [models.NAME]: `file` in `folder`, and what the list `said_by` promises of it."""
+    """A row [models.NAME]: `file` in `folder`, which may be a folder itself, and what the list `said_by` promises."""
 
     file: str
     sha256: str
@@ -172,7 +172,7 @@ def _tuples(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def entry(name: str, path: Path, manifest: Manifest, description: str) -> str:
-    """The row of a converted file in the models.toml of its folder. Raises UsageError for a name that cannot be one."""
+    """The row of a converted model in its folder's models.toml. Raises UsageError for a name that cannot be one."""
     if reason := wrong_name(name):
         raise UsageError(f"{name!r} cannot be the name of a model: {reason}")
     row: dict[str, str | list[str]] = {
@@ -195,26 +195,37 @@ def _toml(value: str | list[str]) -> str:
 
 
 def write_list(folder: Path) -> Path:
-    """Write the models.toml of a folder of converted files from their manifests; its path.
+    """Write the models.toml of a folder of converted models, files and folders, from their manifests; its path.
 
     Names and descriptions of an earlier list stay. Adapters are left out: they are no models by themselves. Raises
-    ModelError where the folder's list is not one of converted files, and for a manifest that cannot be read.
+    ModelError where the folder's list is not one of converted models, and for a manifest that cannot be read.
     """
     path = folder / NAME
     rows = read(path, folder).models if path.exists() else {}
     before = {row.file: (name, row.description) for name, row in rows.items()}
     taken = {name for name, _ in before.values()}
-    entries = {}
-    for file in sorted(folder.glob("*.gguf")):
-        if manifest_path(file).is_file() and gguf_header.check(file).get("general.type") != "adapter":
-            manifest = Manifest.load(manifest_path(file))
-            fresh = file.name if file.stem in taken else file.stem
-            name, description = before.get(file.name, (fresh, _description(manifest)))
-            entries[name] = entry(name, file, manifest, description)
+    entries: dict[str, str] = {}
+    for model in converted(folder):
+        if not manifest_path(model).is_file() or _is_adapter(model):
+            continue
+        manifest = Manifest.load(manifest_path(model))
+        fresh = (model.stem, model.name) if model.suffix == ".gguf" else (model.name, f"{model.name}.onnx")
+        name = fresh[fresh[0] in taken or fresh[0] in entries]
+        name, description = before.get(model.name, (name, _description(manifest)))
+        entries[name] = entry(name, model, manifest, description)
     partial = path.with_name(path.name + ".partial")
     partial.write_text("\n".join([_HEAD, *entries.values()]), "utf-8")
     os.replace(partial, path)
     return path
+
+
+def converted(folder: Path) -> list[Path]:
+    """The models in a folder: its GGUF files, with or without a manifest, and its ONNX folders."""
+    return sorted([*folder.glob("*.gguf"), *filter(onnx_folder.is_model, folder.iterdir())])
+
+
+def _is_adapter(model: Path) -> bool:
+    return model.is_file() and gguf_header.check(model).get("general.type") == "adapter"
 
 
 def _description(manifest: Manifest) -> str:

@@ -1,4 +1,5 @@
-"""What a model file says of itself: the JSON beside it (`X.gguf`, `X.json`), written when it is converted."""
+"""What a model says of itself, written when it is converted: the JSON beside a file (`X.gguf`, `X.json`), or in a
+folder (`X/model.onnx`, `X/manifest.json`)."""
 
 from __future__ import annotations
 
@@ -13,22 +14,26 @@ from typing import Any
 
 from .errors import ModelError, known
 
-__all__ = ["UNITS", "Manifest", "is_sha256", "manifest_path", "sha256"]
+__all__ = ["PARTS", "UNITS", "Manifest", "digest", "digests", "is_sha256", "joined", "manifest_path", "sha256", "size"]
 
 UNITS = ("sentence", "document")
+PARTS = ("model.onnx", "model.onnx.data", "runtime.json", "tokenizer.json")
+"""The files of an ONNX model; the second is not there where all tensors are small."""
+_NAME = "manifest.json"
 _LARGEST = 1 << 24  # bytes; a manifest has some ten thousand
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a model file is: the JSON beside it.
+    """What a model is.
 
-    `formats` are those that the model was tuned to write, its default first; none where it was not tuned. `unit` is how
-    much text one prompt holds, "sentence" or "document". `guidelines` explains labels, where the model was tuned with
+    `formats` are those that it was tuned to write, its default first; none where it was not tuned. `unit` is how much
+    text one prompt holds, "sentence" or "document". `guidelines` explains labels, where the model was tuned with
     explanations. `sources` are SHA-256 of what it was made from, `verification` the figures of each stage, `tensor_mix`
     how many tensors have which type, `training` whatever is known of the tuning. `importance` says from which texts and
     how many tokens the weights' importance was measured, `fingerprint` what `bioner-edge verify` must find again,
-    `base` the model and the adapter that it was merged from, or the model that an adapter is for.
+    `base` the model and the adapter that it was merged from, or the model that an adapter is for. `sha256` is that of
+    the file; of a folder that of `files`, the SHA-256 of what lies in it by name: see `digest`.
     """
 
     formats: tuple[str, ...]
@@ -47,6 +52,7 @@ class Manifest:
     importance: Mapping[str, Any] = field(default_factory=dict)
     fingerprint: Mapping[str, Any] = field(default_factory=dict)
     base: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def load(cls, path: Path) -> Manifest:
@@ -88,6 +94,16 @@ def _positive(value: object) -> bool:
     return isinstance(value, float | int) and not isinstance(value, bool) and 0 < value < math.inf
 
 
+def _hashes(value: object) -> bool:
+    """Whether all are hashes, of files in the manifest's own folder."""
+    return isinstance(value, dict) and all(map(_plain, value)) and all(map(is_sha256, value.values()))
+
+
+def _plain(name: str) -> bool:
+    """Whether a name is that of a file in a folder, on any system."""
+    return name.isprintable() and not set(name) & set("/\\:") and name.strip(" .") != ""
+
+
 def is_sha256(value: object) -> bool:
     return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
 
@@ -110,6 +126,7 @@ _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "importance": (lambda v: isinstance(v, dict), "an object"),
     "fingerprint": (lambda v: isinstance(v, dict), "an object"),
     "base": (lambda v: isinstance(v, dict), "an object"),
+    "files": (_hashes, "SHA-256 by file name"),
 }
 
 
@@ -129,11 +146,39 @@ def _malformed(record: object) -> str | None:
 
 
 def manifest_path(model: Path) -> Path:
-    """Where the manifest of a model file lies."""
-    return model.with_suffix(".json")
+    """Where the manifest of a model lies: beside a file, in a folder."""
+    return model / _NAME if model.is_dir() else model.with_suffix(".json")
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file, as 64 hexadecimal digits."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    """The SHA-256 of a file, as 64 hexadecimal digits. Raises ModelError where it cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """The SHA-256 of the files of an ONNX model by their names; those that are not there are left out."""
+    return {path.name: sha256(path) for path in _parts(folder)}
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a model: of a file its own, of a folder that of what `sha256sum` prints of its files."""
+    return joined(digests(path)) if path.is_dir() else sha256(path)
+
+
+def size(path: Path) -> int:
+    """The bytes of a model: of a file, or of the files of an ONNX model that are there. OSError where there is none."""
+    return sum(part.stat().st_size for part in _parts(path)) if path.is_dir() else path.stat().st_size
+
+
+def _parts(folder: Path) -> list[Path]:
+    return [folder / name for name in PARTS if (folder / name).is_file()]
+
+
+def joined(hashes: Mapping[str, str]) -> str:
+    """One SHA-256 for those of several files: of the lines "HASH  NAME", sorted by name."""
+    lines = "".join(f"{hashes[name]}  {name}\n" for name in sorted(hashes))
+    return hashlib.sha256(lines.encode()).hexdigest()

@@ -1,8 +1,9 @@
-"""Which file is meant by a model's name, and whether it is the file that was meant.
+"""Which file or folder is meant by a model's name, and whether it is the one that was meant.
 
-`models.toml` lists models with their hashes; every converted file has a manifest beside it (`X.gguf`, `X.json`) that
-says what it was made from and what it can do. A listed file whose hash is another is refused, as is a file that is
-not what its manifest says; an unlisted file is used only where its path is given.
+`models.toml` lists models with their hashes; every converted one has a manifest that says what it was made from and
+what it can do: a GGUF file beside it (`X.gguf`, `X.json`), a folder with an ONNX model in it (`X/manifest.json`). A
+listed model whose hash is another is refused, as is one that is not what its manifest says; an unlisted one is used
+only where its path is given. An ONNX model without a manifest is never used.
 
 The package has a list of its own. $BIONER_MODELS can name a folder with another, of the user's own files.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from . import gguf_header, listing
+from . import gguf_header, listing, onnx_folder
 from .errors import ModelError, known
 from .listing import Base, Listing, entry, write_list
 from .manifest import UNITS, Manifest, manifest_path, sha256
@@ -36,6 +37,7 @@ __all__ = [
 
 _PACKAGE = Path(__file__).parent
 _OWN = "BIONER_MODELS"
+_GIVE = "give the path of a GGUF file or an ONNX folder"
 
 
 def _bundled() -> listing.List:
@@ -81,43 +83,60 @@ def default(format: str | None = None) -> str | None:
 
 
 def find(name_or_path: str | None, format: str | None = None) -> tuple[Path, Manifest | None]:
-    """The file of a model and its manifest, both checked; None stands for the default model (of a format).
+    """The file or folder of a model and its manifest, both checked; None is the default model (of a format).
 
-    A listed name is that file and no other. A path may be any GGUF file; its manifest is None where none
-    lies beside it. Raises ModelError for an unknown name, a missing or damaged file, or a hash that is not
-    the one written down.
+    A listed name is that model and no other. A path may be any GGUF file, whose manifest is None where none lies
+    beside it, or a folder with an ONNX model. Raises ModelError for an unknown name, a missing or damaged file, or a
+    hash that is not the one written down.
     """
     rows = listed()
     name = name_or_path if name_or_path is not None else default(format)
     if name is None:
-        raise ModelError("no model is bundled with this installation; give the path of a GGUF file")
+        raise ModelError(f"no model is bundled with this installation; {_GIVE}")
     if name in rows:
         return checked(rows[name].path, rows[name])
     path = Path(name)
     if not (path.exists() or path.suffix == ".gguf" or "/" in name or os.sep in name):
         pull = f"; {name!r} is a base model: pull and convert it" if name in bases() else ""
-        raise ModelError(f"{known('model', name, rows or ['none'])}; or give the path of a GGUF file{pull}")
+        raise ModelError(f"{known('model', name, rows or ['none'])}; or {_GIVE}{pull}")
     return checked(path)
 
 
 def checked(path: Path, row: Listing | None = None) -> tuple[Path, Manifest | None]:
-    """`path` and its manifest, once header and hashes hold: the manifest's, and that of its `row` in a list."""
+    """`path` and its manifest, once it is sound and hashes hold: the manifest's, and that of its `row` in a list.
+
+    Raises ModelError where one does not, and for an ONNX folder where anything is wrong with any of its files.
+    """
+    if path.is_dir():
+        manifest = onnx_folder.check(path).manifest
+        _refuse_other(path, manifest.sha256, row)
+        return path, manifest
     if not path.is_file():
         raise ModelError(f"{path}: no such model file")
+    if path.suffix == ".onnx":
+        raise ModelError(f"{path}: one file of an ONNX model; give the folder {path.parent}")
     gguf_header.check(path)
     beside = manifest_path(path)
-    manifest = Manifest.load(beside) if beside.is_file() else None
-    promises = [(row.sha256, row.said_by)] if row else []
-    promises += [(manifest.sha256, str(beside))] if manifest else []
-    actual = sha256(path) if promises else ""
-    for promised, where in promises:
-        if promised != actual:
-            told = f"SHA-256 {actual[:12]}…, but {where} says {promised[:12]}…"
-            raise ModelError(f"{path}: {told}; the file was changed or is incomplete: fetch or convert it again")
-    if row and manifest is None:
+    found = Manifest.load(beside) if beside.is_file() else None
+    actual = sha256(path) if row or found else ""
+    _refuse_other(path, actual, row)
+    if found and found.sha256 != actual:
+        raise ModelError(_differs(path, actual, str(beside), found.sha256))
+    if row and found is None:
         again = "install bioner-edge" if row.folder == _PACKAGE / "data" else "convert the model"
         raise ModelError(f"{beside}: the manifest of a listed model is missing; {again} again")
-    return path, manifest
+    return path, found
+
+
+def _refuse_other(path: Path, actual: str, row: Listing | None) -> None:
+    """Raises ModelError where the list promises another hash."""
+    if row and row.sha256 != actual:
+        raise ModelError(_differs(path, actual, row.said_by, row.sha256))
+
+
+def _differs(path: Path, actual: str, where: str, promised: str) -> str:
+    told = f"SHA-256 {actual[:12]}…, but {where} says {promised[:12]}…"
+    return f"{path}: {told}; the file was changed or is incomplete: fetch or convert it again"
 
 
 def refuse_other_base(adapter: Path, its: Manifest | None, model: Path, of_model: Manifest | None) -> None:

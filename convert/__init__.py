@@ -1,8 +1,9 @@
-"""From a base model and an adapter to GGUF files that are proven to be the same model, each with its manifest.
+"""From a base model and an adapter to models that are proven to be the same, each with its manifest.
 
-    base + adapter -> merged -> F32 GGUF -> weights, token ids, logits equal? -> each level -> how far off? -> names
+    base + adapter -> merged -> float32 -> weights, token ids, logits equal? -> each level -> how far off? -> names
 
-Files get their names only once everything holds; until then they lie in a folder that goes away, whatever happens.
+A target says what a model becomes: a GGUF file (`to_gguf`) or an ONNX folder (`to_onnx`). Files get their names only
+once everything holds; until then they lie in a folder that goes away, whatever happens.
 """
 
 from __future__ import annotations
@@ -10,10 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
-from bioner_edge import gguf_header
-from bioner_edge.convert import architectures, gguf, quantize, runtime_lora
+from bioner_edge.convert import architectures, runtime_lora
 from bioner_edge.convert.assemble import Model, assemble, trim
 from bioner_edge.convert.calibration import calibrate
 from bioner_edge.convert.deliver import About, Delivery, hashes
@@ -22,10 +20,13 @@ from bioner_edge.convert.merging import merge
 from bioner_edge.convert.merging.adapter import Adapter
 from bioner_edge.convert.proof import measure, reference, stages
 from bioner_edge.convert.proof.samples import LINES
-from bioner_edge.errors import ModelError, UsageError, known
-from bioner_edge.models import Manifest
+from bioner_edge.convert.target import Target
+from bioner_edge.convert.to_gguf import Gguf
+from bioner_edge.convert.to_onnx import Onnx
+from bioner_edge.errors import UsageError, known
+from bioner_edge.manifest import Manifest, size
 
-__all__ = ["About", "convert", "convert_adapter"]
+__all__ = ["About", "Gguf", "Onnx", "convert", "convert_adapter"]
 
 
 def convert(
@@ -34,6 +35,8 @@ def convert(
     levels: Sequence[str],
     about: About,
     *,
+    to: str = "gguf",
+    exporter: str = "auto",
     adapter: Path | None = None,
     qlora_base: str = "original",
     pre: str | None = None,
@@ -49,23 +52,27 @@ def convert(
 ) -> list[Path]:
     """Convert the model in `base`, with `adapter` merged into it, to `out`/NAME-LEVEL.gguf for each level.
 
+    `to` is "gguf", or "onnx" for folders `out`/NAME-LEVEL-onnx, written by an `exporter` of `onnx.export`.
     `qlora_base` is "dequantized" to merge into the rounded weights that a QLoRA adapter was trained on. `pre` names
     llama.cpp's pre-tokenizer where it is not recognised. `trim_vocab` are texts that the vocabulary is trimmed to,
     `importance` texts for the importance matrix, `tensor_types` types by regular expression over tensor names.
     `keep_merged` leaves the merged model as NAME-merged too. `check` is whether the result is verified; token ids are
     compared on `verify_lines`. `report` hears how it goes.
 
-    Gives the paths in the order of `levels`. Raises UsageError for a request that makes no sense, ModelError for a
-    model that cannot be converted and for a stage of the verification that fails; then `out` is as it was.
+    Gives the paths in the order of `levels`; without levels, of the target's usual one. Raises UsageError for a request
+    that makes no sense, ModelError for a model that cannot be converted and for a stage of the verification that fails;
+    then `out` is as it was.
     """
-    report, levels = report or Silent(), _levels(levels, tensor_types)
+    target = _target(to, exporter, tensor_types, importance, threads)
+    report, levels = report or Silent(), target.checked(levels or [target.default])
     for text in (*trim_vocab, *importance):
         if not text.exists():
             raise UsageError(f"{text}: no such file to take text from")
+    target.require(base)
     if check or importance:
         reference.require(base, adapter)
     folders = [f"{about.name}-merged"] if keep_merged else []
-    names = [f"{about.name}-{level}.{ending}" for level in levels for ending in ("gguf", "json")]
+    names = [name for level in levels for name in target.files(about.name, level)]
     with Delivery.into(out, about, [*names, *folders], overwrite=overwrite) as delivery:
         model = assemble(base, adapter, delivery.work, report, qlora_base=qlora_base, pre=pre)
         sources = hashes(model)
@@ -76,27 +83,25 @@ def convert(
             model = model.saved_in(delivery.work / folders[0])
         if trim_vocab:
             model = trim(model, trim_vocab, about, delivery.work, report)
-        f32 = _f32(delivery.work, model, about, levels, report)
-        for level in set(levels) - set(quantize.FLOATS):
-            quantize.check(f32, level, tensor_types or {})
+        f32, made = target.f32(model, about, levels, delivery.work, report)
 
         theirs = stages.load(model, report) if check or importance else None
-        proved = stages.against_source(model, theirs, f32, verify_lines, report) if check else []
+        proved = stages.against_source(model, theirs, f32, target, about, verify_lines, report) if check else []
         matrix, told = calibrate(model, theirs, f32, importance, about, report) if importance else (None, {})
         del theirs  # as large as the model in float32
         judge = stages.Levels(f32, model, about, verify_lines, report) if check else None
         for level in levels:
-            path = f32.with_name(f"{about.name}-{level}.gguf")
-            if level != "F32":
-                types = None if level in quantize.FLOATS else tensor_types
-                quantize.quantize(f32, path, level, importance=matrix, tensor_types=types, threads=threads)
+            path = delivery.work / target.files(about.name, level)[0]
+            if path != f32:
+                target.quantize(f32, path, level, matrix)
             figures = [*proved, *(judge(path, level) if judge else [])]
             marks = {
                 "importance": told,
                 "fingerprint": measure.fingerprint(path) if check else {},
-                "base": model.origin,
+                "base": model.origin | made,
             }
-            report.step(f"{level}: {_described(path, delivery.add(path, level, sources, figures, **marks))}")
+            manifest = delivery.add(path, level, target.mix(path), sources, figures, **marks)
+            report.step(f"{level}: {_described(path, manifest)}")
         return delivery.finish([delivery.work / folder for folder in folders])
 
 
@@ -127,44 +132,30 @@ def convert_adapter(
         runtime_lora.write(path, Adapter(adapter), bare.source, architecture, **settings)
         figures = []
         if check:
-            f32 = _f32(delivery.work, bare, about, ["F32"], report)
-            figures = stages.of_adapter(merged, f32, path, report)
-        delivery.add(path, level, hashes(merged), figures, base=merged.origin)
+            f32, _ = Gguf().f32(bare, about, ["F32"], delivery.work, report)
+            figures = stages.of_adapter(merged, f32, path, architecture.tolerance, report)
+        delivery.add(path, level, Gguf().mix(path), hashes(merged), figures, base=merged.origin)
         return delivery.finish()[0]
 
 
-def _levels(levels: Sequence[str], tensor_types: Mapping[str, str] | None) -> list[str]:
-    """Each level once. Raises UsageError for an unknown one, and for types that no level can have."""
-    for level in levels:
-        if level not in quantize.LEVELS:
-            raise UsageError(known("level", level, quantize.LEVELS))
-    if tensor_types and not set(levels) - set(quantize.FLOATS):
-        raise UsageError(f"tensor types are for quantized levels, not for {', '.join(levels)}")
-    return list(dict.fromkeys(levels))
-
-
-def _f32(work: Path, model: Model, about: About, levels: Sequence[str], report: Report) -> Path:
-    """The model as an F32 GGUF, from which every level is made."""
-    architecture = architectures.of(model.source.config)
-    report.step(f"writing {architecture.name} as F32" + (", the adapter merged into it" if model.adapter else ""))
-    path = work / f"{about.name}-F32.gguf"
-    largest, where = gguf.write(
-        path,
-        model.source,
-        architecture,
-        model.tokenizer,
-        name=about.name,
-        licence=about.licence,
-        progress=report.progress,
-    )
-    if "F16" in levels and largest > np.finfo(np.float16).max:
-        told = f"tensor {where!r} has values that float16 cannot hold; leave F16 out, or take BF16"
-        raise ModelError(f"{model.base}: {told}")
-    try:
-        gguf_header.check(path)
-    except ModelError as error:  # numpy can end a write early without a word
-        raise ModelError(f"{path}: not all could be written; is the disk full? ({error})") from None
-    return path
+def _target(
+    to: str,
+    exporter: str,
+    tensor_types: Mapping[str, str] | None,
+    importance: Sequence[Path],
+    threads: int | None,
+) -> Target:
+    """What was asked for. Raises UsageError for settings that belong to another target."""
+    if to == "gguf":
+        if exporter != "auto":
+            raise UsageError(f"the exporter {exporter!r} is for ONNX; leave it out, or convert to onnx")
+        return Gguf(tensor_types or {}, threads)
+    if to == "onnx":
+        if tensor_types or importance:
+            given = "tensor types" if tensor_types else "an importance matrix"
+            raise UsageError(f"{given} cannot be used with onnx, whose levels round to nearest; leave it out")
+        return Onnx(exporter)
+    raise UsageError(known("target", to, ("gguf", "onnx")))
 
 
 def _told(model: Model) -> str:
@@ -180,4 +171,4 @@ def _told(model: Model) -> str:
 
 def _described(path: Path, manifest: Manifest) -> str:
     mix = ", ".join(f"{kind} ×{count}" for kind, count in manifest.tensor_mix.items())
-    return f"{path.stat().st_size / 1e6:,.1f} MB, {manifest.bits_per_weight:.2f} bits per weight ({mix})"
+    return f"{size(path) / 1e6:,.1f} MB, {manifest.bits_per_weight:.2f} bits per weight ({mix})"

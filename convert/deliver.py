@@ -15,17 +15,19 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from bioner_edge import formats, listing
-from bioner_edge.convert import quantize
 from bioner_edge.convert.figure import Figure
 from bioner_edge.errors import ModelError, UsageError, known
-from bioner_edge.models import UNITS, Manifest, manifest_path, sha256
+from bioner_edge.manifest import UNITS, Manifest, digest, digests, manifest_path, sha256
 
 if TYPE_CHECKING:
     from bioner_edge.convert.assemble import Model
 
 __all__ = ["About", "Delivery", "hashes"]
 
-_LIBRARIES = ("bioner-edge", "gguf", "llama-cpp-python", "numpy", "peft", "tokenizers", "torch", "transformers")
+_LIBRARIES = (
+    "bioner-edge", "gguf", "llama-cpp-python", "numpy", "onnx", "onnxruntime", "onnxruntime-genai", "optimum-onnx",
+    "peft", "tokenizers", "torch", "transformers",
+)  # fmt: skip
 _PARTIAL = ".partial-"  # between the name and the process of a conversion, in the name of its folder
 _DESCRIBING = (
     "config.json",
@@ -134,24 +136,31 @@ class Delivery:
             raise ModelError(f"{error.filename or out}: {told}; {done} got a final name") from None
 
     def add(
-        self, path: Path, level: str, sources: Mapping[str, str], figures: Sequence[Figure], **more: Mapping[str, Any]
+        self,
+        path: Path,
+        level: str,
+        mix: tuple[Mapping[str, int], float],
+        sources: Mapping[str, str],
+        figures: Sequence[Figure],
+        **more: Mapping[str, Any],
     ) -> Manifest:
-        """Write the manifest of `path`, a file in `work`; `more` are further keys of it."""
-        mix, bits = quantize.tensor_mix(path)
+        """Write the manifest of `path`, a model in `work`; `mix` is (tensors by type, bits per weight), `more` further
+        keys of it."""
         manifest = Manifest(
             formats=self.about.formats,
             labels=self.about.labels,
             unit=self.about.unit,
             licence=self.about.licence,
-            sha256=sha256(path),
+            sha256=digest(path),
             level=level,
-            bits_per_weight=round(bits, 4),
-            tensor_mix=mix,
+            bits_per_weight=round(mix[1], 4),
+            tensor_mix=mix[0],
             sources=sources,
             versions=_versions(),
             verification=tuple(figure.to_json() for figure in figures),
             guidelines=dict(self.about.guidelines),
             training=dict(self.about.training),
+            files=digests(path) if path.is_dir() else {},
             **more,
         )
         manifest.save(manifest_path(path))
@@ -162,12 +171,13 @@ class Delivery:
         """Give the files, and whole `folders` of `work`, their names in `out`. Between the moves of a file and its
         manifest the hash does not fit: it is refused."""
         self.finishing = True
-        for folder in folders:
-            shutil.rmtree(self.out / folder.name, ignore_errors=True)
-            os.replace(folder, self.out / folder.name)
-        for path in self._paths:
+        for path in (*folders, *self._paths):
+            beside = manifest_path(path)
+            if path.is_dir():
+                shutil.rmtree(self.out / path.name, ignore_errors=True)
             os.replace(path, self.out / path.name)
-            os.replace(manifest_path(path), self.out / manifest_path(path).name)
+            if beside.is_file():  # of a folder it lies inside
+                os.replace(beside, self.out / beside.name)
         listing.write_list(self.out)
         return [self.out / path.name for path in self._paths]
 

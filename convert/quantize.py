@@ -24,7 +24,8 @@ from gguf import LlamaFileType
 from numpy.typing import NDArray
 
 from bioner_edge import gguf_header
-from bioner_edge.backends.native import cores, listen, reason, set_fields
+from bioner_edge.backends.cores import cores
+from bioner_edge.backends.native import listen, reason, set_fields
 from bioner_edge.errors import ModelError, UsageError, known
 
 __all__ = ["FLOATS", "LEVELS", "TENSOR_TYPES", "check", "parse_tensor_types", "quantize", "tensor_mix"]

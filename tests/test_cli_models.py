@@ -7,11 +7,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bioner_edge import cli, models
+from bioner_edge.manifest import digest, digests, size
 from bioner_edge.models import Manifest, manifest_path
 
 Run = Callable[..., tuple[int, str, list[str]]]
@@ -44,6 +46,46 @@ def dist(tmp_path: Path) -> Path:
     shutil.copy(DATA / FILE, folder / "mine-Q8_0.gguf")
     shutil.copy(manifest_path(DATA / FILE), folder / "mine-Q8_0.json")
     models.write_list(folder)
+    return folder
+
+
+def field(number: int, *parts: bytes | int) -> bytes:
+    """A field of a protocol buffer: a number below 128, or fewer than 16384 bytes."""
+    if isinstance(parts[0], int):
+        return bytes([number << 3, parts[0]])
+    value = b"".join(part for part in parts if isinstance(part, bytes))
+    return bytes([number << 3 | 2, len(value) & 127 | 128, len(value) >> 7]) + value
+
+
+def cached(name: bytes) -> bytes:
+    """An input or output: float32 of [B, 2, past, 4]."""
+    dims = (field(2, b"B"), field(1, 2), field(2, b"past"), field(1, 4))
+    return field(1, name) + field(2, field(1, field(1, 1), field(2, *(field(1, dim) for dim in dims))))
+
+
+@pytest.fixture
+def onnx(dist: Path) -> Path:
+    """A folder with an ONNX model beside the file, listed too: 320 weights in blocks, 4 in float32."""
+    numbers = {b"K": 32, b"N": 10, b"bits": 8, b"block_size": 32}
+    attributes = [field(5, field(1, key), field(3, value), b"\xa0\1\2") for key, value in numbers.items()]
+    inputs = [field(1, name) for name in (b"x", b"q", b"s")]
+    node = field(1, *inputs, field(2, b"y"), field(4, b"MatMulNBits"), field(7, b"com.microsoft"), *attributes)
+    block = field(1, 10) + field(1, 1) + field(1, 32) + field(2, 2) + field(8, b"q") + field(9, bytes(320))
+    scales = field(1, 10) + field(2, 1) + field(8, b"s") + field(9, bytes(40))
+    norm = field(1, 4) + field(2, 1) + field(8, b"n") + field(9, bytes(16))
+    inputs = [field(11, cached(b"past.%d.key" % layer)) for layer in range(3)]
+    graph = field(7, node, *(field(5, tensor) for tensor in (block, scales, norm)), *inputs, field(12, cached(b"y")))
+    folder = dist / "mine-int8-onnx"
+    folder.mkdir()
+    (folder / "model.onnx").write_bytes(field(1, 10) + graph + field(8, field(2, 21)))
+    told = {"context": 640, "bos": None, "end_tokens": [0], "chat_template": None, "cache": "grown"}
+    (folder / "runtime.json").write_text(json.dumps({**told, "bos_token": "", "eos_token": ""}))
+    (folder / "tokenizer.json").write_text("{}")
+    manifest = replace(
+        Manifest.load(dist / "mine-Q8_0.json"), files=digests(folder), sha256=digest(folder), level="int8"
+    )
+    manifest.save(manifest_path(folder))
+    models.write_list(dist)
     return folder
 
 
@@ -121,11 +163,64 @@ def test_a_model_in_full_as_json(run: Run) -> None:
         "importance": {},
         "fingerprint": {},
         "base": {},
+        "files": {},
     }
     assert found["architecture"] == "llama" and found["parameters"] == 9_309_440
     base = json.loads(run("show", "olmo-2-1b", "--json")[1])
     assert base["repo"] == "allenai/OLMo-2-0425-1B" and len(base["revision"]) == 40 and base["pulled"] is None
     assert base["bytes"] == 5_939_687_552 and len(base["files"]) == 2
+
+
+def test_onnx_models_of_ones_own(run: Run, onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BIONER_MODELS", str(onnx.parent))
+    rows = {row["name"]: row for row in map(json.loads, run("list", "--json")[1].splitlines())}
+    row = rows["mine-int8-onnx"]
+    assert (row["kind"], row["on_disk"], row["path"], row["bytes"]) == ("tuned", "yes", str(onnx), size(onnx))
+    assert run("verify", "mine-int8-onnx")[:2] == (0, f"ok  {onnx}: SHA-256 {digest(onnx)[:12]}… as in "
+        f"{onnx.parent}/models.toml and {onnx}/manifest.json\n")  # fmt: skip
+    (onnx / "model.onnx").unlink()
+    rows = {row["name"]: row for row in map(json.loads, run("list", "--json")[1].splitlines())}
+    assert (rows["mine-int8-onnx"]["bytes"], rows["mine-int8-onnx"]["on_disk"]) == (None, "no")
+
+
+@pytest.mark.parametrize("end", ["", "/"])
+def test_an_onnx_model_in_full(run: Run, onnx: Path, end: str) -> None:
+    code, out, err = run("show", f"dist/mine-int8-onnx{end}")
+    assert (code, err) == (0, []) and "\x1b" not in out
+    words = " ".join(out.split())
+    for part in (
+        "parameters 324", "context 640", "cache grown", "opsets ai.onnx: 21", "com.microsoft.MatMulNBits: 1",
+        "inputs past.*.key × 3: f32 [B, 2, past, 4]", "outputs y: f32 [B, 2, past, 4]", digest(onnx), "level int8",
+    ):  # fmt: skip
+        assert part in words
+    found = json.loads(run("show", f"dist/mine-int8-onnx{end}", "--json")[1])
+    assert found["path"] == "dist/mine-int8-onnx" and found["bytes"] == size(onnx) and found["parameters"] == 324
+    assert found["quantization"] == {"com.microsoft.MatMulNBits": 1} and found["opsets"] == {"ai.onnx": 21}
+    assert found["manifest"]["files"] == digests(onnx) and "architecture" not in found
+
+
+def test_onnx_models_are_verified(run: Run, onnx: Path) -> None:
+    code, out, err = run("verify", "dist")
+    assert (code, err) == (0, [])
+    assert [line.split(":")[0] for line in out.splitlines()] == ["ok  dist/mine-Q8_0.gguf", "ok  dist/mine-int8-onnx"]
+    assert run("verify", "dist/mine-int8-onnx/")[0] == 0
+    change(onnx / "tokenizer.json")
+    for target in ("dist", "dist/mine-int8-onnx"):
+        code, _, (line,) = run("verify", target)
+        assert code == 1 and line.startswith("bioner-edge: dist/mine-int8-onnx/tokenizer.json: SHA-256 ")
+    shutil.rmtree(onnx)
+    code, _, (line,) = run("verify", "dist")
+    assert code == 1 and line == "bioner-edge: dist/mine-int8-onnx: no such model file"
+
+
+def test_an_onnx_folder_that_its_list_does_not_know_as_it_is(run: Run, onnx: Path) -> None:
+    """Someone converted again: all fits, but not what the list says."""
+    (onnx / "tokenizer.json").write_text("[]")
+    manifest = Manifest.load(manifest_path(onnx))
+    replace(manifest, files=digests(onnx), sha256=digest(onnx)).save(manifest_path(onnx))
+    assert run("verify", "dist/mine-int8-onnx")[0] == 0  # nothing but the list of the folder above knows better
+    code, _, (line,) = run("verify", "dist")
+    assert code == 1 and "dist/mine-int8-onnx: SHA-256 " in line and "but dist/models.toml says " in line
 
 
 def test_a_file_without_manifest_is_shown(run: Run, dist: Path) -> None:
@@ -204,7 +299,8 @@ def test_what_cannot_be_verified(run: Run, target: str, code: int, told: str) ->
 def test_unknown_models_are_told(run: Run) -> None:
     code, _, (line,) = run("show", "nope")
     assert code == 2 and line == (
-        "bioner-edge: unknown model 'nope'; known: chemdis-9m, chemdis-9m-lists; or give the path of a GGUF file"
+        "bioner-edge: unknown model 'nope'; known: chemdis-9m, chemdis-9m-lists; "
+        "or give the path of a GGUF file or an ONNX folder"
     )
 
 

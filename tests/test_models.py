@@ -13,6 +13,7 @@ import pytest
 
 from bioner_edge import models
 from bioner_edge.errors import ModelError, UsageError
+from bioner_edge.manifest import digest, digests
 from bioner_edge.models import Manifest, bases, entry, find, listed, manifest_path, sha256, write_list
 
 
@@ -48,7 +49,27 @@ MANIFEST = Manifest(
     importance={"texts": ["a.txt"], "tokens": 512},
     fingerprint={"perplexity": 12.5},
     base={"model": "tiny", "adapter": "drugs"},
+    files={"model.onnx": "1" * 64},
 )
+
+
+def field(number: int, value: bytes | int) -> bytes:
+    """A field of a protocol buffer: a number below 128, or fewer than 128 bytes."""
+    return bytes([number << 3, value]) if isinstance(value, int) else bytes([number << 3 | 2, len(value)]) + value
+
+
+def onnx(folder: Path, **changes: Any) -> Path:
+    """The smallest sound ONNX model: one weight, and the files that go with it."""
+    folder.mkdir()
+    weight = field(2, 1) + field(8, b"w") + field(9, bytes(4))
+    graph = field(1, 10) + field(7, field(5, weight)) + field(8, field(2, 21))
+    runtime = {"context": 8, "bos": None, "end_tokens": [0], "bos_token": "", "eos_token": "", "chat_template": None}
+    (folder / "model.onnx").write_bytes(graph)
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "runtime.json").write_text(json.dumps({**runtime, "cache": "shared"}))
+    sealed = replace(MANIFEST, level="int8", **{"files": digests(folder), "sha256": digest(folder), **changes})
+    sealed.save(manifest_path(folder))
+    return folder
 
 
 @pytest.fixture
@@ -85,7 +106,7 @@ def test_manifest_round_trip(tmp_path: Path) -> None:
 def test_what_a_manifest_may_leave_out(tmp_path: Path) -> None:
     MANIFEST.save(tmp_path / "m.json")
     record = json.loads((tmp_path / "m.json").read_text("utf-8"))
-    empty = {"guidelines": {}, "training": {}, "importance": {}, "fingerprint": {}, "base": {}}
+    empty = {"guidelines": {}, "training": {}, "importance": {}, "fingerprint": {}, "base": {}, "files": {}}
     for key in ("verification", *empty):
         del record[key]
     (tmp_path / "m.json").write_text(json.dumps(record))
@@ -128,6 +149,8 @@ def test_a_model_that_is_not_tuned_has_no_formats_and_no_labels(tmp_path: Path) 
         ({"fingerprint": "abc"}, "'fingerprint' must be an object"),
         ({"base": ["Qwen/Qwen2.5-0.5B"]}, "'base' must be an object"),
         ({"colour": "red"}, "unknown key 'colour'; known: formats, labels"),
+        ({"files": []}, "'files' must be SHA-256 by file name"),
+        ({"files": {"a/b": "0" * 64}}, "'files' must be SHA-256 by file name"),
     ],
 )
 def test_malformed_manifests(tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -190,12 +213,12 @@ def test_a_listed_model_needs_its_manifest(package: Path) -> None:
 def test_an_unknown_name(package: Path) -> None:
     with pytest.raises(ModelError) as caught:
         find("large")
-    assert str(caught.value) == "unknown model 'large'; known: small; or give the path of a GGUF file"
+    assert str(caught.value) == "unknown model 'large'; known: small; or give the path of a GGUF file or an ONNX folder"
 
 
 def test_no_model_is_bundled(package: Path) -> None:
     table(package, default=None)
-    with pytest.raises(ModelError, match="no model is bundled with this installation; give the path of a GGUF file"):
+    with pytest.raises(ModelError, match="no model is bundled with this installation; give the path of a GGUF file or"):
         find(None)
 
 
@@ -226,6 +249,54 @@ def test_a_path_to_something_else(package: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.gguf").write_bytes(b"PK\3\4 a zip file")
     with pytest.raises(ModelError, match="no GGUF file"):
         find(str(tmp_path / "mine.gguf"))
+
+
+def test_an_onnx_folder(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = onnx(tmp_path / "mine-int8-onnx")
+    manifest = Manifest.load(path / "manifest.json")
+    assert find(str(path)) == find(f"{path}/") == (path, manifest) and manifest.sha256 == digest(path)
+    monkeypatch.chdir(tmp_path)
+    assert find("mine-int8-onnx") == (Path("mine-int8-onnx"), manifest)
+    (path / "tokenizer.json").write_text("[]")
+    with pytest.raises(ModelError, match=r"tokenizer\.json: SHA-256 .*…, but .*manifest\.json says"):
+        find("mine-int8-onnx/")
+
+
+def test_a_file_of_an_onnx_folder_is_no_model(package: Path, tmp_path: Path) -> None:
+    path = onnx(tmp_path / "mine")
+    with pytest.raises(ModelError, match=rf"mine/model\.onnx: one file of an ONNX model; give the folder {path}"):
+        find(str(path / "model.onnx"))
+    manifest_path(path).unlink()
+    with pytest.raises(ModelError, match=r"mine: an ONNX model without manifest\.json; convert .* --to onnx"):
+        find(str(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("config.json", "a checkpoint; convert it with: bioner-edge convert --base .*there"),
+        ("a.gguf", "a folder of models; give one of them: a.gguf"),
+        ("notes.txt", "no model in it"),
+    ],
+)
+def test_a_folder_of_something_else(package: Path, tmp_path: Path, name: str, told: str) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / name).write_text("")
+    with pytest.raises(ModelError, match=told):
+        find(str(tmp_path / "there"))
+
+
+def test_a_listed_onnx_folder(package: Path) -> None:
+    path = onnx(package / "data" / "small-onnx")
+    table(package, file="small-onnx", sha256=digest(path))
+    assert find("small") == (path, Manifest.load(path / "manifest.json"))
+    table(package, file="small-onnx", sha256="1" * 64)
+    told = rf"small-onnx: SHA-256 {digest(path)[:12]}…, but {package}/models\.toml says 111111111111…; the file was"
+    with pytest.raises(ModelError, match=told):
+        find("small")
+    table(package, file="gone-onnx", sha256=digest(path))
+    with pytest.raises(ModelError, match="gone-onnx: no such model file"):
+        find("small")
 
 
 def test_what_the_list_says(package: Path) -> None:
@@ -423,6 +494,33 @@ def test_a_list_is_written_from_manifests(own: Path) -> None:
         (own / f"{name}.gguf").unlink()
     write_list(own)
     assert list(listed()) == ["small", "plain-F16"] and not list(own.glob("*.partial"))
+
+
+def test_onnx_folders_are_listed_beside_files(own: Path) -> None:
+    onnx(own / "mine-int8-onnx")
+    onnx(own / "mine-Q4_0", labels=())  # called as a file is
+    for name in ("model.onnx", "manifest.json"):  # half a model is none
+        (own / name[:5]).mkdir()
+        (own / name[:5] / name).write_text("")
+    onnx(own / "v1.5", formats=())
+    write_list(own)
+    rows = {name: row for name, row in listed().items() if row.folder == own}
+    assert {name: row.file for name, row in rows.items()} == {
+        "mine-Q4_0": "mine-Q4_0",
+        "mine-Q4_0.gguf": "mine-Q4_0.gguf",
+        "mine-int8-onnx": "mine-int8-onnx",
+        "v1.5": "v1.5",
+    }
+    assert rows["mine-int8-onnx"].description == "Chemical, Disease as multi_tag, conv_term; int8, 8.50 bits per weight"
+    for name, row in rows.items():
+        assert find(name) == (row.path, Manifest.load(manifest_path(row.path)))
+        assert row.sha256 == digest(row.path)
+    text = (own / "models.toml").read_text("utf-8").replace("models.mine-int8-onnx", "models.drugs")
+    (own / "models.toml").write_text(text, "utf-8")
+    onnx(own / "drugs")
+    write_list(own)  # a name that someone gave stays
+    assert {listed()[name].file for name in ("drugs", "drugs.onnx")} == {"mine-int8-onnx", "drugs"}
+    assert listed()["drugs"].file == "mine-int8-onnx"
 
 
 def test_a_list_of_something_else_is_not_overwritten(own: Path) -> None:

@@ -20,7 +20,8 @@ import numpy as np
 from ..errors import ModelError
 from . import adapter_file
 from .contract import ContextFull, Logits, Sequence
-from .native import PROMPT_TEMPLATE, cores, listen, plain_text, reason, set_fields
+from .cores import cores
+from .native import PROMPT_TEMPLATE, listen, plain_text, reason, set_fields
 
 __all__ = ["LlamaCpp"]
 

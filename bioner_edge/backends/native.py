@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import re
 from collections import deque
 from typing import Any
 
 import llama_cpp.llama_cpp as lib
 
-__all__ = ["PROMPT_TEMPLATE", "cores", "listen", "plain_text", "reason", "set_fields"]
+__all__ = ["PROMPT_TEMPLATE", "listen", "plain_text", "reason", "set_fields"]
 
 PROMPT_TEMPLATE = b"bioner.chat_template"
 """The key of a template that writes the blanks that a tokenizer would put there; others read the usual one."""
@@ -62,8 +61,3 @@ def plain_text() -> Any:
     value: Any = rows[0].value  # a union
     value.val_bool = False
     return rows
-
-
-def cores() -> int:
-    """The cores that this process may use; where the system does not tell (macOS), all of them."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -19,7 +19,7 @@ from ..errors import ModelError
 from .automaton import State
 from .lift import Lift
 
-__all__ = ["Answer", "Choice", "decode"]
+__all__ = ["Answer", "Choice", "Run", "decode"]
 
 
 _CONTINUATION = bytes(range(0x80, 0xC0))  # the bytes of a UTF-8 character after its first
@@ -55,7 +55,7 @@ class Answer:
         return self.data.decode("utf-8", "replace")
 
 
-class _Run:
+class Run:
     """The state of one decoding, so that each step reads as a sentence."""
 
     def __init__(
@@ -158,7 +158,7 @@ def decode(
     `budget` bounds the tokens that are fed after the prompt. Where it runs out the answer is closed by the shortest
     legal way, which the model need not read.
     """
-    run = _Run(backend, sequence, prompt, lift, removed_mass)
+    run = Run(backend, sequence, prompt, lift, removed_mass)
     automaton, ends = lift.automaton, lift.vocabulary.end_tokens
     pieces = lift.vocabulary.pieces
     limit = len(prompt) + budget

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from ..corpora import jsonl, read_file
 from ..errors import BionerError
+from ..manifest import size
 from ..span import Document
 from . import sources
 from .parts import join, split
@@ -125,9 +126,11 @@ def export(folder: Path, recipe: Recipe) -> None:
             license=settings["license"],
             training=json.loads((source / "training.json").read_text("utf-8")),
         )
-        made = convert(source, folder / "dist", settings["levels"], about, verify_lines=lines, overwrite=True)
-        for path in made:
-            print(f"{path} {path.stat().st_size / 1e6:.1f} MB")
+        for to, levels in (("gguf", settings["levels"]), ("onnx", settings["onnx"].get(name, ()))):
+            if not levels:
+                continue
+            for path in convert(source, folder / "dist", levels, about, to=to, verify_lines=lines, overwrite=True):
+                print(f"{path} {size(path) / 1e6:.1f} MB")
 
 
 STAGES: dict[str, tuple[Callable[[Path, Recipe], None], str]] = {

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bioner_edge.backends.llama_cpp import LlamaCpp
+from bioner_edge.backends import Backend
+from bioner_edge.backends.opening import opened
 from bioner_edge.convert.figure import Figure
 from bioner_edge.convert.proof.samples import LINES
+from bioner_edge.manifest import size
 
 __all__ = [
     "POSITIONS",
@@ -41,6 +44,8 @@ _SURE = 1.0  # nats by which a token leads: a random model has near ties everywh
 # Level -> (mean KL divergence in nats at most, share of the sure positions with the same best token at least). Set to
 # notice a broken file, not to choose a level, which F1 does.
 QUANTIZED = {
+    "int8": (1e-2, 0.97),
+    "int4": (0.5, 0.70),
     "F16": (1e-4, 0.99),
     "BF16": (1e-2, 0.97),
     "Q8_0": (1e-2, 0.97),
@@ -92,17 +97,19 @@ def fingerprint(path: Path) -> dict[str, Any]:
     }
 
 
-def open_exact(path: Path, adapter: Path | None = None) -> LlamaCpp:
+@contextmanager
+def open_exact(path: Path, adapter: Path | None = None) -> Iterator[Backend]:
     """With a float32 cache, so that logits differ from float32 by the weights alone."""
-    return LlamaCpp(path, cache="f32", threads=threads(path), adapter=adapter)
+    with closing(opened(path, threads=threads(path), adapter=adapter, exact=True)) as model:
+        yield model
 
 
 def threads(path: Path) -> int | None:
     """How many threads a file is measured with: one for a small one, else the cores of this process."""
-    return 1 if path.stat().st_size < _SMALL_BYTES else None
+    return 1 if size(path) < _SMALL_BYTES else None
 
 
-def sequences(model: LlamaCpp, lines: Sequence[str], positions: int = POSITIONS) -> list[list[int]]:
+def sequences(model: Backend, lines: Sequence[str], positions: int = POSITIONS) -> list[list[int]]:
     """The lines as token ids, up to a number of positions in all; none longer than the context."""
     return cut((model.tokenize(line.encode(), special=False) for line in lines), model.context, positions)
 
@@ -118,7 +125,7 @@ def cut(fed: Iterable[Sequence[int]], longest: int, positions: int = POSITIONS) 
     return [ids for ids in found if ids]
 
 
-def logits(model: LlamaCpp, ids: Sequence[int]) -> Logits:
+def logits(model: Backend, ids: Sequence[int]) -> Logits:
     """The logits after each token. They are fed one by one, which runs the cache too. Shape: (positions, vocabulary)"""
     sequence = model.new_sequence()
     try:

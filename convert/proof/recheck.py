@@ -10,10 +10,11 @@ from pathlib import Path
 
 from bioner_edge import gguf_header, models
 from bioner_edge.backends import adapter_file
-from bioner_edge.convert import quantize
 from bioner_edge.convert.figure import Figure, Report, Silent
 from bioner_edge.convert.proof import measure, verify
 from bioner_edge.convert.proof.samples import DOCUMENTS, LINES
+from bioner_edge.convert.to_gguf import Gguf
+from bioner_edge.convert.to_onnx import Onnx
 from bioner_edge.errors import UsageError
 from bioner_edge.models import Manifest
 
@@ -34,7 +35,7 @@ def recheck(name_or_path: str, report: Report | None = None) -> list[Figure]:
     if manifest is None:
         report.step("no manifest lies beside it: there is nothing to compare it with")
     figures = [_tensors(path, manifest)] if manifest else []
-    if gguf_header.check(path).get("general.type") == "adapter":
+    if path.is_file() and gguf_header.check(path).get("general.type") == "adapter":
         adapter_file.check(path)
         report.step("an adapter: what it does shows only on its base")
         return _told(figures, report)
@@ -55,7 +56,7 @@ def _told(figures: list[Figure], report: Report) -> list[Figure]:
 
 
 def _tensors(path: Path, manifest: Manifest) -> Figure:
-    mix, bits = quantize.tensor_mix(path)
+    mix, bits = (Onnx() if path.is_dir() else Gguf()).mix(path)
     differ = sum(mix.get(kind) != manifest.tensor_mix.get(kind) for kind in {*mix, *manifest.tensor_mix})
     differ += abs(bits - manifest.bits_per_weight) > 1e-3
     return Figure("tensors: types whose count is not the manifest's", float(differ), 0.0)

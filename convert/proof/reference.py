@@ -1,4 +1,7 @@
-"""The model as Hugging Face computes it: transformers and peft in float32, what a conversion is held against."""
+"""The model as Hugging Face computes it: transformers and peft in float32, what a conversion is held against.
+
+Checkpoints of transformers 4 and 5 are read with either (see `hf_config`).
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,21 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from bioner_edge.convert.checkpoint import Source, load_json
+from bioner_edge.convert import hf_config
+from bioner_edge.convert.checkpoint import Source
 from bioner_edge.convert.merging.merge import Merged
 from bioner_edge.errors import ModelError, UsageError
 
-__all__ = ["load", "require"]
+__all__ = ["load", "read", "require"]
 
 
 def require(base: Path, adapter: Path | None = None) -> None:
-    """Raises UsageError where `load` could not work: before hours are spent on what comes before it."""
+    """Raises UsageError where `load` could not work, before hours are spent on what comes before it; ModelError where
+    this transformers cannot compute what config.json says."""
     try:
         import tokenizers  # noqa: F401
         import torch  # noqa: F401
-        import transformers
+        import transformers  # noqa: F401
 
         if adapter is not None:
             import peft  # noqa: F401
@@ -27,7 +32,8 @@ def require(base: Path, adapter: Path | None = None) -> None:
     except ImportError as error:
         told = f"verification needs {error.name}: pip install 'bioner-edge[convert]', or leave it out with --no-verify"
         raise UsageError(told) from None
-    _readable(base, transformers.__version__)
+    if (base / "config.json").is_file():  # else whoever reads the checkpoint says so
+        hf_config.record(base)
 
 
 def load(base: Path, merged: Merged | None = None) -> Any:
@@ -36,30 +42,44 @@ def load(base: Path, merged: Merged | None = None) -> Any:
     Raises UsageError where a library is missing, ModelError where the folders cannot be loaded.
     """
     require(base, merged.adapter.folder if merged else None)
+    model = read(base, **({"tie_word_embeddings": False} if merged and merged.needs_untied_base else {}))
+    if merged is None:
+        return model
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _by_peft(model, merged).eval()
+    except Exception as error:
+        raise ModelError(f"{merged.adapter.folder}: transformers and peft cannot load it: {_line(error)}") from error
+
+
+def read(folder: Path, **changes: Any) -> Any:
+    """The torch model of a checkpoint, in float32, without dropout; `changes` are to values of its config.json.
+
+    Raises ModelError where it cannot be loaded.
+    """
     import torch
     import transformers
     from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
     disable_progress_bar()
     set_verbosity_error()
-    settings: dict[str, Any] = {
-        "dtype": torch.float32,
-        "attn_implementation": "eager",
-        "local_files_only": True,
-        "use_safetensors": True,
-        "trust_remote_code": False,  # else a folder with code of its own is asked about, and run
-    }
-    if merged is not None and merged.needs_untied_base:
-        settings["tie_word_embeddings"] = False
-    read: Any = transformers.AutoModelForCausalLM.from_pretrained
+    by_class: Any = transformers.AutoModelForCausalLM.from_pretrained
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the libraries' own future
-            model = read(base, **settings)
-            if merged is not None:
-                model = _by_peft(model, merged)
+            model = by_class(
+                folder,
+                config=hf_config.load(folder, **changes),
+                dtype=torch.float32,
+                attn_implementation="eager",
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,  # else a folder with code of its own is asked about, and run
+            )
+    except ModelError:
+        raise
     except Exception as error:  # whatever they stumble over, it is not a model that they can read
-        folder = merged.adapter.folder if merged else base
         raise ModelError(f"{folder}: transformers and peft cannot load it: {_line(error)}") from error
     return model.eval()
 
@@ -86,18 +106,6 @@ def _by_peft(model: Any, merged: Merged) -> Any:
     if parted and resized and beneath is not None and not hasattr(tuned.lm_head, "base_layer"):
         tuned.lm_head.weight.data = beneath.weight.data.clone()  # the new rows, which a tied output shares
     return tuned.merge_and_unload()
-
-
-def _readable(base: Path, version: str) -> None:
-    """Raises UsageError where this transformers would take another rotary base than config.json has, without a word."""
-    if not (base / "config.json").is_file():
-        return  # whoever reads the checkpoint says so
-    config = load_json(base / "config.json")
-    if int(version.split(".")[0]) < 5 and config.get("rope_parameters") and "rope_theta" not in config:
-        told = f"written by transformers 5, which {version} misreads"
-        raise UsageError(
-            f"{base / 'config.json'}: {told}: pip install 'transformers>=5', or verify nothing: --no-verify"
-        )
 
 
 def _copy(source: Source, model: Any) -> None:

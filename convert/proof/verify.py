@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bioner_edge.backends.llama_cpp import LlamaCpp
+from bioner_edge.backends import Backend
+from bioner_edge.backends.opening import opened
 from bioner_edge.convert.figure import Figure
 from bioner_edge.convert.proof import measure
 from bioner_edge.convert.proof.samples import DOCUMENTS
@@ -28,9 +30,10 @@ from bioner_edge.span import Span
 if TYPE_CHECKING:
     from bioner_edge.convert.checkpoint import Source
 
-__all__ = ["Found", "Witness", "extraction", "judged", "logits", "token_ids", "weights"]
+__all__ = ["Found", "Witness", "extraction", "greedy", "judged", "logits", "token_ids", "weights"]
 
 _LONGEST = 256  # tokens of one sequence whose logits are compared
+_WRITTEN = 40  # tokens that each model writes on its own
 _ROUNDING = 1e-6  # a few of float32's last bits
 Found = set[tuple[str, tuple[Span, ...]]]  # the entities of one document
 
@@ -81,7 +84,7 @@ def _distance(theirs: NDArray[np.float32], ours: NDArray[np.float32]) -> float:
 
 
 def token_ids(
-    model: LlamaCpp, encode: Callable[[str], list[int]], lines: Sequence[str], tell: Callable[[str], None]
+    model: Backend, encode: Callable[[str], list[int]], lines: Sequence[str], tell: Callable[[str], None]
 ) -> Figure:
     """Lines whose token ids differ from those of `encode`, Hugging Face's tokenizer; `tell` hears of every one.
 
@@ -107,7 +110,7 @@ def token_ids(
 
 def logits(
     reference: Any,
-    model: LlamaCpp,
+    model: Backend,
     lines: Sequence[str],
     *,
     tolerance: float,
@@ -141,12 +144,63 @@ def logits(
     return worst
 
 
-def _ids(model: LlamaCpp, line: str) -> list[int]:
+def greedy(
+    reference: Any,
+    model: Backend,
+    prompts: Sequence[Sequence[int]],
+    *,
+    tolerance: float,
+    kept: NDArray[np.int64] | None = None,
+) -> Figure:
+    """How many of the tokens that both write after `prompts`, greedily, differ.
+
+    Both read what the reference wrote, so that one that differs is counted once. Where its own two best are nearer than
+    twice `tolerance`, in standard deviations of its logits, float32 does not tell which comes first: told, not counted.
+    """
+    differ = ties = 0
+    written = min(_WRITTEN, model.context // 2)
+    for prompt in prompts:
+        read, sequence = list(prompt[: model.context - written]), model.new_sequence()
+        continued = _Continued(reference, kept)
+        for _ in range(written):
+            ours, row = int(model.eval(sequence, read).argmax()), continued(read)[: model.vocabulary_size]
+            theirs = int(row.argmax())
+            if ours != theirs:
+                near = bool(row[theirs] - row[ours] <= 2 * tolerance * row.std())
+                ties, differ = ties + near, differ + (not near)
+            read = [theirs]
+        model.release(sequence)
+    told = f", {ties} near ties aside" if ties else ""
+    stage = (
+        f"greedy: of {written} tokens after each of {len(prompts)} prompts, those that differ from transformers{told}"
+    )
+    return Figure(stage, float(differ), 0.0)
+
+
+class _Continued:
+    """The reference reading on, with its cache. `kept` as in `logits`."""
+
+    def __init__(self, reference: Any, kept: NDArray[np.int64] | None) -> None:
+        self._reference, self._kept, self._past = reference, kept, None
+
+    def __call__(self, ids: Sequence[int]) -> NDArray[np.float64]:
+        """The logits after `ids`. Shape: (vocabulary,)"""
+        import torch
+
+        theirs = list(ids) if self._kept is None else self._kept[list(ids)].tolist()
+        with torch.inference_mode():
+            out = self._reference(torch.tensor([theirs]), past_key_values=self._past, use_cache=True)
+        self._past = out.past_key_values
+        row: NDArray[np.float64] = out.logits[0, -1].double().numpy()
+        return row if self._kept is None else row[self._kept]
+
+
+def _ids(model: Backend, line: str) -> list[int]:
     return model.tokenize(line.encode(), special=False)
 
 
 def _expected(
-    reference: Any, model: LlamaCpp, ids: Sequence[int], kept: NDArray[np.int64] | None
+    reference: Any, model: Backend, ids: Sequence[int], kept: NDArray[np.int64] | None
 ) -> NDArray[np.float64]:
     """The reference's logits after each token. Shape: (positions, the file's vocabulary)"""
     import torch
@@ -165,7 +219,7 @@ def extraction(
     `asked` is what `Extractor` takes: format, labels, unit, guidelines. The first figure is zero by construction,
     unless the vocabulary is not what the file says. Raises UsageError where a prompt does not fit the context.
     """
-    with LlamaCpp(path, threads=measure.threads(path)) as model:
+    with closing(opened(path, threads=measure.threads(path))) as model:
         read = Extractor(model, **asked)
         extractions = [read(text) for text in DOCUMENTS]
     found = [{entity.key for entity in extraction.entities} for extraction in extractions]
@@ -187,7 +241,7 @@ def judged(figures: Sequence[Figure], remedy: str) -> list[Figure]:
     return list(figures)
 
 
-def _piece(model: LlamaCpp, token: int) -> bytes:
+def _piece(model: Backend, token: int) -> bytes:
     return model.piece(token) or b"" if 0 <= token < model.vocabulary_size else b"?"
 
 

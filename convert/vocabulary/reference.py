@@ -13,7 +13,7 @@ from bioner_edge.convert.vocabulary import model_file, record
 from bioner_edge.convert.vocabulary.record import Record, Step
 from bioner_edge.errors import ModelError
 
-__all__ = ["reference", "specials"]
+__all__ = ["reference", "specials", "without_blank"]
 
 Encode = Callable[[str], list[int]]
 
@@ -43,7 +43,7 @@ def _by_tokenizers(found: Record) -> Encode:
     normalizers = (step for step in found.steps["normalizer"] if step["type"] not in ("NFC", "Prepend"))
     changed = {
         "normalizer": _sequence("normalizers", normalizers),
-        "pre_tokenizer": _sequence("pretokenizers", map(_without_blank, found.steps["pre_tokenizer"])),
+        "pre_tokenizer": _sequence("pretokenizers", map(without_blank, found.steps["pre_tokenizer"])),
         "truncation": None,
         "padding": None,
     }
@@ -65,7 +65,10 @@ def _sequence(name: str, steps: Iterable[Step]) -> dict[str, Any] | None:
     return {"type": "Sequence", name: listed} if listed else None
 
 
-def _without_blank(step: Step) -> Step:
+def without_blank(step: Step) -> Step:
+    """A step of the splitting that puts no blank before a text."""
+    if step["type"] == "ByteLevel":
+        return {**step, "add_prefix_space": False}
     if step["type"] != "Metaspace":
         return step
     kept = {key: step[key] for key in ("type", "replacement", "split") if key in step}

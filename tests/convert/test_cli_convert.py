@@ -98,7 +98,7 @@ def test_what_is_left(converted: tuple[Path, Result]) -> None:
     assert {"base/model.safetensors", "adapter/adapter_model.safetensors"} <= manifest.sources.keys()
     stages = [str(stage["stage"]) for stage in manifest.verification]
     assert [stage.split(":")[0] for stage in stages] == [
-        "weights", "token ids", "F32 logits", "Q8_0", "Q8_0", "Q8_0", "Q8_0",
+        "weights", "token ids", "F32 logits", "greedy", "Q8_0", "Q8_0", "Q8_0", "Q8_0",
     ]  # fmt: skip
     assert "merge by peft" in stages[0]
 

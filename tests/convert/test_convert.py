@@ -81,11 +81,13 @@ def test_files_and_manifests(checkpoint: Path, tmp_path: Path) -> None:
     # 5 vectors (2 norms a layer and the last) stay float32; 7 matrices a layer and the embedding, tied, change
     assert mixes == [{"F32": 20}, {"F16": 15, "F32": 5}, {"Q8_0": 15, "F32": 5}]
     stages = Manifest.load(manifest_path(paths[2])).verification
-    assert [s["stage"].split(":")[0] for s in stages] == ["weights", "token ids", "F32 logits", *["Q8_0"] * 4]
+    proved = ["weights", "token ids", "F32 logits", "greedy"]
+    assert [s["stage"].split(":")[0] for s in stages] == [*proved, *["Q8_0"] * 4]
     assert stages[0]["figure"] == stages[1]["figure"] == 0
     assert 0 < stages[2]["figure"] <= stages[2]["at_most"] == 1e-3
-    assert 0 < stages[3]["figure"] <= stages[3]["at_most"]
-    assert stages[4]["figure"] >= stages[4]["at_least"]
+    assert stages[3]["figure"] == stages[3]["at_most"] == 0
+    assert 0 < stages[4]["figure"] <= stages[4]["at_most"]
+    assert stages[5]["figure"] >= stages[5]["at_least"]
     metadata = gguf_header.check(paths[2])
     assert metadata["general.file_type"] == 7 and metadata["tokenizer.ggml.add_bos_token"] is False
 

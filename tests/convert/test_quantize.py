@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from bioner_edge import gguf_header
 from bioner_edge.backends import native
+from bioner_edge.backends.cores import cores
 from bioner_edge.backends.llama_cpp import LlamaCpp
-from bioner_edge.backends.native import cores
 from bioner_edge.convert import quantize as module
 from bioner_edge.convert.quantize import (
     LEVELS,

@@ -1,0 +1,35 @@
+"""A model on disk, and the back end that runs it: llama.cpp for a GGUF file, onnxruntime for a folder.
+
+Neither is imported before a model needs it, so that one that is not installed is missed only then.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..errors import ModelError, UsageError
+from .contract import Backend
+
+__all__ = ["opened"]
+
+
+def opened(path: Path, *, threads: int | None = None, adapter: Path | None = None, exact: bool = False) -> Backend:
+    """The model in `path`, loaded. `adapter` is a GGUF LoRA file; `exact` asks for a float32 cache, for comparisons.
+
+    Raises ModelError where it cannot be loaded, UsageError for an adapter of another kind than the model.
+    """
+    try:
+        if path.is_dir():
+            if adapter is not None:
+                raise UsageError(f"{adapter}: an adapter of GGUF models, but {path} is an ONNX model; merge it instead")
+            from .onnx import Onnx
+
+            return Onnx(path, threads=threads)  # its cache always is float32
+        from .llama_cpp import LlamaCpp
+
+        return LlamaCpp(path, threads=threads, cache="f32" if exact else "f16", adapter=adapter)
+    except ModuleNotFoundError as error:
+        module = (error.name or "a library").split(".")[0]
+        package = {"llama_cpp": "llama-cpp-python"}.get(module, module)
+        other = "" if path.is_dir() else ", or name an ONNX model"
+        raise ModelError(f"{path}: {package} is not installed: pip install {package}{other}") from None

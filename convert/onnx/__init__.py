@@ -1,0 +1,1 @@
+"""From a checkpoint to a folder that onnxruntime reads: export, the final graph, its levels, its tokenizer."""

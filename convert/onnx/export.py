@@ -1,0 +1,218 @@
+"""A checkpoint as an ONNX graph in float32 with a cache of keys and values, by one of two exporters.
+
+    builder   onnxruntime-genai's model builder, mended: fused nodes, the cache in place; all families but OLMo 2
+    optimum   optimum-onnx, which traces the torch model: plain nodes, the cache anew at each step; all families
+
+Each runs in a process of its own: what it took of memory goes back, what it prints reaches no terminal, and a crash is
+one line. Nothing is fetched, and no code of a model's folder runs.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from bioner_edge.convert.figure import Report, Silent
+from bioner_edge.convert.onnx import builder, by_optimum, staged
+from bioner_edge.convert.onnx.child import GRAPH, REFUSED
+from bioner_edge.errors import ModelError, UsageError, known, printable
+
+__all__ = ["DEFAULTS", "EXPORTERS", "Exported", "export", "require"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Exporter:
+    """What is to know of an exporter before it runs.
+
+    `cache` is as in runtime.json, `extra` what pip installs it with, `needs` its libraries with the versions that it
+    works with: any, one, or those below one. `bytes_per_parameter` is the peak of its memory, in the 0.5B shape.
+    """
+
+    cache: str
+    extra: str
+    needs: Mapping[str, str]
+    architectures: Collection[str]
+    bytes_per_parameter: int
+
+
+EXPORTERS: dict[str, _Exporter] = {
+    "builder": _Exporter(
+        cache="shared",
+        extra="onnx",
+        needs={
+            "torch": "",
+            "transformers": "",
+            "onnx": "",
+            "onnx-ir": "",
+            "tqdm": "",
+            "onnxruntime-genai": builder.VERSION,
+        },
+        architectures=builder.ARCHITECTURES,
+        bytes_per_parameter=7,
+    ),
+    "optimum": _Exporter(
+        cache="grown",
+        extra="optimum",
+        needs={
+            "torch": "",
+            "transformers": f"<{by_optimum.TRANSFORMERS}",
+            "onnx": "",
+            "optimum-onnx": by_optimum.VERSION,
+        },
+        architectures=by_optimum.ARCHITECTURES,
+        bytes_per_parameter=18,
+    ),
+}
+
+# The `architectures` entry of config.json -> the exporter that "auto" is: the builder where it can. Logits of both lie
+# within 1e-5 deviations of transformers', in every family. What differs, on random models of 8 layers × 512 (onnxruntime
+# 1.31.1, 2 threads, in turn, best of 12): the builder's graphs have 102 to 180 nodes, optimum's 1,939 to 2,552; they load
+# in 45 to 83 ms, not 170 to 299; they decode 1.3 (Mistral) to 1.7 times (SmolLM3) as many tokens a second, as their cache
+# stays where it is. And the 0.5B shape takes 23 s and 3.4 GB to export, not 167 s and 9.0 GB.
+DEFAULTS = {
+    "LlamaForCausalLM": "builder",
+    "MistralForCausalLM": "builder",
+    "SmolLM3ForCausalLM": "builder",
+    "GraniteForCausalLM": "builder",
+    "Qwen2ForCausalLM": "builder",
+    "Qwen3ForCausalLM": "builder",
+    "Gemma2ForCausalLM": "builder",
+    "Gemma3ForCausalLM": "builder",
+    "Phi3ForCausalLM": "builder",
+    "Olmo2ForCausalLM": "optimum",
+}
+
+# So that nothing is fetched or sent, and no bar is drawn into the log.
+_ALONE = {
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TQDM_DISABLE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was exported: the kind of its cache as in runtime.json, how many positions its graph is right for, by which
+    exporter, and the versions of what had a part in it."""
+
+    cache: str
+    context: int
+    exporter: str
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+def require(exporter: str, architecture: str) -> str:
+    """The exporter that will be used for an architecture, as config.json names it.
+
+    Raises UsageError where it could not work, before hours are spent, and ModelError for an unknown architecture.
+    """
+    if exporter not in ("auto", *EXPORTERS):
+        raise UsageError(known("exporter", exporter, ("auto", *EXPORTERS)))
+    if architecture not in DEFAULTS:
+        raise ModelError(f"config.json: {known('architecture', architecture, DEFAULTS)}; use a model of one of these")
+    chosen = DEFAULTS[architecture] if exporter == "auto" else exporter
+    row = EXPORTERS[chosen]
+    if architecture not in row.architectures:
+        able = [name for name, other in EXPORTERS.items() if architecture in other.architectures]
+        raise UsageError(f"the exporter {chosen} cannot write {architecture}; take {' or '.join(able)}")
+    told = f"pip install 'bioner-edge[{row.extra}]'"
+    for library, allowed in row.needs.items():
+        try:
+            found = version(library)
+        except PackageNotFoundError:
+            raise UsageError(f"the exporter {chosen} needs {library}: {told}") from None
+        if not _fits(found, allowed):
+            raise UsageError(f"the exporter {chosen} needs {library} {allowed}, and {found} is installed: {told}")
+    return chosen
+
+
+def export(
+    folder: Path, out: Path, exporter: str = "auto", report: Report | None = None, *, threads: int | None = None
+) -> Exported:
+    """Write the checkpoint in `folder` as `out`/model.onnx, its tensors in files beside it.
+
+    `exporter` is a name of `EXPORTERS`, or "auto" for that of `DEFAULTS`; `threads` are torch's, by default as many as
+    the cores of this process. Raises UsageError as `require` does, ModelError for a checkpoint that cannot be exported
+    rightly, and where the exporter fails; then `out` has no graph.
+    """
+    report = report or Silent()
+    architecture, context = staged.check(folder)
+    chosen = require(exporter, architecture)
+    report.step(f"exporting {architecture} with {chosen}, a graph for {context:,} positions")
+    out.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix="export-", dir=out) as work:
+        _run(chosen, folder, Path(work), threads or _cores())
+        # the graph comes last: where it lies, its tensors do
+        for file in sorted(Path(work).glob(f"{GRAPH}*"), key=lambda file: file.name, reverse=True):
+            os.replace(file, out / file.name)
+    versions = {library: version(library) for library in EXPORTERS[chosen].needs}
+    return Exported(EXPORTERS[chosen].cache, context, chosen, versions)
+
+
+def _run(exporter: str, folder: Path, work: Path, threads: int) -> None:
+    """The exporter in its process, until it ends. Raises ModelError unless it wrote the graph."""
+    # -P: a folder called onnx where this was started from is not the library
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "bioner_edge.convert.onnx.child",
+        exporter,
+        str(folder),
+        str(work),
+        str(threads),
+    ]
+    with (work / "log").open("wb") as log:
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **_ALONE}
+        )
+        try:
+            status = process.wait()
+        finally:  # Ctrl-C, too
+            process.kill()
+            process.wait()
+            assert process.stdin is not None
+            process.stdin.close()
+    if (work / REFUSED).is_file():
+        raise ModelError((work / REFUSED).read_text("utf-8"))
+    if status or not (work / GRAPH).is_file():
+        ended = _ended(status, EXPORTERS[exporter].bytes_per_parameter)
+        raise ModelError(f"{folder}: the exporter {exporter} {ended}; its last words: {_last(work / 'log')}")
+
+
+def _ended(status: int, size: int) -> str:
+    if status >= 0:
+        return f"ended with exit code {status}"
+    told = f"; it takes some {size} bytes of memory per parameter" if status == -signal.SIGKILL else ""
+    return f"was ended by {signal.Signals(-status).name}{told}"
+
+
+def _last(log: Path) -> str:
+    lines = log.read_bytes()[-4000:].decode("utf-8", errors="replace").split("\n")
+    return next((printable(line.strip())[-300:] for line in reversed(lines) if line.strip()), "none")
+
+
+def _fits(found: str, allowed: str) -> bool:
+    if allowed.startswith("<"):
+        return _numbers(found) < _numbers(allowed)
+    return not allowed or _numbers(found) == _numbers(allowed)
+
+
+def _numbers(text: str) -> list[int]:
+    """The release of a version: 4.57.6 of "4.57.6+cpu" too."""
+    return [int(number) for number in re.findall(r"\d+", text.split("+")[0])[:3]]
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,174 @@
+"""The two files that tell the ONNX back end of text: tokenizer.json, prepared for it, and runtime.json.
+
+The ids are those of llama.cpp for the same model. So llama.cpp itself is asked which tokens it takes for control
+tokens and which end an answer: it goes by their names as well, whatever type they are given.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import llama_cpp.llama_cpp as lib
+from gguf import TokenType
+
+from bioner_edge.convert.vocabulary import Tokenizer, byte_level, record
+from bioner_edge.convert.vocabulary.merging import made
+from bioner_edge.convert.vocabulary.opened import opened
+from bioner_edge.convert.vocabulary.record import Merge, Record
+from bioner_edge.convert.vocabulary.reference import without_blank
+from bioner_edge.convert.vocabulary.sentencepiece import BLANK
+from bioner_edge.errors import ModelError
+
+__all__ = ["runtime", "write"]
+
+_CONTROL = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN
+_FOUND = _CONTROL | lib.LLAMA_TOKEN_ATTR_USER_DEFINED
+_VERSION_LINE = "#version"  # merges that begin so are taken for a comment where they are written as strings
+_INSTEAD = "the tokenizers library cannot do what SentencePiece does with it; convert to GGUF"
+
+_BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+_METASPACE = {"type": "Metaspace", "replacement": BLANK, "prepend_scheme": "never", "split": False}
+_UNESCAPING = [
+    {"type": "Replace", "pattern": {"String": BLANK}, "content": " "},
+    {"type": "ByteFallback"},
+    {"type": "Fuse"},
+]
+
+
+def write(folder: Path, tokenizer: Tokenizer, out: Path) -> None:
+    """Write the tokenizer of `folder`, which `vocabulary.read` read as `tokenizer`, to `out`, a tokenizer.json.
+
+    Raises ModelError for a tokenizer.model whose merges have no order of their own.
+    """
+    path = folder / "tokenizer.json"
+    parts = _listed(record.load(path)) if path.is_file() else _scored(folder / "tokenizer.model", tokenizer)
+    fixed = {"version": "1.0", "truncation": None, "padding": None, "normalizer": None, "post_processor": None}
+    written = {**fixed, "added_tokens": list(_added(tokenizer)), **parts}
+    try:
+        data = json.dumps(written, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:
+        raise ModelError(f"{path}: half a character in how it splits text; save the tokenizer again") from None
+    out.write_bytes(data)
+
+
+def runtime(tokenizer: Tokenizer, context: int, cache: str) -> dict[str, Any]:
+    """What stands in runtime.json; all but `context` and `cache` is what the llama.cpp back end says of a GGUF."""
+    with opened(tokenizer) as model:
+        return {
+            "context": context,
+            "bos": model.bos,
+            "end_tokens": sorted(model.end_tokens),
+            **model.template_tokens,
+            "chat_template": model.chat_template,
+            "cache": cache,
+        }
+
+
+def _added(tokenizer: Tokenizer) -> Iterator[dict[str, Any]]:
+    """The tokens that are found in text by their names; `backends.hf_tokenizer` tells why they are marked so."""
+    plain = {"single_word": False, "lstrip": False, "rstrip": False}
+    with opened(tokenizer) as model:
+        for index, token in enumerate(tokenizer.tokens):
+            if (kind := lib.llama_vocab_get_attr(model._vocab, index)) & _FOUND:
+                control = bool(kind & _CONTROL)
+                yield {"id": index, "content": token, **plain, "normalized": not control, "special": control}
+
+
+def _listed(found: Record) -> dict[str, Any]:
+    """Model and steps of a tokenizer.json. The vocabulary has the added tokens too, so that all keep their ids."""
+    bytes_only = byte_level.is_byte_level(found)
+    vocabulary = {**found.vocabulary, **{token.content: token.id for token in found.added}}
+    splits = {"type": "Sequence", "pretokenizers": [*map(without_blank, found.steps["pre_tokenizer"])]}
+    return {
+        "pre_tokenizer": splits if bytes_only else _METASPACE,
+        "decoder": _BYTE_LEVEL if bytes_only else {"type": "Sequence", "decoders": _UNESCAPING},
+        "model": _model(
+            vocabulary,
+            found.merges(),
+            unk_token=None if bytes_only else found.unknown,  # llama.cpp leaves out a byte that has no token
+            fuse_unk=found.flag("fuse_unk"),
+            byte_fallback=not bytes_only,
+            ignore_merges=found.flag("ignore_merges"),
+        ),
+    }
+
+
+def _scored(path: Path, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Model and steps for a tokenizer.model."""
+    vocabulary = {
+        token: index
+        for index, (token, kind) in enumerate(zip(tokenizer.tokens, tokenizer.types, strict=True))
+        if kind != TokenType.UNUSED
+    }
+    merges = _merges(path, tokenizer)
+    for part in chain.from_iterable(merges):
+        if part not in vocabulary:  # a character that is no piece is merged by SentencePiece all the same
+            if not part.isascii():  # else it may stand for its byte, which is what it becomes where it is not merged
+                raise ModelError(f"{path}: {part!r} is a part of pieces and no piece itself; {_INSTEAD}")
+            vocabulary[part] = vocabulary[f"<0x{ord(part):02X}>"]
+    unknown = None if tokenizer.unk is None else tokenizer.tokens[tokenizer.unk]
+    flags = {"fuse_unk": True, "byte_fallback": True, "ignore_merges": False}
+    return {
+        "pre_tokenizer": _METASPACE,
+        "decoder": {"type": "Sequence", "decoders": _UNESCAPING},
+        "model": _model(vocabulary, merges, unk_token=unknown, **flags),
+    }
+
+
+def _model(vocabulary: Mapping[str, int], merges: Sequence[Merge], **settings: Any) -> dict[str, Any]:
+    """A BPE of the tokenizers library. Merges as strings take half the memory when they are read."""
+    unused = ("dropout", "continuing_subword_prefix", "end_of_word_suffix")
+    as_strings = not any(left.startswith(_VERSION_LINE) for left, _ in merges)
+    return {
+        "type": "BPE",
+        **dict.fromkeys(unused),
+        **settings,
+        "vocab": dict(sorted(vocabulary.items(), key=lambda item: item[1])),
+        "merges": [" ".join(pair) if as_strings else pair for pair in merges],
+    }
+
+
+def _merges(path: Path, tokenizer: Tokenizer) -> list[Merge]:
+    """One merge for each piece, the last of those that make it alone, by score, as SentencePiece does them.
+
+    There is no other by which it comes about, see `vocabulary.merging`. Raises ModelError where pieces have the same
+    score and merging by rank could not do what SentencePiece does then, which is to take the leftmost.
+    """
+    scored = zip(tokenizer.tokens, tokenizer.scores, tokenizer.types, strict=True)
+    ranks = {token: -score for token, score, kind in scored if kind == TokenType.NORMAL}
+    tied: dict[float, list[Merge]] = {}
+    earliest: dict[str, float] = {}  # token -> the rank of the first merge that it is a part of
+    for token, rank in ranks.items():
+        states = made(token, lambda pair: ranks.get("".join(pair)))
+        if len(states) > 1 and len(states[-1]) == 1:
+            left, right = states[-2]
+            tied.setdefault(rank, []).append((left, right))
+            earliest |= {part: min(rank, earliest.get(part, rank)) for part in (left, right)}
+    found: list[Merge] = []
+    for rank in sorted(tied):
+        pairs = tied[rank]
+        followed = any(earliest.get("".join(pair), rank + 1) <= rank for pair in pairs)
+        ordered = _leftmost_first(pairs)
+        if len(pairs) > 1 and (followed or ordered is None):
+            told = f"{len(pairs)} pieces have the score {-rank:g}, {''.join(pairs[0])!r} among them"
+            raise ModelError(f"{path}: {told}; {_INSTEAD}")
+        found += ordered or pairs
+    return found
+
+
+def _leftmost_first(pairs: Sequence[Merge]) -> list[Merge] | None:
+    """The pairs in an order that, where two of them share a symbol, has the left one first; None where none has."""
+    before: dict[str, set[str]] = {}
+    for left, right in pairs:
+        if left != right:
+            before.setdefault(right, set()).add(left)
+    try:
+        order = {symbol: at for at, symbol in enumerate(TopologicalSorter(before).static_order())}
+    except CycleError:
+        return None
+    return sorted(pairs, key=lambda pair: (order.get(pair[0], 0), pair[0] != pair[1]))
