@@ -32,7 +32,7 @@ import numpy as np
 from bioner_edge.benchmarks import machine
 from bioner_edge.errors import BionerError, UsageError, known
 
-__all__ = ["COMMON", "SHAPES", "Row", "linears", "main", "write_adapter", "write_base"]
+__all__ = ["COMMON", "SHAPES", "Row", "linears", "main", "write_adapter", "write_base", "write_tokenizer"]
 
 # The config.json of Qwen2.5's sizes, what counts of it.
 SHAPES: dict[str, dict[str, int]] = {
@@ -172,7 +172,7 @@ def write_base(folder: Path, config: Mapping[str, Any]) -> None:
     shapes["model.norm.weight"] = (hidden,)
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(config), "utf-8")
-    _write_tokenizer(folder)
+    write_tokenizer(folder)
     _write_safetensors(folder / "model.safetensors", shapes, "BF16")
 
 
@@ -209,15 +209,18 @@ def _write_safetensors(path: Path, shapes: Mapping[str, tuple[int, ...]], kind: 
             stream.write(tensor.data if kind == "F32" else (tensor.view(np.uint32) >> 16).astype(np.uint16).data)
 
 
-def _write_tokenizer(folder: Path) -> None:
+def write_tokenizer(folder: Path) -> None:
+    """A tokenizer.json of the 256 bytes, one merge and an end, the token 257."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     letters = [chr(c) for c in printable + list(range(256, 512 - len(printable)))]
     vocabulary = {letter: number for number, letter in enumerate(letters)} | {"ab": 256}
+    end = {"id": 257, "content": "<|end|>", "special": True}
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     record = {
         "model": {"type": "BPE", "vocab": vocabulary, "merges": [["a", "b"]]},
-        "added_tokens": [{"id": 257, "content": "<|end|>", "special": True}],
-        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
-        "decoder": {"type": "ByteLevel"},
+        "added_tokens": [end | dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)],
+        "pre_tokenizer": byte_level,
+        "decoder": byte_level,
     }
     (folder / "tokenizer.json").write_text(json.dumps(record, ensure_ascii=False), "utf-8")
 

@@ -35,7 +35,7 @@ from bioner_edge.errors import BionerError, UsageError, known
 from bioner_edge.extract import Extractor
 from bioner_edge.manifest import size
 
-__all__ = ["main", "measured"]
+__all__ = ["main", "measured", "read"]
 
 _LIBRARIES = ("bioner-edge", "llama-cpp-python", "numpy", "onnxruntime")
 _TEXT = "Naloxone reverses the antihypertensive effect of clonidine in spontaneously hypertensive rats."
@@ -131,8 +131,8 @@ def measured(path: Path, prompt: int, tokens: int, threads: int | None = None) -
         loaded = time.perf_counter() - started
         ids = [token for token in range(backend.vocabulary_size) if backend.piece(token)]
         ids = (ids * (prompt // len(ids) + 1))[:prompt]
-        _read(backend, ids[:8], 2)  # what a runtime does once only
-        prefill, decode = _read(backend, ids, tokens)
+        read(backend, ids[:8], 2)  # what a runtime does once only
+        prefill, decode = read(backend, ids, tokens)
         memory = machine.resident("self")
         found = {
             "load s": loaded,
@@ -146,7 +146,7 @@ def measured(path: Path, prompt: int, tokens: int, threads: int | None = None) -
         return found
 
 
-def _read(backend: Backend, ids: Sequence[int], tokens: int) -> tuple[float, float]:
+def read(backend: Backend, ids: Sequence[int], tokens: int) -> tuple[float, float]:
     """Seconds of reading a prompt, and of `tokens` more, one by one."""
     sequence = backend.new_sequence()
     started = time.perf_counter()

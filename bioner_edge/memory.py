@@ -12,9 +12,9 @@ llama.cpp holds each tensor once. onnxruntime packs what it multiplies by anew: 
 those in blocks with their scales twice, the scales of the file staying mapped; what is looked up too, as an embedding
 that is the output matrix, stays mapped beside the packed copy.
 
-Held against the peak RSS (VmHWM, Linux) of processes that filled a context of 2048 tokens and branched off, with random
+Held against the peak RSS (VmHWM, Linux) of processes that filled a context of 2048 tokens and branched off, of random
 weights in the shape of Qwen2.5-0.5B: GGUF F32, Q8_0, Q4_K_M, Q4_0, IQ4_XS 0.94 to 0.99 of it; ONNX of both exporters at
-F32, int8, int4 0.96 to 1.10. Of what such a process took beside Python and its libraries: 1.01 to 1.18.
+F32, int8, int4 0.93 to 1.10. Of what such a process took beside Python and its libraries: 1.01 to 1.18.
 `tests/test_memory.py` measures small models again.
 """
 
@@ -156,27 +156,24 @@ def _length(told: Mapping[str, Any], key: str) -> int:
 
 
 def _of_onnx(folder: Path, context: int | None) -> int:
-    facts = onnx_folder.read(folder)
-    graph, kind = facts.graph, facts.runtime.cache
-    positions = context or min(facts.runtime.context, _CONTEXT)
-    words = _fixed(graph, "logits", -1)
-    size = _fixed(graph, "past_key_values.0.key", 3)
-    pasts = [value.name for value in graph.inputs if value.name.startswith("past_key_values.")]
-    cache = sum(4 * _fixed(graph, name, 1) * _fixed(graph, name, 3) for name in pasts)
+    graph, runtime = onnx_folder.confined(folder), onnx_folder.Runtime.load(folder)
+    kind, positions, rows = runtime.cache, context or min(runtime.context, _CONTEXT), _ROWS["onnx"]
+    logits = next((value.shape for value in graph.outputs if value.name == "logits"), ())
+    words, pruned = _at(logits, 2), _at(logits, 1) == 1
+    pasts = [value.shape for value in graph.inputs if value.name.startswith("past_key_values.")]
+    cache = positions * sum(4 * _at(shape, 1) * _at(shape, 3) for shape in pasts)
     hidden, widest = _widths(graph, words)
-    heads = max((node.numbers.get("num_heads", 0) for node in graph.nodes), default=0) or -(-hidden // max(size, 1))
-    rows = _ROWS["onnx"]
-    scores = 4 * rows * heads * positions * _SCORES[kind]
-    logits = 0 if _fixed(graph, "logits", 1) == 1 else 4 * rows * words
-    tokenizer = _TOKENIZER * (folder / "tokenizer.json").stat().st_size
-    run = _CACHES[kind] * positions * cache + scores + logits + 4 * rows * 6 * widest
-    return _held(graph) + run + tokenizer + _LIBRARY["onnx"]
+    by_width = -(-hidden // max(1, _at(pasts[0], 3))) if pasts else 0
+    heads = max((node.numbers.get("num_heads", 0) for node in graph.nodes), default=0) or by_width
+    scores = 4 * rows * heads * positions
+    run = _CACHES[kind] * cache + _SCORES[kind] * scores + 4 * rows * (6 * widest + (0 if pruned else words))
+    tokenizer = folder / "tokenizer.json"
+    return _held(graph) + run + _TOKENIZER * (tokenizer.stat().st_size if tokenizer.is_file() else 0) + _LIBRARY["onnx"]
 
 
-def _fixed(graph: Graph, name: str, axis: int) -> int:
-    """A dimension of an input or output; 0 where it has none, or may be any."""
-    shape = next((value.shape for value in (*graph.inputs, *graph.outputs) if value.name == name), ())
-    size = shape[axis] if len(shape) > max(axis, 0) else 0
+def _at(shape: tuple[int | str, ...], axis: int) -> int:
+    """A dimension; 0 where there is none, or it may be any."""
+    size = shape[axis] if axis < len(shape) else 0
     return size if isinstance(size, int) and size > 0 else 0
 
 

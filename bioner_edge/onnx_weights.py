@@ -2,7 +2,7 @@
 
 A quantized matrix is an initializer of bytes that its node explains: its integers packed in `bits`, with scales in
 another initializer. Scales and zero points are no weights, but count as bits of them; the tables of sines that an
-exporter leaves in the graph are no weights either.
+exporter leaves in the graph, as long as the context, are left out.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _BITS = (2, 4, 8)
 @dataclass(frozen=True, slots=True)
 class Weights:
     """`tensors` and `counts` are by type: how many tensors of weights, how many weights in them. `bytes` are those of
-    all initializers. Types are f32, f16 … and int8, int4, int2 for what is quantized in blocks. What initializers
+    all initializers but the tables of sines. Types are f32, f16 … and int8, int4, int2 for what is quantized in blocks. What initializers
     share, as an embedding and an output matrix may, counts once."""
 
     tensors: Mapping[str, int]
@@ -60,7 +60,7 @@ def weights(graph: Graph, path: Path) -> Weights:
     initializers = [tensor for tensor in graph.tensors if tensor.initializer]
     passed = {node.outputs[0]: node.inputs[0] for node in graph.nodes if _passes(node)}
     quantized: dict[str, Node] = {}
-    beside: set[str] = set()
+    beside, tables = set[str](), set[str]()
     for node in graph.nodes:
         if node.operator in QUANTIZED:
             at, others = QUANTIZED[node.operator]
@@ -68,20 +68,20 @@ def weights(graph: Graph, path: Path) -> Weights:
                 if name not in quantized or "K" in node.numbers:  # which says how many, without what fills blocks up
                     quantized[name] = node
             beside.update(_inputs(node, others, passed))
-        beside.update(_inputs(node, _TABLES.get(node.operator, ()), passed))
+        tables.update(_inputs(node, _TABLES.get(node.operator, ()), passed))
     found: dict[object, tuple[str, int]] = {}
     for tensor in initializers:
         kind, count = tensor.type, tensor.elements
         if tensor.name in quantized:
             kind, count = _packed(tensor, quantized[tensor.name], path)
-        elif tensor.name in beside or kind in _NO_WEIGHTS:
+        elif tensor.name in beside | tables or kind in _NO_WEIGHTS:
             continue
         if count < found.get(_place(tensor), (kind, count + 1))[1]:
             found[_place(tensor)] = kind, count
     counts = Counter[str]()
     for kind, count in found.values():
         counts[kind] += count
-    held = {_place(tensor): tensor.bytes for tensor in initializers}
+    held = {_place(tensor): tensor.bytes for tensor in initializers if tensor.name not in tables}
     return Weights(dict(Counter(kind for kind, _ in found.values())), dict(counts), sum(held.values()))
 
 

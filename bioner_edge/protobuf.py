@@ -25,7 +25,7 @@ _VARINT, _BYTES = 0, 2
 _FIXED = {1: 8, 5: 4}  # bytes
 _DEEPEST = 64  # messages in each other; the library's own limit is 100
 _LONGEST, _LONGEST_TOLD = 65535, 300  # bytes of a name, letters of a message
-_MOST_FIELDS = 2_000_000  # in a file: some seconds; optimum writes 3,000 for each layer, others fewer
+_MOST_FIELDS = 1_000_000  # in a file: three seconds; optimum writes 3,000 for each layer, others fewer
 
 
 class File:

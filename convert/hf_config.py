@@ -67,12 +67,10 @@ def as_four(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises ModelError for settings that 4 has no words for.
     """
     found = {key: value for key, value in config.items() if key != "rope_parameters"}
-    settings = config.get("rope_parameters") or {}
-    if not isinstance(settings, dict):
-        raise ModelError(f"config.json: 'rope_parameters' must be an object, not {settings!r}")
+    settings = _object(config, "rope_parameters")
     if SLIDING in settings or FULL in settings:
-        found |= _in_windows(settings.get(SLIDING) or {})
-        settings = settings.get(FULL) or {}
+        found |= _in_windows(_object(settings, SLIDING))
+        settings = _object(settings, FULL)
     return found | _everywhere(settings, config) if settings else found
 
 
@@ -95,6 +93,13 @@ def _in_windows(settings: Mapping[str, Any]) -> dict[str, Any]:
         told = f"rope_parameters scale {SLIDING}, which transformers 4 cannot do: pip install 'transformers>=5'"
         raise ModelError(f"config.json: {told}")
     return {"rope_local_base_freq": settings["rope_theta"]} if "rope_theta" in settings else {}
+
+
+def _object(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = config.get(key) or {}
+    if not isinstance(value, dict):
+        raise ModelError(f"config.json: {key!r} must be an object, not {value!r}")
+    return value
 
 
 def _kind(settings: Mapping[str, Any]) -> Any:

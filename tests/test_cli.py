@@ -340,7 +340,7 @@ def test_an_unknown_model_names_the_known_ones(run: Run) -> None:
     assert code == 2
     (line,) = err
     assert line.startswith("bioner-edge: unknown model 'nosuch'; known: ")
-    assert line.endswith("; or give the path of a GGUF file")
+    assert line.endswith("; or give the path of a GGUF file or an ONNX folder")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])

@@ -65,6 +65,8 @@ def test_the_core_imports_nothing_heavy(statement: str) -> None:
         "llama_cpp",
         "numpy",
         "gguf",
+        "onnx",
+        "onnxruntime",
         "safetensors",
         "tokenizers",
     }
@@ -86,7 +88,8 @@ def bindings(body: list[ast.stmt]) -> Iterator[tuple[str, ast.stmt]]:
             yield from ((alias.asname or alias.name.split(".")[0], node) for alias in node.names)
         elif isinstance(node, ast.Assign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            yield from ((target.id, node) for target in targets if isinstance(target, ast.Name))
+            each = (name for target in targets for name in getattr(target, "elts", [target]))
+            yield from ((name.id, node) for name in each if isinstance(name, ast.Name))
         elif isinstance(node, ast.If):
             yield from bindings(node.body)
 

@@ -25,7 +25,7 @@ from ..errors import ModelError
 
 __all__ = ["BYTES", "HfTokenizer"]
 
-_MOST_BYTES = 1 << 27  # of a file; the largest vocabularies have a third of it
+_MOST_BYTES = 1 << 27  # of a file; Gemma's quarter of a million tokens take a tenth of it
 _MOST_TOKENS = 1 << 22
 _MOST_ADDED, _LONGEST_ADDED = 1 << 17, 1 << 10  # tokenizers 0.22 needs time that grows with the square of the length
 _MOST_SETTINGS = 1 << 16  # characters of all that is no token

@@ -53,7 +53,7 @@ def read(config: Config, kinds: Mapping[str, str], base: float, layers: str | No
     settings = _stated(config, layers)
     spelled = str(settings.get("rope_type", "default"))
     if spelled not in kinds:
-        raise ModelError(f"config.json: {known('rope scaling', spelled, kinds)}; llama.cpp computes no other here")
+        raise ModelError(f"config.json: {known('rope scaling', spelled, kinds)}; no other can be converted here")
     _agree(settings, config, "partial_rotary_factor", "partial_rotary_factor")
     rotated = int(heads(config)[2] * number(settings, "partial_rotary_factor", 1.0))
     if rotated % 2 or not 0 < rotated <= heads(config)[2]:

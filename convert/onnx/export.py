@@ -20,6 +20,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from bioner_edge.backends.cores import cores
 from bioner_edge.convert.figure import Report, Silent
 from bioner_edge.convert.onnx import builder, by_optimum, staged
 from bioner_edge.convert.onnx.child import GRAPH, REFUSED
@@ -73,10 +74,10 @@ EXPORTERS: dict[str, _Exporter] = {
 }
 
 # The `architectures` entry of config.json -> the exporter that "auto" is: the builder where it can. Logits of both lie
-# within 1e-5 deviations of transformers', in every family. What differs, on random models of 8 layers × 512 (onnxruntime
-# 1.31.1, 2 threads, in turn, best of 12): the builder's graphs have 102 to 180 nodes, optimum's 1,939 to 2,552; they load
-# in 45 to 83 ms, not 170 to 299; they decode 1.3 (Mistral) to 1.7 times (SmolLM3) as many tokens a second, as their cache
-# stays where it is. And the 0.5B shape takes 23 s and 3.4 GB to export, not 167 s and 9.0 GB.
+# within 1e-5 deviations of transformers', in every family. What differs, on random models of 8 layers × 512
+# (onnxruntime 1.31.1, 2 threads, in turn, best of 12): the builder's graphs have 102 to 180 nodes, optimum's 1,939 to
+# 2,552; they load in 45 to 83 ms, not 170 to 299; they decode 1.3 (Mistral) to 1.7 times (SmolLM3) as many tokens a
+# second, as their cache stays where it is. And the 0.5B shape takes 23 s and 3.4 GB to export, not 167 s and 9.0 GB.
 DEFAULTS = {
     "LlamaForCausalLM": "builder",
     "MistralForCausalLM": "builder",
@@ -152,7 +153,7 @@ def export(
     report.step(f"exporting {architecture} with {chosen}, a graph for {context:,} positions")
     out.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="export-", dir=out) as work:
-        _run(chosen, folder, Path(work), threads or _cores())
+        _run(chosen, folder, Path(work), threads or cores())
         # the graph comes last: where it lies, its tensors do
         for file in sorted(Path(work).glob(f"{GRAPH}*"), key=lambda file: file.name, reverse=True):
             os.replace(file, out / file.name)
@@ -212,7 +213,3 @@ def _fits(found: str, allowed: str) -> bool:
 def _numbers(text: str) -> list[int]:
     """The release of a version: 4.57.6 of "4.57.6+cpu" too."""
     return [int(number) for number in re.findall(r"\d+", text.split("+")[0])[:3]]
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

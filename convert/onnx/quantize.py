@@ -124,12 +124,12 @@ def _nearest(values: Floats, top: int) -> Floats:
     return np.floor(np.clip(values, 0, top, out=values), out=values)
 
 
-def packed(values: Bytes, bits: int, filler: int = 0) -> Bytes:
-    """Values below 2 ** bits as bytes along the last axis, which `filler` ends where their number is odd."""
+def packed(values: Bytes, bits: int) -> Bytes:
+    """Values below 2 ** bits as bytes along the last axis, which a 0 ends where their number is odd."""
     if bits == 8:
         return values
     if values.shape[-1] % 2:
-        values = np.concatenate((values, np.full_like(values[..., :1], filler)), axis=-1)
+        values = np.concatenate((values, np.zeros_like(values[..., :1])), axis=-1)
     return values[..., ::2] | values[..., 1::2] << np.uint8(4)
 
 
@@ -200,7 +200,7 @@ class _Blocks:
                 if not np.isfinite(scale).all():
                     raise ModelError(f"{self._graph.path}: the weights of {told} are not all finite; take sound ones")
                 scales.append(scale)
-                zeros.append(packed(zero, kind.bits, filler=1 << kind.bits - 1))
+                zeros.append(packed(zero, kind.bits))
                 yield packed(q, kind.bits)
 
         shape = (len(matrix), -(-matrix.shape[1] // _BLOCK), _BLOCK * kind.bits // 8)

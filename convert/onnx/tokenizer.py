@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from itertools import chain
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ def _scored(path: Path, tokenizer: Tokenizer) -> dict[str, Any]:
     merges = _merges(path, tokenizer)
     for part in chain.from_iterable(merges):
         if part not in vocabulary:  # a character that is no piece is merged by SentencePiece all the same
-            if not part.isascii():  # else it may stand for its byte, which is what it becomes where it is not merged
+            if not part.isascii():  # ASCII may stand for its byte, which it becomes where it is not merged
                 raise ModelError(f"{path}: {part!r} is a part of pieces and no piece itself; {_INSTEAD}")
             vocabulary[part] = vocabulary[f"<0x{ord(part):02X}>"]
     unknown = None if tokenizer.unk is None else tokenizer.tokens[tokenizer.unk]
@@ -152,7 +153,7 @@ def _merges(path: Path, tokenizer: Tokenizer) -> list[Merge]:
     found: list[Merge] = []
     for rank in sorted(tied):
         pairs = tied[rank]
-        followed = any(earliest.get("".join(pair), rank + 1) <= rank for pair in pairs)
+        followed = any(earliest.get("".join(pair), inf) <= rank for pair in pairs)
         ordered = _leftmost_first(pairs)
         if len(pairs) > 1 and (followed or ordered is None):
             told = f"{len(pairs)} pieces have the score {-rank:g}, {''.join(pairs[0])!r} among them"

@@ -421,7 +421,7 @@ REFUSED: dict[str, tuple[str, Config, str]] = {
     "llama3 where it is not read": (
         "qwen2",
         rope(**LLAMA3),
-        "unknown rope scaling 'llama3'; known: default, linear, yarn; llama.cpp computes no other here",
+        "unknown rope scaling 'llama3'; known: default, linear, yarn; no other can be converted here",
     ),
     "yarn in gemma3": (
         "gemma3",

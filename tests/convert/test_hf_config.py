@@ -217,6 +217,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
         "rope_parameters scale sliding_attention, which transformers 4 cannot do: pip install 'transformers>=5'",
     ),
     "a list": (["linear"], "'rope_parameters' must be an object, not ['linear']"),
+    "a word": ({"full_attention": "default"}, "'full_attention' must be an object, not 'default'"),
 }
 
 

@@ -274,6 +274,19 @@ def test_what_two_tensors_share_lies_there_once(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "model.onnx.data").stat().st_size < 2 * 4 * 2 * 300 * 16
 
 
+def test_a_kibibyte_leaves_the_graph(tmp_path: Path) -> None:
+    def change(model: Any) -> None:
+        """hidden = embedding + 0 · the size of each of two tensors"""
+        for name, length in (("less", 255), ("more", 256)):
+            model.graph.initializer.append(numpy_helper.from_array(np.zeros(length, np.float32), name))
+            model.graph.node.insert(0, helper.make_node("ReduceSum", [name], [f"{name} in all"], keepdims=0))
+        model.graph.node.insert(2, helper.make_node("Sum", ["embedding", "less in all", "more in all"], ["sum"]))
+        model.graph.node[3].input[0] = "sum"
+
+    inline = {tensor.name: tensor.HasField("raw_data") for tensor in changed_alike(tmp_path, change).graph.initializer}
+    assert inline["less"] and not inline["more"]
+
+
 def test_large_constants_leave_the_graph_and_its_branches(tmp_path: Path) -> None:
     def table(name: str, value: float) -> Any:
         values = numpy_helper.from_array(np.full((VOCABULARY, WIDTH), value, np.float32))

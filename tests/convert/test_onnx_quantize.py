@@ -76,7 +76,9 @@ def test_rounding_is_that_of_onnxruntime_bit_by_bit(width: int, bits: int, symme
     np.testing.assert_array_equal(quantize.packed(q, bits), packed)
     np.testing.assert_array_equal(scales, theirs)
     if not symmetric:  # else it writes none
-        np.testing.assert_array_equal(quantize.packed(zeros, bits, filler=1 << bits - 1), points)
+        if bits == 4 and zeros.shape[1] % 2:
+            points[:, -1] &= 15  # half a byte of no block
+        np.testing.assert_array_equal(quantize.packed(zeros, bits), points)
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
@@ -85,7 +87,8 @@ def test_rounding_is_that_of_onnxruntime_bit_by_bit(width: int, bits: int, symme
 def test_blocks_at_the_ends_of_float32(value: float, bits: int, symmetric: bool) -> None:
     weights = np.zeros((2, 64), np.float32)
     weights[0, 5], weights[1, 40] = value, -value
-    q, scales, zeros = quantize.rounded(weights, bits, symmetric)
+    with np.errstate(divide="raise", over="raise", invalid="raise"):
+        q, scales, zeros = quantize.rounded(weights, bits, symmetric)
     back = ((q.astype(np.float32) - zeros[..., None]) * scales[..., None]).reshape(2, 64)
     assert np.abs(back - weights).max() <= max(1.2e-38, abs(value) / 14)
 
@@ -353,6 +356,17 @@ def test_the_same_graph_gives_the_same_bytes(made: Made, exporter: str, level: s
     assert sorted(file.name for file in other.iterdir()) == ["model.onnx", "model.onnx.data"]
     for file in other.iterdir():
         assert file.read_bytes() == (one / file.name).read_bytes()
+
+
+@exporters
+@levels
+def test_pieces_leave_no_trace(
+    made: Made, exporter: str, level: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = made("qwen2", exporter, level)
+    monkeypatch.setattr(layout, "_PIECE", 1 << 12)
+    for file in quantized(made("qwen2", exporter), tmp_path, level).iterdir():
+        assert file.read_bytes() == (whole / file.name).read_bytes()
 
 
 def test_f32_is_the_graph_itself(made: Made, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unicodedata import ucd_3_2_0
 
 import pytest
 from hypothesis import assume, given, settings
@@ -149,7 +150,11 @@ def test_odd_ones(tmp_path: Path, name: str) -> None:
     assert as_lists == (name == "merges like a comment")
 
 
-@given(st.text() | st.text("αé \n<tag>|end'sT1高🙂\u0301\u00a0", max_size=40))
+# Letters that Unicode 16 brought are none yet for llama.cpp, which then splits text elsewhere; these are older.
+CHARACTERS = st.characters(exclude_categories=("Cs", "Cn")).filter(lambda c: ucd_3_2_0.category(c) != "Cn")
+
+
+@given(st.text(CHARACTERS) | st.text("αé \n<tag>|end'sT1高🙂\u0301\u00a0", max_size=40))
 @settings(max_examples=60)
 def test_any_text(both: list[tuple[HfTokenizer, LlamaCpp, Callable[[str], list[int]]]], line: str) -> None:
     for theirs, model, expected in both:
@@ -377,6 +382,7 @@ TIED: dict[str, tuple[dict[str, float], bool]] = {
     "the left one first": ({"bc": 0, "ab": 0, "abc": -1}, True),
     "three in a row": ({"cd": 0, "ab": 0, "bc": 0}, True),
     "twice itself": ({"ba": 0, "aa": 0, "ac": 0}, True),
+    "far below all others": ({"ab": -1e30, "cd": -1e30}, True),
     "a whole before its part": ({"ab": -1, "abc": 0}, True),
     "never made": ({"abcd": 0, "dcba": 0, "ab": -1}, True),
     "each to the left of the other": ({"ab": 0, "ba": 0}, False),

@@ -28,6 +28,7 @@ from bioner_edge.backends.llama_cpp import LlamaCpp
 from bioner_edge.backends.onnx import Onnx
 from bioner_edge.backends.opening import opened
 from bioner_edge.convert import About, convert
+from bioner_edge.convert.onnx import child, export
 from bioner_edge.convert.proof import measure
 from bioner_edge.convert.proof.samples import DOCUMENTS
 from bioner_edge.extract import Extractor
@@ -46,6 +47,13 @@ def refusal(*arguments: object) -> str:
     assert isinstance(result.exception, BionerError), result.exception
     assert "\n" not in str(result.exception)
     return str(result.exception)
+
+
+@pytest.fixture(autouse=True)
+def in_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exporters run here, which saves seconds of imports each time; from the command line as users have them."""
+    if "command_line" not in request.node.name:
+        monkeypatch.setattr(export, "_run", lambda exporter, folder, work, _: child.written(exporter, folder, work))
 
 
 def exact(path: Path) -> Extractor:
