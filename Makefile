@@ -14,6 +14,8 @@ TORCH := 2.13.0
 
 demo: $(VENV)/.installed
 	$(BIN)/bioner-edge extract $(EXAMPLES)/abstracts.pubtator $(EXAMPLES)/note.txt --show --overwrite --out demo.jsonl
+	@echo "The note once more, by the same model on onnxruntime:"
+	$(BIN)/bioner-edge extract $(EXAMPLES)/note.txt --model chemdis-9m-onnx --show
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest

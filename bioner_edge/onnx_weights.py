@@ -38,8 +38,8 @@ _BITS = (2, 4, 8)
 @dataclass(frozen=True, slots=True)
 class Weights:
     """`tensors` and `counts` are by type: how many tensors of weights, how many weights in them. `bytes` are those of
-    all initializers but the tables of sines. Types are f32, f16 … and int8, int4, int2 for what is quantized in blocks. What initializers
-    share, as an embedding and an output matrix may, counts once."""
+    all initializers but the tables of sines. Types are f32, f16 … and int8, int4, int2 for what is quantized in blocks.
+    What initializers share, as an embedding and an output matrix may, counts once."""
 
     tensors: Mapping[str, int]
     counts: Mapping[str, int]

@@ -280,7 +280,7 @@ def test_a_list_and_a_manifest_that_say_different_things(run: Run, dist: Path) -
 @pytest.mark.parametrize(
     ("target", "code", "told"),
     [
-        ("nope", 2, "unknown model 'nope'; known: chemdis-9m, chemdis-9m-lists, qwen2.5-0.5b, "),
+        ("nope", 2, "unknown model 'nope'; known: chemdis-9m, chemdis-9m-lists, chemdis-9m-onnx, qwen2.5-0.5b, "),
         ("empty", 1, "empty: no model in it"),
         ("qwen2.5-0.5b", 1, "models/qwen2.5-0.5b: not there; fetch it with: bioner-edge models pull qwen2.5-0.5b"),
         ("weights", 1, "weights: not pulled, and not called as a base model is: nothing says what its hashes must be"),
@@ -299,7 +299,7 @@ def test_what_cannot_be_verified(run: Run, target: str, code: int, told: str) ->
 def test_unknown_models_are_told(run: Run) -> None:
     code, _, (line,) = run("show", "nope")
     assert code == 2 and line == (
-        "bioner-edge: unknown model 'nope'; known: chemdis-9m, chemdis-9m-lists; "
+        "bioner-edge: unknown model 'nope'; known: chemdis-9m, chemdis-9m-lists, chemdis-9m-onnx; "
         "or give the path of a GGUF file or an ONNX folder"
     )
 

@@ -14,7 +14,7 @@ import pytest
 from bioner_edge import models
 from bioner_edge.errors import ModelError, UsageError
 from bioner_edge.manifest import digest, digests
-from bioner_edge.models import Manifest, bases, entry, find, listed, manifest_path, sha256, write_list
+from bioner_edge.models import Manifest, bases, entry, find, listed, manifest_path, write_list
 
 
 def u64(value: int) -> bytes:
@@ -532,7 +532,7 @@ def test_a_list_of_something_else_is_not_overwritten(own: Path) -> None:
 
 def test_the_list_of_this_installation() -> None:
     for row in listed().values():
-        assert sha256(row.path) == row.sha256
+        assert digest(row.path) == row.sha256
         manifest = Manifest.load(manifest_path(row.path))
         assert (manifest.formats, manifest.labels, manifest.licence) == (row.formats, row.labels, row.licence)
     assert models.default() in {None, *listed()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import llama_cpp.llama_cpp as lib
@@ -39,3 +40,11 @@ class VocabOnly(LlamaCpp):
         if self._model:
             lib.llama_model_free(self._model)
             self._model = None
+
+    def found_in_text(self) -> Iterator[tuple[int, bool]]:
+        """The tokens that are looked for in a text by their names, each with whether it is a control token."""
+        control = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN
+        for token in range(self.vocabulary_size):
+            kind = lib.llama_vocab_get_attr(self._vocab, token)
+            if kind & (control | lib.LLAMA_TOKEN_ATTR_USER_DEFINED):
+                yield token, bool(kind & control)

@@ -14,7 +14,6 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-import llama_cpp.llama_cpp as lib
 from gguf import TokenType
 
 from bioner_edge.convert.vocabulary import Tokenizer, byte_level, record
@@ -27,8 +26,6 @@ from bioner_edge.errors import ModelError
 
 __all__ = ["runtime", "write"]
 
-_CONTROL = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN
-_FOUND = _CONTROL | lib.LLAMA_TOKEN_ATTR_USER_DEFINED
 _VERSION_LINE = "#version"  # merges that begin so are taken for a comment where they are written as strings
 _INSTEAD = "the tokenizers library cannot do what SentencePiece does with it; convert to GGUF"
 
@@ -74,10 +71,9 @@ def _added(tokenizer: Tokenizer) -> Iterator[dict[str, Any]]:
     """The tokens that are found in text by their names; `backends.hf_tokenizer` tells why they are marked so."""
     plain = {"single_word": False, "lstrip": False, "rstrip": False}
     with opened(tokenizer) as model:
-        for index, token in enumerate(tokenizer.tokens):
-            if (kind := lib.llama_vocab_get_attr(model._vocab, index)) & _FOUND:
-                control = bool(kind & _CONTROL)
-                yield {"id": index, "content": token, **plain, "normalized": not control, "special": control}
+        for index, control in model.found_in_text():
+            token = tokenizer.tokens[index]
+            yield {"id": index, "content": token, **plain, "normalized": not control, "special": control}
 
 
 def _listed(found: Record) -> dict[str, Any]:

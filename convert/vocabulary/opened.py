@@ -9,7 +9,6 @@ from pathlib import Path
 
 from gguf import GGUFWriter
 
-from bioner_edge.backends.llama_cpp import LlamaCpp
 from bioner_edge.backends.vocab_only import VocabOnly
 from bioner_edge.convert.vocabulary.tokenizer import Tokenizer
 
@@ -17,7 +16,7 @@ __all__ = ["opened"]
 
 
 @contextmanager
-def opened(tokenizer: Tokenizer) -> Iterator[LlamaCpp]:
+def opened(tokenizer: Tokenizer) -> Iterator[VocabOnly]:
     """The tokenizer loaded by llama.cpp from a file that has nothing else and goes away."""
     with tempfile.TemporaryDirectory(prefix="vocabulary-") as folder:
         path = Path(folder) / "vocabulary.gguf"

@@ -416,7 +416,7 @@ REFUSED: dict[str, tuple[str, Config, str]] = {
     "dynamic rope": (
         "llama",
         rope(rope_type="dynamic", factor=2.0),
-        "unknown rope scaling 'dynamic'; known: default, linear, yarn, llama3, longrope; llama.cpp computes no other",
+        "unknown rope scaling 'dynamic'; known: default, linear, yarn, llama3, longrope; no other can be converted",
     ),
     "llama3 where it is not read": (
         "qwen2",

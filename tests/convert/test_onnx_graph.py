@@ -348,6 +348,31 @@ def test_a_transpose_that_has_other_readers_stays(tmp_path: Path) -> None:
     assert [node.op_type for node in changed_alike(tmp_path, change).graph.node].count("Transpose") == 2
 
 
+def test_a_transpose_that_turns_nothing_turns_nothing(tmp_path: Path) -> None:
+    def change(model: Any) -> None:
+        model.graph.node[0].input[0] = "same"
+        model.graph.node.insert(0, helper.make_node("Transpose", ["embedding"], ["same"], perm=[0, 1]))
+
+    changed_alike(tmp_path, change)
+
+
+def test_what_a_branch_reads_from_outside_stays(tmp_path: Path) -> None:
+    def branch(name: str) -> Any:
+        output = helper.make_tensor_value_info(f"of {name}", TensorProto.FLOAT, None)
+        return helper.make_graph([helper.make_node("Identity", [name], [f"of {name}"])], name, [], [output])
+
+    def change(model: Any) -> None:
+        for name in ("one", "other"):
+            values = np.random.default_rng(len(name)).standard_normal((VOCABULARY, WIDTH)).astype(np.float32)
+            model.graph.initializer.append(numpy_helper.from_array(values, name))
+        model.graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
+        model.graph.node[0].input[0] = "either"
+        either = helper.make_node("If", ["yes"], ["either"], then_branch=branch("one"), else_branch=branch("other"))
+        model.graph.node.insert(0, either)
+
+    changed_alike(tmp_path, change)
+
+
 def test_an_exporter_that_cuts_is_left_alone(tmp_path: Path) -> None:
     def change(model: Any) -> None:
         model.graph.initializer.append(numpy_helper.from_array(np.array([-1], np.int64), "minus"))

@@ -338,15 +338,15 @@ def test_what_is_not_tied_has_two(made: Made) -> None:
 
 @pytest.mark.parametrize("level", ["F32", "int8", "int4"])
 def test_sizes_and_types(made: Made, level: str) -> None:
-    """9 bits a weight at int8, scales among them; 5.125 at int4 with zero points; norms and biases 32."""
+    """9 bits a weight at int8, scales among them, and at int4 for two matrices; for the others 5 and the zero points:
+    a byte for two blocks. Norms 32."""
     folder = made("llama", "builder", level)
     mix, bits = quantize.tensor_mix(folder)
-    ends, layers, norms = 2 * 401 * 64, 2 * (64 * 128 + 64 * 64 + 3 * 64 * 96), 5 * 64
-    both = {"F32": (32.0, 32.0), "int8": (9.0, 9.0), "int4": (9.0, 5.25)}[level]  # of 3 blocks zero points fill 2 bytes
     assert mix == {"F32": {"f32": 17}, "int8": {"int8": 12, "f32": 5}, "int4": {"int4": 10, "f32": 5, "int8": 2}}[level]
-    tables = 2 * 512 * 8 * 32  # cosines and sines, which are no weights
-    expected = (both[0] * ends + both[1] * layers + 32 * norms + tables) / (ends + layers + norms)
-    assert bits == pytest.approx(expected, rel=0.01)
+    ends, norms, down, others = 2 * 401 * 64, 5 * 64, 2 * 96 * 64, 2 * 64 * (128 + 64 + 2 * 96)
+    per_weight = {"F32": (32, 32, 32), "int8": (9, 9, 9), "int4": (9, 5 + 8 / 64, 5 + 16 / 96)}[level]
+    held = 32 * norms + sum(a * b for a, b in zip(per_weight, (ends, others, down), strict=True))
+    assert bits == pytest.approx(held / (ends + norms + down + others))
 
 
 @exporters
