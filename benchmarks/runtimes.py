@@ -92,7 +92,8 @@ def _report(asked: argparse.Namespace) -> None:
                     rows[path].append(_apart(path, settings))
             for path, found in rows.items():
                 cells = [_cell(name, [row[name] for row in found if name in row]) for name in _COLUMNS]
-                print(f"| {path.stem} | {size(path) / 1e6:,.1f} | {' | '.join(cells)} |", flush=True)
+                shown = path.name.removesuffix(".gguf")
+                print(f"| {shown} | {size(path) / 1e6:,.1f} | {' | '.join(cells)} |", flush=True)
 
 
 def _converted(source: str, work: Path, asked: argparse.Namespace) -> list[Path]:

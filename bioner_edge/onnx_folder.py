@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import stat
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -26,7 +27,7 @@ from .manifest import PARTS, Manifest, joined, manifest_path, sha256, size
 from .onnx_graph import External, Graph
 from .onnx_weights import Weights
 
-__all__ = ["Facts", "Runtime", "check", "confined", "hashes_match", "is_model", "no_model", "read"]
+__all__ = ["Facts", "Runtime", "check", "confined", "hashes_match", "is_model", "no_model", "read", "tensor_mix"]
 
 _GRAPH, _DATA, _RUNTIME, _TOKENIZER = PARTS
 _REQUIRED = (_GRAPH, _RUNTIME, _TOKENIZER)
@@ -130,6 +131,12 @@ def read(folder: Path) -> Facts:
     graph = confined(folder)
     weights = onnx_weights.weights(graph, folder / _GRAPH)
     return Facts(Manifest.load(manifest_path(folder)), Runtime.load(folder), graph, weights, size(folder))
+
+
+def tensor_mix(folder: Path) -> tuple[dict[str, int], float]:
+    """(how many tensors of weights have which type, the most frequent first; the bits per weight over all of them)"""
+    found = onnx_weights.weights(confined(folder), folder / _GRAPH)
+    return dict(Counter(found.tensors).most_common()), found.bits_per_weight
 
 
 def hashes_match(folder: Path) -> Manifest:

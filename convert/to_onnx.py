@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from bioner_edge import onnx_folder
 from bioner_edge.convert.assemble import Model
 from bioner_edge.convert.checkpoint import load_json
 from bioner_edge.convert.deliver import About
@@ -81,9 +82,7 @@ class Onnx:
             shutil.copyfile(f32 / name, path / name)
 
     def mix(self, path: Path) -> tuple[dict[str, int], float]:
-        from bioner_edge.convert.onnx import quantize
-
-        return quantize.tensor_mix(path)
+        return onnx_folder.tensor_mix(path)
 
     def tolerance(self, model: Model) -> float:
         return 1e-3

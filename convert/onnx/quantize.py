@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from bioner_edge import onnx_folder, onnx_weights
 from bioner_edge.convert.onnx.graph import MICROSOFT, head
 from bioner_edge.convert.onnx.layout import DATA, GRAPH, Graph, Writer, attributes, parts, rows, written
 from bioner_edge.errors import ModelError, UsageError, known
 
-__all__ = ["LEVELS", "packed", "quantize", "rounded", "tensor_mix"]
+__all__ = ["LEVELS", "packed", "quantize", "rounded"]
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
@@ -80,12 +78,6 @@ def quantize(f32: Path, out: Path, level: str) -> None:
                 tensor.CopyFrom(writer.copy(tensor.name, graph.array(tensor)))
         read = {name for node in graph.top.node for name in node.input}
         graph.top.initializer.extend(tensor for name, tensor in blocks.tensors.items() if name in read)
-
-
-def tensor_mix(folder: Path) -> tuple[dict[str, int], float]:
-    """How many tensors of a model have which type, and the bits per weight over all of them."""
-    weights = onnx_weights.weights(onnx_folder.confined(folder), folder / GRAPH)
-    return dict(Counter(weights.tensors).most_common()), weights.bits_per_weight
 
 
 # --- Arithmetic, bit by bit that of onnxruntime's own quantizer.

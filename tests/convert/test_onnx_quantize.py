@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bioner_edge import onnx_folder
 from bioner_edge.errors import ModelError, UsageError
 
 pytest.importorskip("torch")
@@ -341,7 +342,7 @@ def test_sizes_and_types(made: Made, level: str) -> None:
     """9 bits a weight at int8, scales among them, and at int4 for two matrices; for the others 5 and the zero points:
     a byte for two blocks. Norms 32."""
     folder = made("llama", "builder", level)
-    mix, bits = quantize.tensor_mix(folder)
+    mix, bits = onnx_folder.tensor_mix(folder)
     assert mix == {"F32": {"f32": 17}, "int8": {"int8": 12, "f32": 5}, "int4": {"int4": 10, "f32": 5, "int8": 2}}[level]
     ends, norms, down, others = 2 * 401 * 64, 5 * 64, 2 * 96 * 64, 2 * 64 * (128 + 64 + 2 * 96)
     per_weight = {"F32": (32, 32, 32), "int8": (9, 9, 9), "int4": (9, 5 + 8 / 64, 5 + 16 / 96)}[level]
