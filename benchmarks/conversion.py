@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 
+from bioner_edge.backends.letters import BYTES
 from bioner_edge.benchmarks import machine
 from bioner_edge.errors import BionerError, UsageError, known
 
@@ -211,9 +212,7 @@ def _write_safetensors(path: Path, shapes: Mapping[str, tuple[int, ...]], kind: 
 
 def write_tokenizer(folder: Path) -> None:
     """A tokenizer.json of the 256 bytes, one merge and an end, the token 257."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    letters = [chr(c) for c in printable + list(range(256, 512 - len(printable)))]
-    vocabulary = {letter: number for number, letter in enumerate(letters)} | {"ab": 256}
+    vocabulary = {letter: number for number, letter in enumerate(BYTES.values())} | {"ab": 256}
     end = {"id": 257, "content": "<|end|>", "special": True}
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     record = {

@@ -41,6 +41,8 @@ SHAPE: dict[str, Any] = {
     "max_position_embeddings": 2048,
     "original_max_position_embeddings": 2048,
     "initializer_range": 0.05,
+    "query_pre_attn_scalar": 64,  # Gemma's, and Granite's: its own default is for another training
+    "attention_multiplier": 0.125,
     "eos_token_id": 257,
     "bos_token_id": None,
     "pad_token_id": None,
@@ -110,8 +112,7 @@ def _model(architecture: str, folder: Path) -> Path:
 
     torch.manual_seed(0)
     made = getattr(transformers, architecture)
-    settings = {"query_pre_attn_scalar": 64} if architecture.startswith("Gemma") else {}
-    made(made.config_class(**SHAPE, **settings)).save_pretrained(folder)
+    made(made.config_class(**SHAPE)).save_pretrained(folder)
     conversion.write_tokenizer(folder)
     return folder
 

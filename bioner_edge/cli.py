@@ -163,9 +163,7 @@ def main() -> NoReturn:
     except ModuleNotFoundError as error:  # installed without its dependencies, as where nothing can be compiled
         if error.name is None or error.name.startswith(__package__):
             raise
-        _fail(
-            f"{error.name.split('.')[0]} is not installed, which this needs: install bioner-edge whole"
-        )
+        _fail(f"{error.name.split('.')[0]} is not installed, which this needs: install bioner-edge whole")
     except OSError as error:  # a path that the system refuses
         _fail(f"{error.filename or 'a file'}: {error.strerror or error}")
     except Exception as error:

@@ -22,8 +22,9 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from ..errors import ModelError
+from .letters import BYTES
 
-__all__ = ["BYTES", "HfTokenizer"]
+__all__ = ["HfTokenizer"]
 
 _MOST_BYTES = 1 << 27  # of a file; Gemma's quarter of a million tokens take a tenth of it
 _MOST_TOKENS = 1 << 22
@@ -32,10 +33,6 @@ _MOST_SETTINGS = 1 << 16  # characters of all that is no token
 
 _PREFIX = "Cannot instantiate Tokenizer from buffer: "  # of the library's errors
 
-_PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-_OTHERS = sorted(set(range(256)).difference(_PRINTABLE))
-BYTES = {byte: chr(byte) for byte in _PRINTABLE} | {byte: chr(256 + n) for n, byte in enumerate(_OTHERS)}
-"""The characters that stand for the 256 bytes in byte-level BPE: printable Latin-1 for itself, then 256 and on."""
 _LATIN = dict.fromkeys(range(0x200), "\uffff") | {ord(character): chr(byte) for byte, character in BYTES.items()}
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 _BLANK = "▁"

@@ -8,18 +8,14 @@ from __future__ import annotations
 
 from gguf import TokenType
 
+from bioner_edge.backends.letters import BYTES
 from bioner_edge.convert.vocabulary.pre_tokenizers import choose
 from bioner_edge.convert.vocabulary.record import Record, shown
 from bioner_edge.convert.vocabulary.table import NEEDED, added_types, check_added, table
 from bioner_edge.convert.vocabulary.tokenizer import Pieces
 from bioner_edge.errors import ModelError
 
-__all__ = ["BYTES", "is_byte_level", "read"]
-
-_PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-_OTHERS = sorted(set(range(256)).difference(_PRINTABLE))
-BYTES = {byte: chr(byte) for byte in _PRINTABLE} | {byte: chr(256 + n) for n, byte in enumerate(_OTHERS)}
-"""The characters that stand for the 256 bytes: printable Latin-1 for itself, then 256 and on."""
+__all__ = ["is_byte_level", "read"]
 
 
 def is_byte_level(record: Record) -> bool:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bioner_edge.backends.letters import BYTES
 from bioner_edge.convert import vocabulary
 from bioner_edge.convert.vocabulary import byte_level, record, remapped, sentencepiece
 from bioner_edge.convert.vocabulary.merging import made
@@ -91,7 +92,7 @@ def _needed(found: Record, named: Iterable[int]) -> set[int]:
 
     In a SentencePiece vocabulary the latter are beside the bytes, and what a model has seen; ▁ has no other spelling.
     """
-    characters = set(byte_level.BYTES.values()) if byte_level.is_byte_level(found) else _ASCII | {sentencepiece.BLANK}
+    characters = set(BYTES.values()) if byte_level.is_byte_level(found) else _ASCII | {sentencepiece.BLANK}
     needed = {token.id for token in found.added}
     needed |= {i for t, i in found.vocabulary.items() if t in characters or sentencepiece.BYTE.fullmatch(t)}
     if found.unknown is not None:

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 pytest.importorskip("tokenizers")
 
-from bioner_edge.backends.hf_tokenizer import BYTES, HfTokenizer
+from bioner_edge.backends.hf_tokenizer import HfTokenizer
+from bioner_edge.backends.letters import BYTES
 from bioner_edge.errors import ModelError
 
 GPT2 = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}

@@ -19,11 +19,13 @@ from hypothesis import strategies as st
 pytest.importorskip("tokenizers")
 
 from tokenizers import Tokenizer as Theirs
+from tokenizers import pre_tokenizers
 
-from bioner_edge.backends.hf_tokenizer import BYTES, HfTokenizer
+from bioner_edge.backends.hf_tokenizer import HfTokenizer
+from bioner_edge.backends.letters import BYTES
 from bioner_edge.backends.llama_cpp import LlamaCpp
 from bioner_edge.convert.onnx.tokenizer import runtime, write
-from bioner_edge.convert.vocabulary import Tokenizer, byte_level, read, record, reference, specials
+from bioner_edge.convert.vocabulary import Tokenizer, read, record, reference, specials
 from bioner_edge.convert.vocabulary.opened import opened
 from bioner_edge.convert.vocabulary.trim import trimmed
 from bioner_edge.errors import ModelError
@@ -320,8 +322,10 @@ def test_half_a_character(tmp_path: Path) -> None:
     assert not (tmp_path / "out.json").exists()
 
 
-def test_one_table_of_bytes() -> None:
-    assert BYTES == byte_level.BYTES
+def test_the_table_of_bytes_is_the_library_s() -> None:
+    assert set(BYTES.values()) == set(pre_tokenizers.ByteLevel.alphabet()) and len(BYTES) == 256
+    told = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str("é\n")
+    assert told[0][0] == "".join(BYTES[byte] for byte in "é\n".encode())
 
 
 # --- tokenizer.model: scores
