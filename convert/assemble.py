@@ -50,6 +50,7 @@ class Model:
     def saved_in(self, folder: Path) -> Model:
         """The same, read from where its weights were saved, so that they are not merged again."""
         whole = Witness(Checkpoint(folder))
+        whole.digests.update(self.whole.digests)  # of what was saved
         return replace(self, source=whole, whole=whole)
 
     @property

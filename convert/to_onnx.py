@@ -21,6 +21,7 @@ __all__ = ["Onnx"]
 
 _LEVELS = ("F32", "int8", "int4")
 _TOKENIZER, _RUNTIME = "tokenizer.json", "runtime.json"
+_CHECKPOINT = "checkpoint"  # a folder in the work folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +62,18 @@ class Onnx:
         tokenizer.write(model.tokens, model.tokenizer, path / _TOKENIZER)
         told = tokenizer.runtime(model.tokenizer, made.context, made.cache)
         (path / _RUNTIME).write_text(json.dumps(told, ensure_ascii=False, indent=2) + "\n", "utf-8")
-        for used in {exported, folder} - {model.base}:
-            shutil.rmtree(used)
+        shutil.rmtree(exported)
+        shutil.rmtree(work / _CHECKPOINT, ignore_errors=True)
         return path, {"exporter": made.exporter}
 
     def _checkpoint(self, model: Model, work: Path, report: Report) -> Path:
-        """A folder with the weights to export: the model's own where nothing was changed."""
-        if model.source is model.whole and model.merged is None:
-            return model.source.folder
+        """A folder with the weights to export: the model's own where they lie there as they are."""
+        source = model.source
+        if source is model.whole and all(file.parent == source.folder for file in source.files):
+            return source.folder
         report.step("writing the merged model for the exporter")
-        merge.save(model.source, work / "checkpoint", tokenizer=model.tokens, progress=report.progress)
-        return work / "checkpoint"
+        merge.save(source, work / _CHECKPOINT, tokenizer=model.tokens, progress=report.progress)
+        return work / _CHECKPOINT
 
     def quantize(self, f32: Path, path: Path, level: str, matrix: Mapping[str, Any] | None) -> None:
         from bioner_edge.convert.onnx import quantize

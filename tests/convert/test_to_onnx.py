@@ -197,6 +197,17 @@ def test_from_the_command_line(base: Path, tmp_path: Path) -> None:
     assert digest(out / "tiny-int8-onnx") == before, "the default level is int8, and its bytes are the same again"
 
 
+def test_keep_merged(base: Path, adapter: Path, folders: dict[str, Path], tmp_path: Path) -> None:
+    """The merged model is left, exported from there, and proven as one that is merged on the way."""
+    about = About.of([adapter, base], **ABOUT)
+    (path,) = convert(base, tmp_path / "out", ["int8"], about, to="onnx", adapter=adapter, keep_merged=True)
+    left = {p.name for p in (tmp_path / "out").iterdir()}
+    assert left == {"tuned-int8-onnx", "tuned-merged", "models.toml"}
+    assert (tmp_path / "out" / "tuned-merged" / "model.safetensors").is_file()
+    assert any("merge by peft" in row["stage"] for row in Manifest.load(manifest_path(path)).verification)
+    assert (path / "model.onnx.data").read_bytes() == (folders["int8"] / "model.onnx.data").read_bytes()
+
+
 def test_trimmed(base: Path, tmp_path: Path) -> None:
     """A vocabulary of the tokens that a text needs: the exporter reads the trimmed model."""
     text = tmp_path / "domain.txt"
