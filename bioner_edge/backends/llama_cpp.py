@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping
 from collections.abc import Sequence as Ids
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import llama_cpp.llama_cpp as lib
 import numpy as np
@@ -195,7 +195,7 @@ class LlamaCpp:
             lib.llama_model_free(self._model)
             self._context = None
 
-    def __enter__(self) -> LlamaCpp:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
