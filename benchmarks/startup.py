@@ -24,6 +24,7 @@ from bioner_edge import models
 from bioner_edge.benchmarks import machine
 from bioner_edge.corpora import read_file
 from bioner_edge.errors import BionerError
+from bioner_edge.manifest import digest, size
 
 __all__ = ["main"]
 
@@ -108,7 +109,7 @@ def _in_process(path: Path, text: str, threads: int | None, repeats: int) -> tup
 
 
 def _machine(path: Path, threads: int | None) -> list[str]:
-    model = f"{path.name}, {path.stat().st_size / 1e6:.1f} MB, SHA-256 {models.sha256(path)[:12]}…"
+    model = f"{path.name}, {size(path) / 1e6:.1f} MB, SHA-256 {digest(path)[:12]}…"
     return [
         *machine.described(("bioner-edge", "llama-cpp-python", "numpy")),
         f"{model}; threads: {threads or 'as many as cores'}",
