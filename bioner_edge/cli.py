@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from . import __version__
+from .cli_bench import app as bench
+from .cli_bench import compare
 from .cli_convert import convert, verify
+from .cli_corpora import app as corpora
+from .cli_doctor import doctor
 from .cli_formats import app as formats
 from .cli_models import app as models
 from .cli_options import complain, names
@@ -30,10 +34,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(bench, name="bench")
 app.add_typer(formats, name="formats")
 app.add_typer(models, name="models")
+app.add_typer(corpora, name="corpora")
+app.command()(compare)
 app.command()(convert)
 app.command()(verify)
+app.command()(doctor)
 
 
 def _version(asked: bool) -> None:

@@ -88,7 +88,7 @@ def check(
 
     Exit code: 0 all done; 1 a format is defective, or text of the corpus could not be read; 2 nothing was done.
     """
-    from .benchmarks import ceiling
+    from .benchmarks.scoring import ceiling
     from .inputs import Inputs
 
     inputs = Inputs(corpus, lambda notice: complain(str(notice)), from_)

@@ -10,7 +10,6 @@ import typer
 
 from .cli_options import complain, print_table, write
 from .errors import printable
-from .pulled import FOLDER
 
 __all__ = ["app"]
 
@@ -88,7 +87,10 @@ def verify(
 @app.command()
 def pull(
     name: Annotated[str, typer.Argument(help="A base model; `bioner-edge models list` names them.", metavar="NAME")],
-    to: Annotated[Path, typer.Option(help="Folder that the model's own folder is made in.", metavar="FOLDER")] = FOLDER,
+    to: Annotated[
+        Path | None,
+        typer.Option(help="Folder that the model's own folder is made in. [default: models]", metavar="FOLDER"),
+    ] = None,
     revision: Annotated[
         str | None, typer.Option(help="Commit, branch or tag. [default: the commit that models.toml pins]")
     ] = None,
@@ -100,8 +102,9 @@ def pull(
     models.toml knows. A gated model needs a token in $HF_TOKEN; $HF_ENDPOINT can name another hub.
     """
     from . import hub
+    from .pulled import FOLDER
 
-    write(f"{hub.pull(name, to, revision, tell=_silent if quiet else complain, quiet=quiet)}\n")
+    write(f"{hub.pull(name, to or FOLDER, revision, tell=_silent if quiet else complain, quiet=quiet)}\n")
 
 
 def _silent(_: str) -> None:

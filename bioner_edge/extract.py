@@ -8,6 +8,7 @@ extractor("Naloxone reverses the antihypertensive effect of clonidine.").entitie
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -39,7 +40,8 @@ class Extraction:
     """What was found in one document.
 
     `problems` are what could not be read of the answers, each with the chunk [start, end) of the text that it is
-    about; under the grounded constraint there are none. `answers`, `calls`, `fed` count answers, model steps, tokens.
+    about; under the grounded constraint there are none. `broken` answers have some, and `salvaged` entities come from
+    these. The other numbers are sums over the answers, of which there are `answers`; see `Answer`.
     """
 
     document: Document
@@ -48,6 +50,11 @@ class Extraction:
     answers: int = 0
     calls: int = 0
     fed: int = 0
+    prompt: int = 0
+    tokens: int = 0
+    chosen: int = 0
+    broken: int = 0
+    salvaged: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """The document with the entities found, and `problems` where there were any; never its own annotations."""
@@ -62,6 +69,8 @@ class Extraction:
 
 class Extractor:
     """Reads documents with one model, one format and one list of labels; see `load`."""
+
+    vocabulary_class = Vocabulary
 
     def __init__(
         self,
@@ -88,7 +97,7 @@ class Extractor:
         self.unit = unit
         self.min_score = min_score
         self.removed_mass = removed_mass
-        self.vocabulary = Vocabulary(backend)
+        self.vocabulary = self.vocabulary_class(backend)
         self._calls = [_Call(self, asked, guidelines or {}) for asked in self.format.calls(self.labels)]
         self._prefixes: dict[tuple[int, ...], Cached] = {}
         cached = sum(map(len, {tuple(c.before) for c in self._calls}))
@@ -105,18 +114,22 @@ class Extractor:
             raise InputError(f"document {document.id}: {reason}")
         entities: dict[tuple[str, tuple[Span, ...]], Entity] = {}
         problems: list[tuple[Span, Problem]] = []
-        answers = calls = fed = 0
+        counts = Counter[str]()
         for chunk in self._chunks(document):
             part = Document(document.id, document.text[chunk.start : chunk.end])
             for answer, parsed in self._answers(part):
-                answers, calls, fed = answers + 1, calls + answer.calls, fed + answer.fed
+                counts.update(answers=1, calls=answer.calls, fed=answer.fed)
+                counts.update(prompt=answer.prompt, tokens=answer.tokens, chosen=answer.chosen)
                 problems += [(chunk, p) for p in parsed.problems]
+                before = len(entities)
                 for entity in scored(answer, parsed):
                     if entity.score is None or entity.score >= self.min_score:
                         moved = entity.shifted(chunk.start)
                         entities.setdefault(moved.key, moved)
+                if parsed.problems:
+                    counts.update(broken=1, salvaged=len(entities) - before)
         found = sorted(entities.values(), key=lambda e: (e.start, -e.end, self.labels.index(e.label)))
-        return Extraction(document, tuple(found), tuple(problems), answers, calls, fed)
+        return Extraction(document, tuple(found), tuple(problems), **counts)
 
     def _chunks(self, document: Document) -> Iterator[Span]:
         return chunks(document.text, self._cost, self._room, unit=self.unit, title_end=document.title_end)
@@ -134,7 +147,7 @@ class Extractor:
     def _answers(self, part: Document) -> Iterator[tuple[Answer, Parsed]]:
         """The answers about a chunk, in the order of the calls; calls whose prompts begin alike read the text once."""
         text = self.backend.tokenize(part.text.encode(), False)
-        budget = 4 * max(len(text), self._least(part.text)) + 128  # bounds a model that rambles
+        budget = self._budget(part, text)
         for before, calls in groupby(self._calls, key=lambda call: call.before):
             sharing = list(calls)
             prefix = self._prefix(before)
@@ -150,10 +163,15 @@ class Extractor:
                 for call in sharing:
                     answer, parsed = call.answer(part, shared, [*read, *left, *call.after], budget)
                     if once:  # what was read for all is counted with the first
-                        answer, once = replace(answer, calls=answer.calls + 1, fed=answer.fed + once), 0
+                        fed, prompted = answer.fed + once, answer.prompt + once
+                        answer, once = replace(answer, calls=answer.calls + 1, fed=fed, prompt=prompted), 0
                     yield answer, parsed
             finally:
                 self.backend.release(shared)
+
+    def _budget(self, part: Document, text: Sequence[int]) -> int:
+        """The tokens that may be fed after the prompt: more than any answer takes, so that a model may not ramble."""
+        return 4 * max(len(text), self._least(part.text)) + 128
 
     def _prefix(self, before: list[int]) -> Cached:
         """The cached instruction, less its last token."""
@@ -206,14 +224,19 @@ class _Call:
                 )
         finally:
             backend.release(sequence)
-        read = form.parse if self.extractor.constraint == "grounded" else form.salvage
-        parsed = read(answer.text, part, self.labels)
+        return answer, self.read(answer, part)
+
+    def read(self, answer: Answer, part: Document) -> Parsed:
+        """What an answer says; one that ended at its budget has that among its problems."""
+        form = self.extractor.format
+        reading = form.parse if self.extractor.constraint == "grounded" else form.salvage
+        parsed = reading(answer.text, part, self.labels)
         if answer.closed:
             limit = Problem.at(
                 "cut", answer.text, len(answer.text), f"closed after {answer.fed} tokens, the budget of this chunk"
             )
             parsed = replace(parsed, problems=(*parsed.problems, limit))
-        return answer, parsed
+        return parsed
 
     def _lift(self, part: Document) -> Lift:
         """The constraint of this chunk; one that no document changes is made once, so that its states stay cached."""

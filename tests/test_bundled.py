@@ -11,7 +11,7 @@ import pytest
 
 import bioner_edge
 from bioner_edge import models
-from bioner_edge.benchmarks.accuracy import score
+from bioner_edge.benchmarks.scoring.accuracy import score
 from bioner_edge.boundaries import boundaries
 from bioner_edge.corpora import read_file
 from bioner_edge.formats import FORMATS

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from bioner_edge import cli, models
+from bioner_edge import cli, hub, models
 from bioner_edge.manifest import digest, digests, size
 from bioner_edge.models import Manifest, manifest_path
+from bioner_edge.pulled import FOLDER
 
 Run = Callable[..., tuple[int, str, list[str]]]
 DATA = Path(models.__file__).parent / "data"
@@ -308,6 +309,24 @@ def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
     command = f"{sys.executable} -m bioner_edge models list --json | head -n 1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "") and json.loads(done.stdout)["name"] == "chemdis-9m"
+
+
+def test_the_help_says_where_a_pull_goes(run: Run) -> None:
+    _, out, _ = run("pull", "--help")
+    assert f"[default: {FOLDER}]" in " ".join(out.split())
+
+
+def test_a_pull_goes_where_the_help_says(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    places: list[Path] = []
+
+    def pull(name: str, to: Path, *_: object, **__: object) -> Path:
+        places.append(to)
+        return to / name
+
+    monkeypatch.setattr(hub, "pull", pull)
+    assert run("pull", "qwen2.5-0.5b")[1] == f"{FOLDER / 'qwen2.5-0.5b'}\n"
+    assert run("pull", "qwen2.5-0.5b", "--to", "there")[0] == 0
+    assert places == [FOLDER, Path("there")]
 
 
 def test_listing_needs_neither_the_hub_nor_the_runtime(tmp_path: Path) -> None:

@@ -251,6 +251,43 @@ def test_a_free_answer_is_read_where_it_can_be() -> None:
     found = extractor(Scripted(wants({text: answer})), constraint="free")(text)
     assert [e.key for e in found.entities] == [("Chemical", (Span(0, 7),))]
     assert {p.kind for _, p in found.problems} == {"syntax"}
+    assert (found.broken, found.salvaged) == (1, 1)
+
+
+def test_broken_answers_are_counted_apart() -> None:
+    """Of three sentences the answer about the second has two problems: its entities are salvaged, the others' not."""
+    sentences = ["Aspirin eased asthma.", "Clonidine lowered hypertension in rats.", "Naloxone did not."]
+    answers = [
+        "<Chemical>Aspirin</Chemical> eased <Disease>asthma</Disease>.",
+        "<Chemical>Clonidine</Chemical> lowered </Disease>hypertension in <Rat>rats</Rat>.",
+        "<Chemical>Naloxone</Chemical> did not.",
+    ]
+    found = extractor(Scripted(wants(dict(zip(sentences, answers, strict=True)))), constraint="free")(
+        " ".join(sentences)
+    )
+    assert (found.answers, found.broken, found.salvaged, len(found.entities)) == (3, 1, 1, 4)
+    assert len(found.problems) > 1
+
+
+@pytest.mark.parametrize("constraint", CONSTRAINTS)
+def test_what_was_read_and_written_is_counted(
+    tiny_model: Path, constraint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with load(tiny_model, constraint=constraint, threads=1) as reader:
+        reader(NALOXONE)  # the instruction is read
+        read = recorded(reader, monkeypatch)
+        found = reader(NALOXONE)
+        instruction = len(reader._calls[0].before) - 1
+        asked = len(reader._calls[0].after) + 1
+        text = sum(len(reader.backend.tokenize(part.encode(), False)) for part in (NALOXONE[:59], NALOXONE[60:]))
+    assert instruction > 0 and found.answers == 2
+    assert (found.calls, found.fed) == (len(read), sum(map(len, read)))
+    assert found.prompt == text + 2 * asked
+    assert 0 < found.chosen <= found.tokens
+    assert found.chosen < found.tokens or constraint != "grounded"
+    assert found.chosen == found.tokens or constraint in ("gbnf", "grounded")
+    if constraint == "llama-gbnf":  # every token is read, but for one where the budget ended
+        assert found.prompt + found.tokens - found.answers <= found.fed <= found.prompt + found.tokens
 
 
 @given(st.binary(max_size=12) | st.text(max_size=6).map(lambda s: s.encode("utf-8", "replace")))
@@ -348,6 +385,8 @@ def test_the_text_is_read_once_for_all_types(form: str) -> None:
     assert len(holding) == 1
     assert found.fed == sum(len(ids) for _, ids in backend.read) - len(backend.read[0][1])  # the instruction apart
     assert found.calls == len(backend.read) - 1
+    text = len(reader.backend.tokenize(NALOXONE.encode(), False))
+    assert found.prompt == text + sum(1 + len(call.after) for call in reader._calls)
     alone = [extractor(Scripted(anything), format=form, labels=[label], unit="document")(NALOXONE) for label in LABELS]
     assert {e.key for e in found.entities} == {e.key for one in alone for e in one.entities}
 

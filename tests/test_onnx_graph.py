@@ -555,3 +555,33 @@ def test_random_bytes(tmp_path: Path, content: bytes, head: bool) -> None:
 def test_hostile_numbers(whole: tuple[Path, bytes], at: int, value: int) -> None:
     path, content = whole
     attempt(path, content[:at] + varint(value) + content[at + 1 :])
+
+
+# --- Once
+
+
+def test_a_file_is_parsed_again_only_when_another_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_graph, "_PARSED", {})
+    parsed: list[Path] = []
+    graph = onnx_graph._Reader.graph
+
+    def counted(reader: onnx_graph._Reader) -> onnx_graph.Graph:
+        parsed.append(reader.file.path)
+        return graph(reader)
+
+    monkeypatch.setattr(onnx_graph._Reader, "graph", counted)
+    one, same, other = tmp_path / "1.onnx", tmp_path / "same.onnx", tmp_path / "2.onnx"
+    for path, name in ((one, "a"), (same, "a"), (other, "b")):
+        path.write_bytes(model(data(5, tensor(name=name))))
+    assert [read(path).tensors[0].name for path in (one, one, same, other, other, one)] == [*"aaabba"]
+    assert parsed == [one, other, one] and len(onnx_graph._PARSED) == 1
+    one.write_bytes(model(data(5, tensor(name="c"))))  # of the same length
+    assert read(one).tensors[0].name == "c"
+
+
+def test_damage_is_told_of_the_file_that_is_read_each_time(tmp_path: Path) -> None:
+    for name in ("1.onnx", "2.onnx"):
+        (tmp_path / name).write_bytes(model()[:-1])
+        for _ in range(2):
+            with pytest.raises(ModelError, match=re.escape(f"{tmp_path / name}: damaged ONNX")):
+                read(tmp_path / name)

@@ -15,23 +15,32 @@ import typer
 
 import bioner_edge
 from bioner_edge import cli
+from bioner_edge.cli_bench import app as bench
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 FOLDERS = {"bioner_edge": "bioner_edge", "convert": "bioner_edge.convert", "benchmarks": "bioner_edge.benchmarks"}
 
+AT_ONCE = {"bioner_edge", "bioner_edge.errors", "bioner_edge.span"}
+"""What is loaded with the package, beside the command line."""
+
 
 def modules() -> list[Path]:
     return [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
 
 
-def imported_by(statement: str) -> set[str]:
-    """The top-level modules that are loaded once `statement` has run, in an interpreter of its own."""
-    code = f"{statement}\nimport sys\nprint(*sorted({{name.split('.')[0] for name in sys.modules}}))"
+def loaded_by(statement: str) -> set[str]:
+    """The modules that are loaded once `statement` has run, in an interpreter of its own."""
+    code = f"{statement}\nimport sys\nprint()\nprint(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT.parent)
     assert run.returncode == 0, run.stderr
-    return set(run.stdout.split())
+    return set(run.stdout.splitlines()[-1].split())
+
+
+def imported_by(statement: str) -> set[str]:
+    """The top-level ones of the modules that a statement loads."""
+    return {name.split(".")[0] for name in loaded_by(statement)}
 
 
 def test_the_package_list_is_the_tree() -> None:
@@ -43,12 +52,18 @@ def test_the_package_list_is_the_tree() -> None:
     assert tree == set(SETTINGS["tool"]["setuptools"]["packages"])
 
 
+def _folder(package: str) -> Path:
+    """Where the files of a package lie in the tree."""
+    _, *rest = package.split(".")
+    return ROOT.joinpath(*rest) if rest and rest[0] in FOLDERS else ROOT / package.replace(".", "/")
+
+
 def test_every_data_file_is_shipped() -> None:
     shipped = {
         found
         for package, patterns in SETTINGS["tool"]["setuptools"]["package-data"].items()
         for pattern in patterns
-        for found in (ROOT / package.replace(".", "/")).glob(pattern)
+        for found in _folder(package).glob(pattern)
     }
     files = {p for f in FOLDERS for p in (ROOT / f).rglob("*") if p.is_file() and "__pycache__" not in p.parts}
     files.remove(ROOT / "benchmarks" / "README.md")  # figures, for readers of the repository
@@ -68,9 +83,22 @@ def test_the_core_imports_nothing_heavy(statement: str) -> None:
         "onnx",
         "onnxruntime",
         "safetensors",
+        "matplotlib",
         "tokenizers",
     }
     assert imported_by(statement) & heavy == set()
+
+
+@pytest.mark.parametrize(
+    "words", ["", "--help", "--version", "extract --help", "bench run --help", "models pull --help"]
+)
+def test_help_loads_nothing_that_only_a_verb_needs(words: str) -> None:
+    """It is there at once: of our own modules it needs the command line, and what `import bioner_edge` loads."""
+    loaded = loaded_by(f"from bioner_edge.cli import app; app({words.split()}, standalone_mode=False)")
+    own = {name for name in loaded if name.split(".")[0] in FOLDERS}
+    assert "bioner_edge.cli" in own
+    assert {name for name in own if not name.startswith("bioner_edge.cli")} - AT_ONCE == set()
+    assert loaded & {"rich", "mmap", "tomllib"} == set()
 
 
 def test_the_two_outer_folders_are_imported_under_the_package_alone() -> None:
@@ -121,10 +149,13 @@ def test_the_readme_opens_with_the_demo_and_the_tests() -> None:
     assert [c for c in commands if c][:2] == ["make demo", "make test"]
 
 
-@pytest.mark.parametrize("verb", ["extract", "convert"])
-def test_the_readme_lists_every_option(verb: str) -> None:
-    info = next(c for c in cli.app.registered_commands if c.callback is getattr(cli, verb))
+@pytest.mark.parametrize(
+    ("section", "app", "name"),
+    [("Extract", cli.app, "extract"), ("Convert", cli.app, "convert"), ("Bench", bench, "run")],
+)
+def test_the_readme_lists_every_option(section: str, app: typer.Typer, name: str) -> None:
+    info = next(c for c in app.registered_commands if c.callback is not None and c.callback.__name__ == name)
     command = typer.main.get_command_from_info(info, pretty_exceptions_short=False, rich_markup_mode=None)
     options = {name for p in command.params for name in p.opts if name.startswith("--")} - {"--help"}
-    section = README.split(f"\n## {verb.capitalize()}\n")[1].split("\n## ")[0]
-    assert set(re.findall(r"^\| `(--[a-z-]+)` \|", section, re.MULTILINE)) == options
+    told = README.split(f"\n## {section}\n")[1].split("\n## ")[0]
+    assert set(re.findall(r"^\| `(--[a-z-]+)` \|", told, re.MULTILINE)) == options

@@ -88,7 +88,7 @@ def decode(backend: Backend, sequence: Sequence, prompt: Ids[int], lift: Lift, g
     written = bytearray()
     choices: list[Choice] = []
     pending, limit = list(prompt), len(prompt) + budget
-    calls = fed = 0
+    calls = fed = tokens = 0
     closed = False
     with LlamaGrammar(backend, grammar) as engine:
         while True:
@@ -108,8 +108,10 @@ def decode(backend: Backend, sequence: Sequence, prompt: Ids[int], lift: Lift, g
             engine.accept(best)
             state = lift.advance(state, piece)
             written += piece
+            tokens += 1
             pending = [best]
-    return Answer(bytes(written), tuple(choices), closed, calls, fed)
+    read = len(prompt) if calls else 0
+    return Answer(bytes(written), tuple(choices), closed, calls, fed, read, tokens, tokens)
 
 
 def _best(logits: Logits, engine: LlamaGrammar, lift: Lift, state: State) -> int | None:

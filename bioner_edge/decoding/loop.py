@@ -40,7 +40,8 @@ class Choice:
 class Answer:
     """What was written. `closed`: the budget ran out and the automaton's shortest way to the end was appended.
 
-    `calls` counts steps of the model, `fed` the tokens that it read in them, the prompt's included.
+    `calls` counts steps of the model, `fed` the tokens that it read in them, `prompt` those of them that are the
+    prompt's. `tokens` were written, forced ones too, `chosen` of them by a choice: a choice to end writes none.
     """
 
     data: bytes
@@ -48,6 +49,9 @@ class Answer:
     closed: bool
     calls: int
     fed: int
+    prompt: int = 0
+    tokens: int = 0
+    chosen: int = 0
 
     @property
     def text(self) -> str:
@@ -70,12 +74,14 @@ class Run:
         self.written = bytearray()
         self.choices: list[Choice] = []
         self.calls = self.fed = 0
+        self.tokens = self.chosen = 0
 
     def write(self, token: int) -> None:
         piece = self.lift.vocabulary.pieces[token] or b""
         self.state = self.lift.advance(self.state, piece)
         self.written += piece
         self.pending.append(token)
+        self.tokens += 1
 
     def canonical(self, data: bytes) -> list[int]:
         """Canonical tokens. Tokenizers read only whole characters: where a token chosen before ended inside one, its
@@ -182,4 +188,6 @@ def decode(
         if token in backend.end_tokens:
             break
         run.write(token)
-    return Answer(bytes(run.written), tuple(run.choices), closed, run.calls, run.fed)
+        run.chosen += 1
+    read = len(prompt) if run.calls else 0  # an answer without a choice is written unread
+    return Answer(bytes(run.written), tuple(run.choices), closed, run.calls, run.fed, read, run.tokens, run.chosen)

@@ -32,7 +32,7 @@ __all__ = ["main"]
 
 
 def teacher(folder: Path, recipe: Recipe) -> None:
-    from ..benchmarks.accuracy import score
+    from ..benchmarks.scoring.accuracy import score
     from .teacher import Teacher
 
     settings = recipe["teacher"]

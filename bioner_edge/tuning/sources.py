@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..corpora import read_file
+from ..corpora.named import corpora_dir
 from ..errors import InputError
 from ..sentences import sentences
 from ..span import Document, Entity, Span
@@ -36,21 +37,12 @@ def recipe(path: Path | None = None) -> Recipe:
     return tomllib.loads((path or Path(__file__).with_name("recipe.toml")).read_text("utf-8"))
 
 
-def _folder(variable: str, default: str) -> Path:
-    path = Path(os.environ.get(variable, default))
-    if not path.is_dir():
-        raise InputError(f"{path}: no such folder; set ${variable}")
-    return path
-
-
-def corpora_dir() -> Path:
-    """$BIONER_CORPORA, else ../shared/corpora. Raises InputError where it is absent."""
-    return _folder("BIONER_CORPORA", "../shared/corpora")
-
-
 def text_dir() -> Path:
     """$BIONER_TEXT, else ../shared/text. Raises InputError where it is absent."""
-    return _folder("BIONER_TEXT", "../shared/text")
+    path = Path(os.environ.get("BIONER_TEXT", "../shared/text"))
+    if not path.is_dir():
+        raise InputError(f"{path}: no such folder; set $BIONER_TEXT")
+    return path
 
 
 def held_out(settings: Recipe) -> frozenset[str]:

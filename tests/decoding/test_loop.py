@@ -124,7 +124,8 @@ def test_choices_are_the_best_allowed_and_scored(make: Callable[[], ByteAutomato
     automaton, backend = make(), Recorded(noise(words), words)
     found = answer(backend, automaton, budget=70)
     assert found.calls == len(found.choices) == len(backend.evaluated)
-    assert found.fed == sum(backend.evaluated)
+    assert found.fed == sum(backend.evaluated) and found.prompt == len(PROMPT)
+    assert found.chosen == sum(choice.end > choice.start for choice in found.choices)
     for choice, read, told in zip(found.choices, backend.read, backend.told, strict=True):
         written = b"".join(backend.piece(t) or b"" for t in read[len(PROMPT) :])
         assert read[: len(PROMPT)] == PROMPT and written == found.data[: choice.start]
@@ -152,6 +153,20 @@ def test_what_is_forced_costs_no_call() -> None:
     assert answer(silent, GrammarAutomaton('root ::= "only this"')).data == b"only this"
     assert answer(silent, constraint(Document("d", " \r\n "), LABELS)).data == b" \r\n "
     assert silent.evaluated == []
+
+
+def test_tokens_are_counted() -> None:
+    words = (b"abc", b"def", b"gh")
+    grammar = 'root ::= "abc" ("x" | "y") "def" ("." | "!") "gh"?'
+    wants_no_end = answer(Recorded(prefer(words, b"x", b".", b"gh"), words), GrammarAutomaton(grammar))
+    assert wants_no_end.data == b"abcxdef.gh"
+    assert (wants_no_end.tokens, wants_no_end.chosen, len(wants_no_end.choices)) == (5, 3, 3)
+    wants_the_end = answer(Recorded(prefer(words, b"x", b".", None), words), GrammarAutomaton(grammar))
+    assert wants_the_end.data == b"abcxdef."
+    assert (wants_the_end.tokens, wants_the_end.chosen, len(wants_the_end.choices)) == (4, 2, 3)
+    assert wants_the_end.fed == len(PROMPT) + 4
+    unasked = answer(Recorded(noise(words), words), GrammarAutomaton('root ::= "abc" "def"'))
+    assert (unasked.prompt, unasked.tokens, unasked.chosen, unasked.fed) == (0, 2, 0, 0)
 
 
 def test_the_last_forced_token_waits_for_a_longer_one() -> None:

@@ -1,0 +1,132 @@
+"""How much memory can be moved, and how much of it a model moves: writing one token after the other reads every weight
+each time, so that what memory gives is the limit.
+
+    echo '{"threads": 2}' | python -P -m bioner_edge.benchmarks.measuring.bandwidth
+
+copies a buffer on two cores and prints {"copy_bytes_per_s": …}: bytes read and bytes written, the best of five, counted
+as STREAM does (McCalpin 1995). A copy says no more than how fast a copy is: a machine that reads faster than it writes
+can go beyond it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from bioner_edge import gguf_header, memory, onnx_folder
+from bioner_edge.benchmarks.measuring.machine import pinned
+from bioner_edge.errors import BionerError
+from bioner_edge.onnx_graph import Graph
+
+__all__ = ["buffer_bytes", "copy_bytes_per_s", "last_level_cache_bytes", "main", "step_bytes"]
+
+_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_LEAST = 256 << 20  # bytes
+_TIMES_CACHE = 8  # a buffer as large as the cache would partly stay in it
+_MULTIPLY = ("MatMul", "Gemm", "com.microsoft.FusedMatMul", "com.microsoft.MatMulNBits")  # the second input, on
+_RESHAPE = ("Cast", "DequantizeLinear", "Identity", "Reshape", "Transpose")  # of matrices, on their way there
+
+
+def main() -> int:
+    """The process: 0, or 2 for a number of threads that it cannot have."""
+    try:
+        rate = copy_bytes_per_s(json.load(sys.stdin)["threads"])
+    except BionerError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(json.dumps({"copy_bytes_per_s": rate}))
+    return 0
+
+
+# --- What memory gives
+
+
+def last_level_cache_bytes(folder: Path = _CACHES) -> int | None:
+    """The largest cache that the first core has, None where the system does not tell."""
+    sizes = [_size(path) for path in folder.glob("index*/size")]
+    return max(sizes, default=0) or None
+
+
+def _size(path: Path) -> int:
+    told = re.fullmatch(r"(\d+)([KMG]?)", path.read_text().strip())
+    return int(told[1]) * _UNITS[told[2]] if told else 0
+
+
+def buffer_bytes() -> int:
+    """How much is copied: far more than the caches hold, but no more than half of a quarter of the free memory, since
+    the copy takes as much again."""
+    wanted = max(_LEAST, _TIMES_CACHE * (last_level_cache_bytes() or 0))
+    free = memory.available()
+    return wanted if free is None else max(1 << 20, min(wanted, free // 8))
+
+
+def copy_bytes_per_s(threads: int, *, bytes: int | None = None, repeats: int = 5) -> float:
+    """Bytes read and written in a second by a plain copy of `bytes` on `threads` cores, the best of `repeats`.
+
+    Each thread copies a share of its own, by numpy, which lets the others run meanwhile. Raises UsageError where this
+    process has not so many cores.
+    """
+    count = (bytes or buffer_bytes()) // 8
+    source, target = np.ones(count), np.zeros(count)
+    bounds = [count * n // threads for n in range(threads + 1)]
+    shares = [slice(*edges) for edges in pairwise(bounds)]
+    with pinned(threads), ThreadPoolExecutor(threads) as pool:
+
+        def copied() -> float:
+            started = time.perf_counter()
+            list(pool.map(lambda share: np.copyto(target[share], source[share]), shares))
+            return time.perf_counter() - started
+
+        copied()  # the threads start, the pages of the target are there
+        return 16 * count / min(copied() for _ in range(repeats))
+
+
+# --- What a model takes
+
+
+def step_bytes(path: Path) -> int | None:
+    """Bytes of weights that must be read to write one token: the matrices, the output's too; of an embedding that is
+    nothing else only a row is read. None where it cannot be told, as for a mixture of experts.
+
+    Raises ModelError for a file that is damaged.
+    """
+    return _of_onnx(onnx_folder.confined(path)) if path.is_dir() else _of_gguf(path)
+
+
+def _of_gguf(path: Path) -> int | None:
+    header = gguf_header.read(path)
+    if f"{header.metadata['general.architecture']}.expert_count" in header.metadata:
+        return None
+    sizes = {tensor.name: tensor.bytes for tensor in header.tensors}
+    return sum(sizes.values()) - (sizes.get("token_embd.weight", 0) if "output.weight" in sizes else 0)
+
+
+def _of_onnx(graph: Graph) -> int:
+    made = {name: node for node in graph.nodes if node.operator in _RESHAPE for name in node.outputs}
+
+    def origins(name: str) -> Iterator[str]:
+        yield name
+        for origin in made[name].inputs if name in made else ():
+            yield from origins(origin)
+
+    read = {
+        origin
+        for node in graph.nodes
+        if node.operator in _MULTIPLY
+        for name in node.inputs[1:]
+        for origin in origins(name)
+    }
+    return sum(tensor.bytes for tensor in graph.tensors if tensor.name in read)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

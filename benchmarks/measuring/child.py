@@ -1,0 +1,224 @@
+"""One process that reads documents with one model at one number of threads, and says what it took.
+
+    python -P -m bioner_edge.benchmarks.measuring.child < SPEC.json
+
+A process of its own, so that its memory is its own, and that nothing it leaves behind changes the next figure. SPEC is
+one JSON object:
+
+    phase        "read": write what is found to `predictions`; "repetition": measure speed and memory
+    model        a listed model's name, a GGUF file or the folder of an ONNX model
+    format, labels, guidelines (or null), unit (left out: that of the manifest), decoding: see baselines.reader
+    threads      of the runtime; the process stays on as many cores
+    documents    JSON Lines of documents: `id`, `text`, perhaps `title_end`; `limit` says how many of them, or null
+    predictions  read: the file that is appended to
+    warm_up      repetition: how many documents are read before the clock runs, by default 1
+    force        load a model that seems larger than the memory that is free, by default not
+
+One JSON object is written to standard output, and nothing else ever. An error that is the caller's to mend is one line
+on standard error and exit code 2; Ctrl-C is 130.
+
+A line of predictions is what `bioner-edge extract` writes, with `cost` (what it took), `broken_answers` (those with a
+problem) and `salvaged` (entities read from these). One for which nothing could be read has `error` instead of entities.
+Lines that are there already are kept, if they are whole, and are about the first documents: the rest is read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from bioner_edge import models
+from bioner_edge.benchmarks.measuring import bandwidth, baselines, memory, speed
+from bioner_edge.benchmarks.measuring.energy import Meter
+from bioner_edge.benchmarks.measuring.machine import pinned
+from bioner_edge.errors import BionerError, InputError, UsageError, known
+from bioner_edge.extract import Extraction, Extractor
+from bioner_edge.manifest import size
+from bioner_edge.span import Document
+
+__all__ = ["main", "measured", "run", "written"]
+
+Spec = dict[str, Any]
+_COUNTS = ("answers", "calls", "fed", "prompt", "tokens", "chosen")
+
+
+def main() -> int:
+    """The process: 0, 2 for what the caller has to mend, 130 for Ctrl-C."""
+    answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what native code may print
+    warnings.simplefilter("ignore")
+    try:
+        found = run(json.load(sys.stdin))
+    except BionerError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    with answer:
+        answer.write(json.dumps(found, allow_nan=False) + "\n")
+    return 0
+
+
+def run(spec: Spec) -> dict[str, Any]:
+    """What a spec asks for. Raises BionerError."""
+    phases = {"read": written, "repetition": measured}
+    if spec["phase"] not in phases:
+        raise UsageError(known("phase", spec["phase"], phases))
+    with pinned(spec["threads"]):
+        return phases[spec["phase"]](spec)
+
+
+def _opened(spec: Spec) -> Extractor:
+    names = ("decoding", "format", "labels", "guidelines", "unit", "threads", "force")
+    return baselines.reader(spec["model"], **{name: spec[name] for name in names if name in spec})
+
+
+def _documents(spec: Spec) -> list[Document]:
+    """The documents, without annotations. Raises InputError for a file that is not the suite's."""
+    path = Path(spec["documents"])
+    try:
+        with path.open(encoding="utf-8") as lines:
+            rows = [json.loads(line) for line in islice(lines, spec.get("limit"))]
+        return [Document(row["id"], row["text"], (), row.get("title_end")) for row in rows]
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{path}: not JSON Lines with `id` and `text`") from None
+
+
+# --- Phase "read"
+
+
+def written(spec: Spec) -> dict[str, Any]:
+    """Read the documents that have no line yet, each appended to the predictions as soon as it is done.
+
+    Sums are over all lines, `new_seconds` over those that are new.
+    """
+    documents, path = _documents(spec), Path(spec["predictions"])
+    costs = _kept(path, documents)
+    resumed, started = len(costs), time.perf_counter()
+    with _opened(spec) as reader, path.open("ab") as out:
+        load_s = time.perf_counter() - started
+        for document in documents[resumed:]:
+            record = _record(reader, document)
+            out.write(_line(record))
+            out.flush()
+            costs.append(_cost(record))
+    sums = {name: sum(cost[name] for cost in costs) for name in ("seconds", *_COUNTS, "errors")}
+    new_s = sum(cost["seconds"] for cost in costs[resumed:])
+    return {"documents": len(documents), "resumed": resumed, "load_s": load_s, "new_seconds": new_s, **sums}
+
+
+def _cost(record: dict[str, Any]) -> dict[str, float]:
+    return {**record["cost"], "errors": "error" in record}
+
+
+def _record(reader: Extractor, document: Document) -> dict[str, Any]:
+    started = time.perf_counter()
+    error = None
+    try:
+        found = reader(document)
+    except BionerError as failure:
+        found, error = Extraction(document, ()), str(failure)
+    cost: dict[str, float] = {"seconds": time.perf_counter() - started}
+    cost |= {name: getattr(found, name) for name in _COUNTS}
+    record = {**found.to_json(), "cost": cost, "broken_answers": found.broken, "salvaged": found.salvaged}
+    return record if error is None else {**record, "error": error}
+
+
+def _line(record: dict[str, Any]) -> bytes:
+    """As `extract` writes it; a text that is no Unicode is written with escapes, so that the line stays UTF-8."""
+    try:
+        return json.dumps(record, ensure_ascii=False).encode() + b"\n"
+    except UnicodeEncodeError:
+        return json.dumps(record).encode() + b"\n"
+
+
+def _kept(path: Path, documents: Sequence[Document]) -> list[dict[str, float]]:
+    """What each line took that is there; what was broken off behind them is cut.
+
+    Raises InputError where they are not about the first documents: they are not ours to overwrite.
+    """
+    try:
+        data = path.read_bytes() if path.exists() else b""
+        whole = data.rfind(b"\n") + 1
+        rows = [json.loads(line) for line in data[:whole].split(b"\n")[:-1]]
+        same = [(row["id"], row["text"]) for row in rows] == [(d.id, d.text) for d in documents[: len(rows)]]
+        costs = [_cost(row) for row in rows]
+        if same and whole < len(data):
+            os.truncate(path, whole)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError):
+        same = False
+    if not same:
+        raise InputError(f"{path}: holds predictions of other documents; remove it, or write elsewhere")
+    return costs
+
+
+# --- Phase "repetition"
+
+
+def measured(spec: Spec) -> dict[str, Any]:
+    """Load the model and read the documents once: the line of a repetition, but for its key and number."""
+    documents, mark = _documents(spec), memory.Watermark()
+    started = time.perf_counter()
+    with mark.looking():
+        reader = _opened(spec)
+    load_s = time.perf_counter() - started
+    with reader:
+        loaded = time.perf_counter()
+        speed.warm_up(reader, documents[: spec.get("warm_up", 1)])
+        warm_up_s = time.perf_counter() - loaded
+        meter = Meter()
+
+        def between() -> None:
+            mark.look()
+            meter.look()
+
+        watch = speed.read(reader, documents, between)
+        energy_j = meter.joules
+        peak = memory.peak_bytes()  # before the headers are read, which is not the model's
+        context = reader.backend.context
+    return {
+        "threads": spec["threads"],
+        "load_s": load_s,
+        "warm_up_s": warm_up_s,
+        **speed.figures(watch),
+        "peak_rss_bytes": peak,
+        "anonymous_bytes": mark.anonymous_bytes,
+        "file_bytes": mark.file_bytes,
+        "before_bytes": mark.before_bytes,
+        **_of_files(_path(spec["model"]), context, watch),
+        "bandwidth_share": None,
+        "energy_j": energy_j,
+        "energy_told": meter.told,
+    }
+
+
+def _of_files(path: Path, context: int, watch: speed.Watch) -> dict[str, float | None]:
+    """What follows from the headers of a model's files."""
+    step = bandwidth.step_bytes(path)
+    steps_per_s = watch.decode_steps / watch.decode_s if watch.decode_steps else None
+    return {
+        "model_bytes": size(path),
+        "cache_bytes": memory.cache_bytes(path, context),
+        "read_bytes_per_s": step * steps_per_s if step is not None and steps_per_s is not None else None,
+    }
+
+
+def _path(model: str) -> Path:
+    """The files of a model that was loaded by this name."""
+    rows = models.listed()
+    return rows[model].path if model in rows else Path(model)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

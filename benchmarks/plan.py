@@ -1,0 +1,173 @@
+"""What a run measures: models × corpora × formats × decodings, each a cell, found out before anything is measured."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bioner_edge import formats, listing, memory, models, onnx_folder
+from bioner_edge.benchmarks.measuring.baselines import DECODINGS
+from bioner_edge.benchmarks.results import Key
+from bioner_edge.corpora.named import Corpus
+from bioner_edge.errors import BionerError, ModelError, UsageError, known
+from bioner_edge.gguf_header import check
+from bioner_edge.manifest import Manifest, digest, size
+
+__all__ = ["Model", "Task", "found", "tasks"]
+
+_LLAMA_ONLY = ("llama-gbnf", "llama-cpp-python")
+_FORMATS = ("tuned", "default", "all")
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model to measure; `broken` says why it cannot be."""
+
+    name: str
+    path: Path
+    manifest: Manifest | None = None
+    level: str = ""
+    sha256: str = ""
+    bytes: int = 0
+    needed_bytes: int = 0
+    broken: str | None = None
+
+    @property
+    def runtime(self) -> str:
+        return "onnxruntime" if self.path.is_dir() else "llama.cpp"
+
+    def to_json(self) -> dict[str, Any]:
+        """The `model` line of the results."""
+        known = self.manifest
+        return {
+            "kind": "model",
+            "model": self.name,
+            "path": str(self.path),
+            "level": self.level,
+            "runtime": self.runtime,
+            "bytes": self.bytes,
+            "sha256": self.sha256,
+            "bits_per_weight": known.bits_per_weight if known else None,
+            "formats": list(known.formats) if known else [],
+            "labels": list(known.labels) if known else [],
+            "needed_bytes": self.needed_bytes,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A cell to measure. `corpus` is as the model's labels name things, `asked` what the model is asked for, `scored`
+    the labels of it that the corpus has. `broken` says why it cannot be measured."""
+
+    key: Key
+    model: Model
+    corpus: Corpus
+    asked: tuple[str, ...] = ()
+    scored: tuple[str, ...] = ()
+    guidelines: Mapping[str, str] | None = None
+    tuned: bool = False
+    broken: str | None = None
+
+
+def found(names: Sequence[str]) -> list[Model]:
+    """The models behind names, files and folders of models; none is the bundled one.
+
+    One that is there and cannot be used is among them, with the reason. Raises ModelError for what is not there.
+    """
+    listed = models.listed()
+    paths: list[Path] = []
+    for name in names or [models.default() or ""]:
+        path = Path(name)
+        if name in listed:
+            paths.append(listed[name].path)
+        elif path.is_dir() and not onnx_folder.is_model(path):
+            inside = listing.converted(path)
+            if not inside:
+                raise ModelError(f"{path}: no GGUF file and no ONNX folder in it; convert a model into it first")
+            paths += inside
+        elif path.exists():
+            paths.append(path)
+        else:
+            models.find(name)  # which says what is wrong
+    return _apart([_model(path) for path in dict.fromkeys(paths)])
+
+
+def _model(path: Path) -> Model:
+    name = path.name.removesuffix(".gguf")
+    row = next((row for row in models.listed().values() if row.path == path), None)
+    try:
+        checked, manifest = models.checked(path, row)
+        level = manifest.level if manifest else _level(checked)
+        digested = manifest.sha256 if manifest else digest(checked)
+        return Model(name, checked, manifest, level, digested, size(checked), memory.needed(checked))
+    except ModelError as error:
+        return Model(name, path, broken=str(error))
+
+
+def _level(path: Path) -> str:
+    """The level of a file that has no manifest, as its own name ends, else nothing."""
+    check(path)
+    return path.stem.rpartition("-")[2] if "-" in path.stem else ""
+
+
+def _apart(found: Sequence[Model]) -> list[Model]:
+    """The models under names of which each is there once."""
+    often = Counter(model.name for model in found)
+    return [
+        replace(model, name=f"{model.name}@{model.path.parent}") if often[model.name] > 1 else model for model in found
+    ]
+
+
+def tasks(
+    models: Sequence[Model],
+    corpora: Sequence[Corpus],
+    asked_formats: str,
+    decodings: Sequence[str],
+    labels: Sequence[str] | None = None,
+) -> Iterator[Task]:
+    """The cells, in the order in which they are measured. Raises UsageError for an unknown format or decoding."""
+    if unknown := [name for name in decodings if name not in DECODINGS]:
+        raise UsageError(known("constraint", unknown[0], DECODINGS))
+    if asked_formats not in _FORMATS:
+        for name in asked_formats.split(","):
+            if name not in formats.FORMATS:
+                raise UsageError(known("format", name, [*_FORMATS, *formats.FORMATS]))
+    for corpus in corpora:
+        for model in models:
+            for form in _formats(model, asked_formats):
+                for decoding in decodings:
+                    if not (model.path.is_dir() and decoding in _LLAMA_ONLY):
+                        yield _task(model, corpus, form, decoding, labels)
+
+
+def _formats(model: Model, asked: str) -> list[str]:
+    """The formats of a model; "" where it says of none that it knows it."""
+    if asked == "all":
+        return list(formats.FORMATS)
+    if asked not in _FORMATS:
+        return asked.split(",")
+    known = model.manifest.formats if model.manifest else ()
+    return list(known[:1] if asked == "default" else known) or [""]
+
+
+def _task(model: Model, corpus: Corpus, form: str, decoding: str, labels: Sequence[str] | None) -> Task:
+    task = Task(Key(model.name, corpus.name, form, decoding), model, corpus)
+    manifest = model.manifest
+    if model.broken:
+        return replace(task, broken=model.broken)
+    if not form:
+        return replace(task, broken="it says of no format that it was tuned for it; name one with --formats")
+    asked = tuple(labels or (manifest.labels if manifest else ()) or corpus.labels)
+    try:
+        formats.get(form).calls(asked)
+        renamed, scored, _ = corpus.for_labels(asked)
+    except BionerError as error:
+        return replace(task, broken=str(error))
+    tuned = manifest is not None and form in manifest.formats
+    # What a model was tuned with stands in its manifest; one that was tuned for nothing is told what the corpus means.
+    notes = manifest.guidelines if manifest and manifest.labels else corpus.guidelines
+    guidelines = {label: notes[label] for label in asked if label in notes}
+    return replace(task, corpus=renamed, asked=asked, scored=scored, guidelines=guidelines, tuned=tuned)

@@ -1,0 +1,57 @@
+"""A part of a run in a process of its own, so that none inherits memory, caches or a crash of another."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+__all__ = ["Failure", "apart"]
+
+_LOOK_EVERY_S = 0.5
+
+
+class Failure(Exception):
+    """A process ended without a result; the message says why, in a line."""
+
+
+def apart(module: str, spec: Mapping[str, Any], tick: Callable[[], None] = lambda: None) -> dict[str, Any]:
+    """What `python -m MODULE` answers to a JSON object on its standard input: another one.
+
+    `tick` is called while it works. Raises Failure where it ends in any other way. It does not outlive this call.
+    """
+    command = [sys.executable, "-P", "-m", module]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            given: bytes | None = json.dumps(spec).encode()
+            while True:
+                try:
+                    out, told = process.communicate(given, timeout=_LOOK_EVERY_S)
+                    break
+                except subprocess.TimeoutExpired:
+                    given = None  # it has that already
+                    tick()
+        except BaseException:
+            with suppress(ProcessLookupError):
+                process.kill()
+            raise
+    if process.returncode:
+        raise Failure(_reason(process.returncode, told.decode("utf-8", "replace")))
+    try:
+        answer: dict[str, Any] = json.loads(out)
+    except ValueError:
+        raise Failure("the measuring process ended without a result") from None
+    return answer
+
+
+def _reason(code: int, told: str) -> str:
+    """Why a process ended with an exit code, given what it said on standard error."""
+    if code < 0:
+        name = signal.Signals(-code).name if -code in {*signal.Signals} else f"signal {-code}"
+        return f"killed by {name}{', as the kernel does where memory runs out' if name == 'SIGKILL' else ''}"
+    lines = [line for line in told.splitlines() if line.strip()]
+    return lines[-1].strip() if lines else f"ended with exit code {code} and said nothing"

@@ -1,0 +1,209 @@
+"""The results of a run as they lie on disk, raw, and as the reports read them.
+
+A run is a folder:
+
+    results.jsonl              what was measured, a fact a line, appended as it is found
+    predictions/CELL.jsonl     what was found, as `bioner-edge extract` writes it, with `cost`: what each document took
+    counts/CELL.json           what was right and wrong, by document and label (`accuracy.Tallies`)
+
+A CELL is a model × corpus × format × decoding. The lines of results.jsonl, told apart by `kind`:
+
+    run          the command, seed, settings, machine, versions; one more each time that the run is taken up again
+    model        a model: path, level, runtime, bytes, hash, what it was tuned for
+    corpus       a corpus: hash, documents, entities, notices of its reader
+    accuracy     a cell: scores, ceiling, answers that could not be read, seconds
+    repetition   a cell at a number of threads, once, in a process of its own: speed and memory
+    failed       a cell, or a repetition of it, that could not be: the reason
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from bioner_edge.benchmarks.scoring.accuracy import Tallies
+from bioner_edge.errors import InputError
+
+__all__ = ["RESULTS", "Cell", "Key", "Line", "Log", "Run", "Stat", "quantile"]
+
+RESULTS = "results.jsonl"
+Line = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Key:
+    """Which cell: names of the model and the corpus, the format, and how the answer was decoded."""
+
+    model: str
+    corpus: str
+    format: str
+    decoding: str
+
+    def to_json(self) -> dict[str, str]:
+        return {"model": self.model, "corpus": self.corpus, "format": self.format, "decoding": self.decoding}
+
+    @classmethod
+    def of(cls, line: Line) -> Key:
+        return cls(line["model"], line["corpus"], line["format"], line["decoding"])
+
+    @property
+    def slug(self) -> str:
+        """A file name that no other key has."""
+        name = "__".join(self.to_json().values())
+        safe = re.sub(r"[^\w.+-]+", "-", name.replace(":", "+"), flags=re.ASCII)[:150]
+        plain = "+" not in name and safe == name.replace(":", "+")
+        return safe if plain else f"{safe}-{sha256(name.encode()).hexdigest()[:8]}"
+
+    def __str__(self) -> str:
+        return " · ".join(filter(None, self.to_json().values()))
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """A figure of several repetitions."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Stat | None:
+        """None of no values."""
+        return cls(statistics.median(values), min(values), max(values)) if values else None
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """The smallest value that at least `share` of them do not exceed. Raises IndexError for none."""
+    ordered = sorted(values)
+    return ordered[max(0, -int(-share * len(ordered) // 1) - 1)]
+
+
+@dataclass(slots=True)
+class Cell:
+    """All that a run has of one cell. `about` is the line of its model, empty where that never could be read."""
+
+    key: Key
+    folder: Path
+    about: Line = field(default_factory=dict)
+    accuracy: Line | None = None
+    repetitions: list[Line] = field(default_factory=list)
+    failed: Line | None = None
+
+    def add(self, kind: str, line: Line) -> None:
+        """Take in a line of the results; what was done in the end has not failed."""
+        if kind == "accuracy":
+            self.accuracy, self.failed = line, None
+        elif kind == "repetition":
+            self.repetitions.append(line)
+            if self.failed and self.failed.get("threads") == line["threads"]:
+                self.failed = None
+        elif kind == "failed":
+            self.failed = line
+
+    @property
+    def threads(self) -> list[int]:
+        """The numbers of threads at which it was timed."""
+        return sorted({line["threads"] for line in self.repetitions})
+
+    def figure(self, name: str, threads: int | None = None) -> Stat | None:
+        """A figure of the repetitions, by default at the most threads; None where it was not measured."""
+        values = [line[name] for line in self.timed(threads) if line.get(name) is not None]
+        return Stat.of(values)
+
+    def latency_s(self, share: float, threads: int | None = None) -> float | None:
+        """The latency that `share` of all documents of all repetitions did not exceed."""
+        values = [seconds for line in self.timed(threads) for seconds in line["latencies_s"]]
+        return quantile(values, share) if values else None
+
+    def timed(self, threads: int | None = None) -> list[Line]:
+        """The repetitions at a number of threads, by default the most."""
+        chosen = threads or max(self.threads, default=0)
+        return [line for line in self.repetitions if line["threads"] == chosen]
+
+    def tallies(self) -> Tallies:
+        """What was right and wrong by document. Raises InputError where the file is not there or no such file."""
+        return Tallies.load(self.folder / "counts" / f"{self.key.slug}.json")
+
+
+@dataclass(slots=True)
+class Run:
+    """A run's folder, read."""
+
+    folder: Path
+    starts: list[Line]
+    corpora: dict[str, Line]
+    cells: list[Cell]
+
+    @property
+    def header(self) -> Line:
+        """The latest start: machine, versions, settings, seed."""
+        return self.starts[-1]
+
+    @classmethod
+    def load(cls, folder: Path) -> Run:
+        """The run in `folder`. Raises InputError where there is none, or a line of it cannot be read."""
+        run = cls(folder, [], {}, [])
+        cells: dict[Key, Cell] = {}
+        models: dict[str, Line] = {}
+        for line in Log(folder).lines():
+            kind = line["kind"]
+            if kind == "run":
+                run.starts.append(line)
+            elif kind == "corpus":
+                run.corpora[line["corpus"]] = line
+            elif kind == "model":
+                models[line["model"]] = line
+            else:
+                cell = cells.setdefault(Key.of(line), Cell(Key.of(line), folder))
+                cell.about = models.get(cell.key.model, {})
+                cell.add(kind, line)
+        if not run.starts:
+            raise InputError(f"{folder}: no run of `bioner-edge bench` in this folder")
+        run.cells = list(cells.values())
+        return run
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """The file of a run's lines: appended to, never rewritten."""
+
+    folder: Path
+
+    @property
+    def path(self) -> Path:
+        return self.folder / RESULTS
+
+    def lines(self) -> Iterator[Line]:
+        """The lines so far; a last one that was broken off is left out, and cut when the next is appended.
+
+        Raises InputError for any other that is no fact of a run.
+        """
+        try:
+            data = self.path.read_bytes()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be read: {error.strerror}") from None
+        for number, raw in enumerate(data.split(b"\n")[:-1], start=1):
+            try:
+                line = json.loads(raw)
+                Key.of(line) if line["kind"] in ("accuracy", "repetition", "failed") else line["kind"]
+            except (ValueError, KeyError, TypeError, RecursionError):
+                raise InputError(f"{self.path}:{number}: no line of a run of `bioner-edge bench`") from None
+            yield line
+
+    def append(self, line: Line) -> None:
+        """Add a line, whole or not at all, as far as a disk can promise that."""
+        with self.path.open("ab") as stream:
+            whole = self.path.read_bytes().rfind(b"\n") + 1
+            os.ftruncate(stream.fileno(), whole)
+            stream.write(json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+            stream.flush()
+            os.fsync(stream.fileno())

@@ -1,0 +1,1 @@
+"""What is right in predictions: matched with the gold, counted, with intervals; and the most that a format allows."""

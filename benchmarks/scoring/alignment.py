@@ -1,0 +1,217 @@
+"""Predictions of anybody beside the gold of a corpus, document by document.
+
+A document is known by its id, its second occurrence as `ID#2`, its third as `ID#3`, on both sides. A prediction counts
+where it is about the text of the gold; white space may be another, one character for one. About any other text, or
+where there is no prediction, all gold of the document is missed, and the document is named.
+
+A predicted entity that is not in the text where it says is ASTRAY. It counts as predicted and is never right: left out,
+it would raise precision.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from bioner_edge.benchmarks.scoring.accuracy import Pair
+from bioner_edge.corpora import Notice, format_of, jsonl, read_file
+from bioner_edge.errors import InputError
+from bioner_edge.inputs import Inputs
+from bioner_edge.span import Document
+
+__all__ = ["Alignment", "Prediction", "align", "keys", "read_predictions", "same_text"]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What somebody found in a document: its entities, and the labels of those that are astray.
+
+    The rest is what `bioner-edge extract` tells of its answers: the kinds of their problems; how many answers have one,
+    and how many entities were read from these, None where that is not told; why the document could not be read at all.
+    """
+
+    document: Document
+    astray: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    broken_answers: int | None = 0
+    salvaged: int | None = 0
+    error: str | None = None
+
+
+@dataclass(slots=True)
+class Alignment:
+    """The gold documents, in their order, each with what was found in it.
+
+    `missing` have no prediction, `changed` one about another text, `failed` one that says it could not be made: of all
+    these nothing counts as found. `used` are the others, `beside` tells how many no gold document asks for.
+    """
+
+    pairs: list[Pair] = field(default_factory=list)
+    used: list[Prediction] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    beside: int = 0
+
+
+def keys(documents: Iterable[Document]) -> Iterator[tuple[str, Document]]:
+    """Each document with what tells it from all others of its side."""
+    taken: set[str] = set()
+    often = Counter[str]()
+    for document in documents:
+        often[document.id] += 1
+        key = document.id if often[document.id] == 1 else f"{document.id}#{often[document.id]}"
+        while key in taken:  # an id that ends in "#2" itself
+            often[document.id] += 1
+            key = f"{document.id}#{often[document.id]}"
+        taken.add(key)
+        yield key, document
+
+
+def same_text(one: str, other: str) -> bool:
+    """Whether two texts are the same but for white space that stands for white space, one for one."""
+    return one == other or (
+        len(one) == len(other) and all(a == b or (a.isspace() and b.isspace()) for a, b in zip(one, other, strict=True))
+    )
+
+
+def align(
+    predictions: Iterable[Prediction], gold: Sequence[Document], names: Mapping[str, str] | None = None
+) -> Alignment:
+    """Predictions beside their gold. `names` are the gold's labels by those of the predictions, where they differ."""
+    listed = list(predictions)
+    found = {key: p for (key, _), p in zip(keys(p.document for p in listed), listed, strict=True)}
+    aligned = Alignment()
+    for key, document in keys(gold):
+        prediction = found.pop(key, None)
+        if prediction is None:
+            aligned.missing.append(key)
+        elif prediction.error is not None:
+            aligned.failed.append(key)
+        elif not same_text(prediction.document.text, document.text):
+            aligned.changed.append(key)
+        else:
+            aligned.used.append(prediction)
+            aligned.pairs.append(_pair(key, document, prediction, names or {}))
+            continue
+        aligned.pairs.append(Pair(key, document.text, (), document.entities))
+    aligned.beside = len(found)
+    return aligned
+
+
+def _pair(key: str, gold: Document, prediction: Prediction, names: Mapping[str, str]) -> Pair:
+    renamed = [replace(e, label=names.get(e.label, e.label)) for e in prediction.document.entities]
+    return Pair(key, gold.text, renamed, gold.entities, [names.get(label, label) for label in prediction.astray])
+
+
+def read_predictions(paths: Sequence[str], report: Callable[[Notice], None]) -> Iterator[Prediction]:
+    """The predictions in files, folders and globs: JSON Lines, PubTator, brat; `-` is JSON Lines on standard input.
+
+    What cannot be used goes to `report`. Raises InputError for a file that is not there or cannot be opened.
+    """
+    for name, path in Inputs(paths, report).files:
+        kind = "jsonl" if path is None else format_of(path)
+        if path is None:
+            yield from _json_lines(sys.stdin.buffer, name, report)
+        elif kind == "jsonl":
+            with _opened(path) as stream:
+                yield from _json_lines(stream, name, report)
+        elif kind in _ROWS:
+            yield from _annotated(path, name, _ROWS[kind], report)
+        else:
+            report(Notice(name, None, "no prediction in it: neither JSON Lines nor PubTator, and no .ann beside it"))
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+class _Lines:
+    """Lines of a stream; `last` is the one that was taken last."""
+
+    def __init__(self, stream: Iterable[bytes]) -> None:
+        self._stream = stream
+        self.last = b""
+
+    def __iter__(self) -> Iterator[bytes]:
+        for line in self._stream:
+            self.last = line
+            yield line
+
+
+def _json_lines(stream: BinaryIO, name: str, report: Callable[[Notice], None]) -> Iterator[Prediction]:
+    """The predictions of a stream, each with what else its line tells."""
+    lines = _Lines(stream)
+    for document in jsonl.read(cast(BinaryIO, lines), name, report):
+        record = json.loads(lines.last.decode("utf-8-sig"))
+        kinds = tuple(_kind(problem) for problem in _listed(record, "problems"))
+        written = Counter(_label(row) for row in _listed(record, "entities"))
+        written.subtract(entity.label for entity in document.entities)
+        yield Prediction(
+            document,
+            astray=tuple(written.elements()),
+            problems=kinds,
+            broken_answers=_count(record, "broken_answers", None if kinds else 0),
+            salvaged=_count(record, "salvaged", None if kinds else 0),
+            error=str(record["error"]) if record.get("error") is not None else None,
+        )
+
+
+def _listed(record: Mapping[str, Any], name: str) -> list[Any]:
+    value = record.get(name)
+    return value if isinstance(value, list) else []
+
+
+def _kind(problem: Any) -> str:
+    return str(problem.get("kind", "unknown")) if isinstance(problem, dict) else "unknown"
+
+
+def _label(row: Any) -> str:
+    """The label of an entity as it is written; none of what was meant to be one."""
+    label = row.get("label") if isinstance(row, dict) else None
+    return label if isinstance(label, str) else ""
+
+
+def _count(record: Mapping[str, Any], name: str, default: int | None) -> int | None:
+    value = record.get(name, default)
+    return value if isinstance(value, int) and value >= 0 else default
+
+
+_ROWS = {
+    "pubtator": re.compile(r"[^\t|]+\t-?[0-9]+\t-?[0-9]+\t[^\t]*\t([^\t]+)"),
+    "brat": re.compile(r"T[^\t]*\t(\S+) "),
+}
+"""An annotation by format, whose label is what is looked for: it may be wrong in every other way."""
+
+
+def _annotated(path: Path, name: str, row: re.Pattern[str], report: Callable[[Notice], None]) -> Iterator[Prediction]:
+    """The predictions of a file; rows that its reader refuses are astray entities of the document that comes next."""
+    refused: list[Notice] = []
+    lines: dict[Path, list[bytes]] = {}
+
+    def noted(notice: Notice) -> None:
+        refused.append(notice)
+        report(notice)
+
+    def label(notice: Notice) -> str | None:
+        file = path.with_suffix(Path(notice.file).suffix)  # brat's annotations lie in a file beside the text
+        if notice.line is None:
+            return None
+        if file not in lines:
+            lines[file] = file.read_bytes().split(b"\n")
+        match = row.match(lines[file][notice.line - 1].decode("utf-8", "replace"))
+        return match[1].rstrip("\r") if match else None
+
+    for document in read_file(path, noted, name=name):
+        astray = tuple(filter(None, map(label, refused)))
+        refused.clear()
+        yield Prediction(document, astray)

@@ -1,0 +1,240 @@
+"""The ceiling of a format on a corpus: the score of an extractor that always writes the right answer.
+
+    bioner-edge formats check CORPUS...
+
+Each gold document is rendered, and the answer read back from the text alone: strict micro P, R and F1 of what is read
+against the gold, both as sets of (label, fragments), by `accuracy.score`. What a format cannot express costs recall;
+what it reads beside the gold costs precision: a term stands for every place where it occurs, annotated or not.
+
+A format must read its own answers without a problem and lose just what it says it cannot express; else it has a defect.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from rich.text import Text
+
+from bioner_edge import catalogue, formats
+from bioner_edge.benchmarks.scoring.accuracy import Counts, score
+from bioner_edge.corpora import Notice
+from bioner_edge.errors import InputError, UsageError
+from bioner_edge.inputs import Inputs
+from bioner_edge.span import Document, Entity
+
+__all__ = ["Ceiling", "Checked", "check", "gold", "measure", "table"]
+
+
+@dataclass
+class Ceiling:
+    """What one format makes of a corpus. `characters` and `tokens` are of all answers, None where not counted."""
+
+    format: str
+    documents: int = 0
+    counts: Counts = field(default_factory=Counts)
+    inexpressible: Counter[str] = field(default_factory=Counter)
+    """Gold entities by the reason why the format cannot express them."""
+    characters: int = 0
+    tokens: int | None = None
+    defects: int = 0
+
+    @property
+    def beside(self) -> int:
+        """Entities read that are not in the gold."""
+        return self.counts.fp
+
+    def to_json(self) -> dict[str, Any]:
+        c = self.counts
+        return {
+            "format": self.format,
+            "documents": self.documents,
+            "entities": c.tp + c.fn,
+            "precision": round(c.precision, 6),
+            "recall": round(c.recall, 6),
+            "f1": round(c.f1, 6),
+            "inexpressible": dict(self.inexpressible.most_common()),
+            "beside": self.beside,
+            "characters_per_document": round(self.characters / self.documents, 2),
+            "tokens_per_document": None if self.tokens is None else round(self.tokens / self.documents, 2),
+            "defects": self.defects,
+        }
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The rows, the labels measured, and what the readers had to say: notices, and those among them of lost text."""
+
+    rows: list[Ceiling]
+    labels: list[str]
+    notices: int
+    lost: int
+
+    @property
+    def exit_code(self) -> int:
+        """0 all is well; 1 a format is defective, or text of the corpus is missing from the figures."""
+        return 1 if self.lost or any(row.defects for row in self.rows) else 0
+
+
+def check(
+    inputs: Inputs,
+    names: Sequence[str] | None = None,
+    labels: Sequence[str] | None = None,
+    *,
+    complain: Callable[[str], None],
+    quiet: bool = False,
+) -> Checked:
+    """The ceilings of some formats, by default all, on a corpus. Notices of its readers and defects go to `complain`.
+
+    Raises UsageError for a format or label that cannot be, InputError for a corpus without gold.
+    """
+    for name in names or ():
+        formats.get(name)  # known before a large corpus is read
+    notices: list[Notice] = []
+    report = inputs.report
+
+    def noted(notice: Notice) -> None:
+        notices.append(notice)
+        report(notice)
+
+    inputs.report = noted
+    documents, asked = gold(list(inputs), labels)
+    chosen = list(names or formats.FORMATS)
+    _refuse_labels(chosen, asked)
+    found = {e.label for d in documents for e in d.entities}
+    for label in [] if quiet else [label for label in asked if label not in found]:
+        complain(f"warning: no entity in the corpus is a {label}")
+    model = catalogue.default_model()
+    hidden = quiet or not sys.stderr.isatty()
+    rows = []
+    with (
+        catalogue.loaded(model[0] if model else None) as vocabulary,
+        Progress(console=Console(stderr=True), transient=True, disable=hidden) as progress,
+    ):
+        task = progress.add_task("", total=len(chosen) * len(documents))
+        for name in chosen:
+            progress.update(task, description=name)
+            rows.append(
+                measure(
+                    name,
+                    documents,
+                    asked,
+                    count=(lambda text: catalogue.tokens(vocabulary, text)) if vocabulary else None,
+                    defective=complain,
+                    advance=partial(progress.advance, task),
+                )
+            )
+    return Checked(rows, asked, len(notices), sum(n.text_lost for n in notices))
+
+
+def gold(documents: Sequence[Document], labels: Sequence[str] | None) -> tuple[list[Document], list[str]]:
+    """The documents with each entity once, of `labels` alone; by default all labels, by their first appearance.
+
+    Raises InputError where no entity is left to measure.
+    """
+    found = list(dict.fromkeys(e.label for d in documents for e in d.entities))
+    if not documents:
+        raise InputError("no documents in the corpus; nothing was measured")
+    if not found:
+        raise InputError("no annotated entity in the corpus; a ceiling is measured on gold annotations")
+    asked = list(labels or found)
+    if not set(asked) & set(found):
+        raise InputError(f"no entity in the corpus is a {' or '.join(asked)}; its labels: {', '.join(found)}")
+    once = [{e.key: e for e in d.entities if e.label in asked} for d in documents]
+    return [d.with_entities(e.values()) for d, e in zip(documents, once, strict=True)], asked
+
+
+def _refuse_labels(names: Sequence[str], labels: Sequence[str]) -> None:
+    """Raise UsageError where one of the formats is not known or cannot write one of the labels."""
+    for name in names:
+        try:
+            formats.get(name).calls(labels)
+        except UsageError as error:
+            told = "" if name not in formats.FORMATS else f"{name}: "
+            raise UsageError(f"{told}{error}; choose with --formats and --labels") from None
+
+
+def measure(
+    name: str,
+    documents: Sequence[Document],
+    labels: Sequence[str],
+    *,
+    count: Callable[[str], int] | None = None,
+    defective: Callable[[str], None],
+    advance: Callable[[], None] = lambda: None,
+) -> Ceiling:
+    """The ceiling of one format. `count` tells the tokens of an answer, `defective` is told of each defect in one line.
+
+    `documents` are as `gold` gives them; `advance` is called after each.
+    """
+    form = formats.get(name)
+    calls = form.calls(labels)
+    row = Ceiling(name, tokens=None if count is None else 0)
+
+    def complain(document: Document, message: str) -> None:
+        row.defects += 1
+        defective(f"DEFECT in {name}: document {document.id}: {message}")
+
+    def pairs() -> Iterator[tuple[list[Entity], tuple[Entity, ...]]]:
+        for document in documents:
+            read: list[Entity] = []
+            lost: list[tuple[Entity, str]] = []
+            bare = document.without_entities()
+            for asked in calls:
+                answer = form.render(document, asked)
+                parsed = form.parse(answer, bare, asked)
+                for problem in parsed.problems:
+                    complain(document, f"its own answer has a problem: {problem}")
+                read += parsed.entities
+                lost += form.inexpressible(document, asked)
+                row.characters += len(answer)
+                if row.tokens is not None and count is not None:
+                    row.tokens += count(answer)
+            row.documents += 1
+            row.inexpressible.update(reason for _, reason in lost)
+            unread = {e.key for e in document.entities} - {e.key for e in read}
+            if differing := unread ^ {e.key for e, _ in lost}:
+                label, fragments = min(differing, key=lambda key: (key[1], key[0]))
+                place = ", ".join(f"[{f.start}, {f.end})" for f in fragments)
+                told = "is lost without a reason" if (label, fragments) in unread else "is not lost, as it says"
+                complain(document, f"{label} at {place} {told}")
+            yield read, document.entities
+            advance()
+
+    row.counts = score(pairs()).micro
+    return row
+
+
+def table(rows: Sequence[Ceiling], labels: Sequence[str]) -> Table:
+    """The rows for people. Raises IndexError for none."""
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left", caption_justify="left")
+    first = rows[0].to_json()
+    told = f"{first['documents']} documents, {first['entities']} entities; labels: {', '.join(labels)}"
+    drawn.title = Text("".join(c if c.isprintable() else "\ufffd" for c in told), "not italic")
+    drawn.add_column("format", no_wrap=True)
+    for name in ("docs", "P", "R", "F1"):
+        drawn.add_column(name, justify="right", no_wrap=True)
+    drawn.add_column("cannot express", overflow="fold")
+    for name in ("read\nbeside", "chars\nper doc", "tokens\nper doc"):
+        drawn.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        c, record = row.counts, row.to_json()
+        per_document = record["tokens_per_document"]
+        drawn.add_row(
+            Text(row.format),
+            str(row.documents),
+            *(f"{figure:.4f}" for figure in (c.precision, c.recall, c.f1)),
+            Text("\n".join(f"{n} {reason}" for reason, n in row.inexpressible.most_common()) or "–"),
+            str(row.beside),
+            f"{record['characters_per_document']:.0f}",
+            "–" if per_document is None else f"{per_document:.0f}",
+        )
+    return drawn

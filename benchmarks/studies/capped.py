@@ -1,0 +1,154 @@
+"""What fits and runs in 1, 2 and 4 GB?
+
+    python -m bioner_edge.benchmarks.studies.capped SOURCE... [--caps 1,2,4] [--gguf Q8_0,Q4_K_M] [--onnx int8,int4]
+
+A SOURCE is a model (a listed name, a GGUF file or an ONNX folder), a checkpoint's folder, or a shape of
+`benchmarks.studies.conversion` (0.5B, 1.5B), which stands for a model of that shape with random weights; the last two
+are converted first. Each model reads a text by `bioner-edge extract` in a memory control group of each size (a GB is
+10⁹ bytes), where this process may make one (Linux, mostly as root), else under `ulimit -v`, which counts addresses and
+is stricter.
+
+Each is asked twice: as a user would, where a model that seems too large is refused before it is loaded, and with
+--force, which shows whether that was right. Prints a Markdown table: what was estimated, then for each cap the peak
+resident memory of the run, or how it ended.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import bioner_edge
+from bioner_edge import memory, models
+from bioner_edge.benchmarks.measuring import machine
+from bioner_edge.benchmarks.studies import conversion, runtimes
+from bioner_edge.errors import BionerError
+from bioner_edge.manifest import size
+
+__all__ = ["main"]
+
+_COMMAND = Path(sys.executable).with_name("bioner-edge")
+_NOTE = Path(bioner_edge.__file__).parent / "examples" / "note.txt"
+_GROUPS = Path("/sys/fs/cgroup")
+_LIBRARIES = ("bioner-edge", "llama-cpp-python", "onnxruntime")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The script. Returns 0, or 2 where a source cannot be measured."""
+    parser = argparse.ArgumentParser(prog="python -m bioner_edge.benchmarks.studies.capped", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("sources", nargs="+", metavar="SOURCE", help="a model, a checkpoint's folder, 0.5B or 1.5B")
+    parser.add_argument("--caps", default="1,2,4", help="GB [default: 1,2,4]")
+    parser.add_argument("--gguf", default="Q8_0,Q4_K_M", help="levels [default: Q8_0,Q4_K_M]")
+    parser.add_argument("--onnx", default="int8,int4", help="levels [default: int8,int4]")
+    parser.add_argument("--work", type=Path, help="where there is room for the models [default: the temporary folder]")
+    asked = parser.parse_args(arguments)
+    try:
+        _report(asked)
+    except (BionerError, OSError) as error:
+        print(f"capped: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _report(asked: argparse.Namespace) -> None:
+    caps = [float(cap) for cap in asked.caps.split(",")]
+    group = _memory_group()
+    how = "a memory control group" if group else "ulimit -v"
+    print("\n".join(f"- {line}" for line in machine.described(_LIBRARIES)))
+    print(f"- one note of {len(_NOTE.read_text('utf-8'))} characters, format multi_code; limits by {how}\n")
+    print(f"| model | MB on disk | estimate MB | {' | '.join(f'{cap:g} GB' for cap in caps)} |")
+    print("|---" * (len(caps) + 3) + "|")
+    for source in asked.sources:
+        with tempfile.TemporaryDirectory(dir=asked.work) as work:
+            for path in _models(source, Path(work), asked):
+                cells = [_cell(path, int(cap * 1e9), group) for cap in caps]
+                about = f"{size(path) / 1e6:,.0f} | {memory.needed(path) / 1e6:,.0f}"
+                print(f"| {path.name.removesuffix('.gguf')} | {about} | {' | '.join(cells)} |", flush=True)
+
+
+def _models(source: str, work: Path, asked: argparse.Namespace) -> list[Path]:
+    path = Path(source)
+    if source in conversion.SHAPES or (path / "config.json").is_file():
+        return runtimes.converted(source, work, asked)
+    return [models.find(source)[0]]
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How an extraction ended: exit code (negative: killed by that signal), last line of what it said, peak RSS."""
+
+    code: int
+    told: str
+    peak_bytes: int
+
+
+def _cell(path: Path, cap: int, group: Path | None) -> str:
+    """What is in the table about a model under a limit, in bytes."""
+    plain, forced = (_run(path, cap, group, more) for more in ([], ["--force"]))
+    truth = f"runs, {forced.peak_bytes / 1e6:,.0f} MB" if not forced.code else _ended(forced)
+    if plain.code == 2 and "of memory" in plain.told:
+        return f"refused (with --force: {truth})"
+    return truth if plain.code == forced.code else f"{_ended(plain)} (with --force: {truth})"
+
+
+def _ended(end: _End) -> str:
+    return "killed" if end.code < 0 else f"fails ({end.told})" if end.code else "runs"
+
+
+def _run(path: Path, cap: int, group: Path | None, more: Sequence[str]) -> _End:
+    command = [str(_COMMAND), "extract", str(_NOTE), "--model", str(path), "--quiet", *more]
+    command += ["--format", "multi_code", "--labels", "Chemical,Disease"]
+    with _limited(group, cap) as enter, tempfile.TemporaryFile("w+", encoding="utf-8") as said:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said, preexec_fn=enter)
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        said.seek(0)
+        lines = said.read().splitlines()
+    return _End(process.returncode, lines[-1] if lines else "", used.ru_maxrss * 1024)
+
+
+@contextmanager
+def _limited(group: Path | None, cap: int) -> Iterator[Callable[[], object]]:
+    """What a new process calls so that it may take `cap` bytes at most."""
+    if group is None:
+        yield lambda: resource.setrlimit(resource.RLIMIT_AS, (cap, cap))
+        return
+    own = group / f"bioner-edge-{os.getpid()}"
+    own.mkdir()
+    try:
+        limits = [own / name for name in ("memory.max", "memory.limit_in_bytes") if (own / name).exists()]
+        limits[0].write_text(str(cap))
+        for swap in ("memory.swap.max", "memory.memsw.limit_in_bytes"):
+            with suppress(OSError):  # not there where the kernel does not count swap
+                (own / swap).write_text("0" if swap.endswith("max") else str(cap))
+        yield lambda: (own / "cgroup.procs").write_text(str(os.getpid()))
+    finally:
+        own.rmdir()
+
+
+def _memory_group() -> Path | None:
+    """Where groups with a limit of memory can be made; None where this process may not."""
+    for group in (_GROUPS / "memory", _GROUPS):
+        probe = group / f"bioner-edge-probe-{os.getpid()}"
+        try:
+            probe.mkdir()
+        except OSError:
+            continue
+        found = any((probe / name).exists() for name in ("memory.max", "memory.limit_in_bytes"))
+        probe.rmdir()
+        if found:
+            return group
+    return None
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

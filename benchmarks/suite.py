@@ -1,0 +1,208 @@
+"""A run: every cell is read whole once, for what is right in it, then timed in turn with all others, again and again.
+
+    plan -> read each cell -> score -> repetition 1 of each cell, repetition 2 of each cell, … -> report
+
+Each reading and each repetition is a process of its own. In turn, because a machine is slower at one time than at
+another, and no cell shall have all the bad ones. A fact is on disk as soon as it is known: a run that was broken off is
+taken up where it was by the same command. What fails is a line with its reason, and the rest goes on.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bioner_edge import memory
+from bioner_edge.benchmarks.plan import Task
+from bioner_edge.benchmarks.process import Failure, apart
+from bioner_edge.benchmarks.results import Cell, Key, Log, Run
+from bioner_edge.benchmarks.scoring import ceiling, predictions
+from bioner_edge.benchmarks.tell import Tell
+from bioner_edge.corpora import jsonl
+from bioner_edge.errors import InputError
+from bioner_edge.span import Document
+
+__all__ = ["Settings", "Suite"]
+
+_CHILD = "bioner_edge.benchmarks.measuring.child"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What must be the same all through a run. `limit` is how many documents of each corpus are read, None for all;
+    the first `timed` of these are read in each of `repetitions`, at each number of `threads`."""
+
+    threads: tuple[int, ...]
+    limit: int | None = None
+    repetitions: int = 5
+    timed: int = 20
+    seed: int = 0
+
+
+@dataclass
+class Suite:
+    """A run under way in `folder`, where its first lines are already written.
+
+    `copied` is how many bytes a second a plain copy moves, by threads: what reading weights is held against.
+    """
+
+    folder: Path
+    settings: Settings
+    tasks: Sequence[Task]
+    copied: Mapping[str, float]
+    tell: Tell = field(default_factory=Tell)
+    force: bool = False
+    model_s: float = field(default=0.0, init=False)
+    """Seconds that processes of this run spent in extraction and in loading: the rest is the harness's own."""
+
+    def run(self) -> Run:
+        """Measure what is not there yet."""
+        self._read_all()
+        self._time_all()
+        return Run.load(self.folder)
+
+    def _read_all(self) -> None:
+        done = {cell.key for cell in self._cells().values() if cell.accuracy}
+        left = [task for task in self.tasks if task.key not in done]
+        self.tell.begin("reading", sum(len(self._documents(task)) for task in left))
+        for task in left:
+            with self._noting(task.key, {"phase": "read"}):
+                self._refuse(task)
+                self._read(task)
+
+    def _read(self, task: Task) -> None:
+        """The predictions of a cell, and what is right in them."""
+        documents = self._documents(task)
+        found = self._file("predictions", f"{task.key.slug}.jsonl")
+        with _written(documents) as path:
+            spec = {"phase": "read", "predictions": str(found), "threads": max(self.settings.threads)}
+            answer = apart(_CHILD, self._spec(task, path) | spec, _Growth(found, self.tell))
+        self.model_s += answer["load_s"] + answer["new_seconds"]
+        scored = predictions.score_predictions([str(found)], documents, task.scored)
+        scored.tallies.save(self._file("counts", f"{task.key.slug}.json"))
+        spent = {name: answer[name] for name in ("seconds", "load_s", "answers", "calls", "fed", "tokens")}
+        best = _ceiling_of(task, documents)
+        line = predictions.accuracy_line(
+            task.key, scored, seed=self.settings.seed, tuned=task.tuned, spent=spent, ceiling=best
+        )
+        Log(self.folder).append(line | {"asked": list(task.asked)})
+        f1 = line["scores"]["strict"]["micro"]["f1"]
+        self.tell.say(f"{task.key}: strict F1 {f1:.4f}, {len(documents)} documents in {answer['seconds']:.1f} s")
+
+    def _time_all(self) -> None:
+        cells = self._cells()
+        ready = [task for task in self.tasks if (cell := cells.get(task.key)) and cell.accuracy]
+        asked = [(task, threads) for task in ready for threads in self.settings.threads]
+        done = {(c.key, line["threads"], line["number"]) for c in cells.values() for line in c.repetitions}
+        failed: set[tuple[Key, int]] = set()
+        self.tell.begin("timing", self.settings.repetitions * len(asked) - len(done))
+        for number in range(1, self.settings.repetitions + 1):
+            for task, threads in asked:
+                if (task.key, threads, number) in done or (task.key, threads) in failed:
+                    continue
+                failed.add((task.key, threads))
+                with self._noting(task.key, {"phase": "repetition", "threads": threads}):
+                    self._refuse(task)
+                    self._time(task, threads, number)
+                    failed.remove((task.key, threads))
+                self.tell.advance()
+
+    def _time(self, task: Task, threads: int, number: int) -> None:
+        """One repetition of a cell."""
+        with _written(self._documents(task)[: self.settings.timed]) as path:
+            spec = {"phase": "repetition", "threads": threads, "warm_up": 1}
+            answer = apart(_CHILD, self._spec(task, path) | spec)
+        self.model_s += answer["load_s"] + answer.pop("warm_up_s") + answer["seconds"]
+        read, copied = answer["read_bytes_per_s"], self.copied.get(str(threads))
+        share = read / copied if read is not None and copied else None
+        told = {"threads": threads, "number": number, **answer, "bandwidth_share": share}
+        self._log("repetition", task.key, told)
+
+    def _spec(self, task: Task, documents: Path) -> dict[str, Any]:
+        """What a measuring process is told of a cell."""
+        return {
+            "model": str(task.model.path),
+            "format": task.key.format,
+            "labels": list(task.asked),
+            "guidelines": dict(task.guidelines or {}),
+            "decoding": task.key.decoding,
+            "documents": str(documents),
+            "force": self.force,
+        }
+
+    def _refuse(self, task: Task) -> None:
+        """Raises Failure for a cell that cannot be measured, or for which there is no memory."""
+        if task.broken:
+            raise Failure(task.broken)
+        free = None if self.force else memory.available()
+        if free is not None and task.model.needed_bytes > free:
+            needed = f"needs about {task.model.needed_bytes / 1e9:.2f} GB of memory, {free / 1e9:.2f} GB are free"
+            raise _TooLarge(needed)
+
+    @contextmanager
+    def _noting(self, key: Key, where: dict[str, Any]) -> Iterator[None]:
+        """A failure in it is a line of the results."""
+        try:
+            yield
+        except Failure as failure:
+            told = {"reason": str(failure), "predicted": isinstance(failure, _TooLarge)}
+            self._log("failed", key, where | told)
+            self.tell.say(f"{key}: failed: {failure}")
+
+    def _documents(self, task: Task) -> list[Document]:
+        return task.corpus.documents[: self.settings.limit]
+
+    def _cells(self) -> dict[Key, Cell]:
+        return {cell.key: cell for cell in Run.load(self.folder).cells}
+
+    def _log(self, kind: str, key: Key, told: dict[str, Any]) -> None:
+        Log(self.folder).append({"kind": kind, **key.to_json(), **told})
+
+    def _file(self, folder: str, name: str) -> Path:
+        (self.folder / folder).mkdir(exist_ok=True)
+        return self.folder / folder / name
+
+
+class _TooLarge(Failure):
+    """The memory that is free will not do."""
+
+
+def _ceiling_of(task: Task, documents: Sequence[Document]) -> dict[str, float] | None:
+    """The scores of an extractor that always writes the right answer; None where nothing is annotated."""
+    try:
+        gold, _ = ceiling.gold(documents, task.scored)
+    except InputError:
+        return None
+    row = ceiling.measure(task.key.format, gold, task.scored, defective=lambda message: None)
+    return {name: row.to_json()[name] for name in ("precision", "recall", "f1")}
+
+
+@contextmanager
+def _written(documents: Sequence[Document]) -> Iterator[Path]:
+    """The documents, without their annotations, in a file that goes away."""
+    with tempfile.TemporaryDirectory(prefix="bioner-edge-") as folder:
+        path = Path(folder) / "documents.jsonl"
+        with path.open("w", encoding="utf-8", newline="\n") as stream:
+            for document in documents:
+                jsonl.write(document.without_entities(), stream)
+        yield path
+
+
+class _Growth:
+    """Advances by the lines that a file has more, each time that it is called."""
+
+    def __init__(self, path: Path, tell: Tell) -> None:
+        self._path, self._tell = path, tell
+        self._read = 0
+
+    def __call__(self) -> None:
+        if self._path.exists():
+            with self._path.open("rb") as stream:
+                stream.seek(self._read)
+                more = stream.read()
+            self._read += len(more)
+            self._tell.advance(more.count(b"\n"))
