@@ -7,6 +7,7 @@ attributes, in functions, in what a training would do. Numbers of fields are tho
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 import re
 from collections import Counter
@@ -98,6 +99,9 @@ class Graph:
         return dict(Counter(node.operator for node in self.nodes).most_common())
 
 
+_PARSED: dict[bytes, Graph] = {}  # the last one, by the SHA-256 of its file
+
+
 def read(path: Path) -> Graph:
     """The graph of a sound file. Raises ModelError for a file that is damaged or is no ONNX."""
     try:
@@ -110,9 +114,20 @@ def read(path: Path) -> Graph:
             with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 if data[4:8] == b"ORTM":  # onnxruntime would read it as a flatbuffer
                     raise ModelError(f"{path}: in onnxruntime's own format, not ONNX; convert the model again")
-                return _Reader(File(path, data, "ONNX")).graph()
+                return _graph(path, data)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _graph(path: Path, data: mmap.mmap) -> Graph:
+    """The graph in `data`. The one that was parsed last is found again by its hash: four look at a model on the way to
+    its back end. Of 24 layers, parsing takes 60 ms as optimum writes them, 8 ms as the builder does; hashing 2 or 0.2.
+    """
+    digest = hashlib.sha256(data).digest()
+    graph = _PARSED.get(digest) or _Reader(File(path, data, "ONNX")).graph()
+    _PARSED.clear()
+    _PARSED[digest] = graph
+    return graph
 
 
 def summary(values: Iterable[Value]) -> dict[str, str]:

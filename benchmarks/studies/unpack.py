@@ -6,7 +6,8 @@
 
 The weights are the file's, taken back to float32: what quantization took away is gone. Of a Q8_0 file that is little (a
 mean KL divergence of 0.001 for the bundled model), and Q8_0 made again is the same to the bit; but F32, F16 and BF16
-made of it are no better than it is. The tokenizer is that of an ONNX folder of the same model. Needs the extra `[convert]`.
+made of it are no better than it is. The tokenizer is that of an ONNX folder of the same model. Needs the extra
+`[convert]`.
 """
 
 from __future__ import annotations

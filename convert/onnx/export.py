@@ -26,7 +26,7 @@ from bioner_edge.convert.onnx import builder, by_optimum, staged
 from bioner_edge.convert.onnx.child import GRAPH, REFUSED
 from bioner_edge.errors import ModelError, UsageError, known, printable
 
-__all__ = ["DEFAULTS", "EXPORTERS", "Exported", "export", "require"]
+__all__ = ["ALONE", "DEFAULTS", "EXPORTERS", "Exported", "export", "require"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +91,7 @@ DEFAULTS = {
     "Olmo2ForCausalLM": "optimum",
 }
 
-# So that nothing is fetched or sent, and no bar is drawn into the log.
-_ALONE = {
+ALONE = {
     "DO_NOT_TRACK": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_OFFLINE": "1",
@@ -100,6 +99,7 @@ _ALONE = {
     "TQDM_DISABLE": "1",
     "TRANSFORMERS_OFFLINE": "1",
 }
+"""The environment of an exporter, so that nothing is fetched or sent, and no bar is drawn into its log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +176,7 @@ def _run(exporter: str, folder: Path, work: Path, threads: int) -> None:
     ]
     with (work / "log").open("wb") as log:
         process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **_ALONE}
+            command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **ALONE}
         )
         try:
             status = process.wait()
