@@ -57,7 +57,7 @@ def launch(asked: Asked, folder: Path, tell: Tell | None = None) -> tuple[Run, S
         raise UsageError("nothing to measure: of these constraints none is for ONNX models; add gbnf or grounded")
     for corpus in corpora:
         for notice in corpus.notices:
-            tell.say(f"warning: {corpus.name}: {notice}")
+            tell.say(f"warning: {notice}")
     rows: list[Line] = [model.to_json() for model in models]
     rows += {task.key.corpus: corpus_line(task.corpus, asked.settings.limit) for task in tasks}.values()
     new = _new(folder, asked.settings, rows)

@@ -71,7 +71,8 @@ def decoding(entries: Sequence[Entry]) -> Sheet:
     )
     notes = (
         "Forced: the share of the tokens that the constraint left no choice in. Share of a copy: bytes of weights read "
-        "per second while writing, by the bytes that a plain copy on this machine reads and writes per second.",
+        "per second while writing, by the bytes that a plain copy on this machine reads and writes per second. A model "
+        "that fits into the processor's cache is not read from memory: of it the share says nothing, and may exceed 1.",
     )
     return Sheet("decoding", "Decoding", (*identity(entries), *columns), timed(entries, row), notes)
 

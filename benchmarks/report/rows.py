@@ -22,14 +22,20 @@ def cell_sheets(entries: Sequence[Entry], inputs: CostInputs) -> list[Sheet]:
         quality.reference(entries),
         quality.broken(entries),
         quality.labels(entries),
-        resources.speed(entries),
-        resources.waiting(entries),
-        resources.decoding(entries),
-        resources.memory(entries),
-        resources.cost(entries, inputs),
+        *_measured(entries, inputs),
         _failed(entries),
     ]
     return [sheet for sheet in sheets if sheet.rows or sheet is sheets[0]]
+
+
+def _measured(entries: Sequence[Entry], inputs: CostInputs) -> Iterator[Sheet]:
+    """The sheets about what reading takes; none of a run that times nothing."""
+    if any(entry.cell.repetitions for entry in entries):
+        yield resources.speed(entries)
+        yield resources.waiting(entries)
+        yield resources.decoding(entries)
+        yield resources.memory(entries)
+        yield resources.cost(entries, inputs)
 
 
 def _overview(entries: Sequence[Entry], inputs: CostInputs) -> Sheet:
