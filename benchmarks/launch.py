@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bioner_edge.benchmarks import plan
+from bioner_edge.benchmarks.lock import appending
 from bioner_edge.benchmarks.measuring import machine
 from bioner_edge.benchmarks.process import Failure, apart
 from bioner_edge.benchmarks.results import Line, Log, Run
@@ -27,15 +29,13 @@ _BANDWIDTH = "bioner_edge.benchmarks.measuring.bandwidth"
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What a run is asked to measure; without models the bundled one. `formats` is "tuned", "default", "all" or names
-    with commas between them, `labels` are those of each model's manifest where None. `reference` is a level or a model
-    that the report holds the others against."""
+    with commas between them, `reference` a level or a model that the report holds the others against."""
 
     corpora: Sequence[str]
     settings: Settings
     models: Sequence[str] = ()
     formats: str = "tuned"
     decodings: Sequence[str] = ("grounded",)
-    labels: Sequence[str] | None = None
     reference: str | None = None
     force: bool = False
     command: Sequence[str] = field(default_factory=tuple)
@@ -52,7 +52,7 @@ def launch(asked: Asked, folder: Path, tell: Tell | None = None) -> tuple[Run, S
     if asked.reference and asked.reference not in (names := [*{m.level: 0 for m in models}, *(m.name for m in models)]):
         raise UsageError(known("reference", asked.reference, filter(None, names)))
     corpora = [open_corpus(name) for name in asked.corpora]
-    tasks = list(plan.tasks(models, corpora, asked.formats, asked.decodings, asked.labels))
+    tasks = list(plan.tasks(models, corpora, asked.formats, asked.decodings, asked.settings.labels))
     if not tasks:
         raise UsageError("nothing to measure: of these constraints none is for ONNX models; add gbnf or grounded")
     for corpus in corpora:
@@ -61,10 +61,12 @@ def launch(asked: Asked, folder: Path, tell: Tell | None = None) -> tuple[Run, S
     rows: list[Line] = [model.to_json() for model in models]
     rows += {task.key.corpus: corpus_line(task.corpus, asked.settings.limit) for task in tasks}.values()
     new = _new(folder, asked.settings, rows)
-    copied = _copied(asked.settings, tell) if asked.settings.repetitions else {}
-    begin(folder, [start_line(asked.settings, asked.command, copied), *new])
-    suite = Suite(folder, asked.settings, tasks, copied, tell, asked.force)
-    return suite.run(), suite
+    folder.mkdir(parents=True, exist_ok=True)
+    with appending(Log(folder).path):
+        copied = _copied(asked.settings, tell) if asked.settings.repetitions else {}
+        begin(folder, [start_line(asked.settings, asked.command, copied), *new])
+        suite = Suite(folder, asked.settings, tasks, copied, tell, asked.force)
+        return suite.run(), suite
 
 
 def _copied(settings: Settings, tell: Tell) -> dict[str, float]:
@@ -98,7 +100,8 @@ def _new(folder: Path, settings: Settings, rows: Sequence[Line]) -> list[Line]:
 
 
 def _json(settings: Settings) -> dict[str, Any]:
-    return asdict(settings) | {"threads": list(settings.threads)}
+    found: dict[str, Any] = json.loads(json.dumps(asdict(settings)))
+    return found
 
 
 def start_line(settings: Settings, command: Sequence[str], copied: Mapping[str, float]) -> Line:

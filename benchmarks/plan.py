@@ -78,21 +78,27 @@ def found(names: Sequence[str]) -> list[Model]:
     One that is there and cannot be used is among them, with the reason. Raises ModelError for what is not there.
     """
     listed = models.listed()
-    paths: list[Path] = []
+    every: list[Model] = []
     for name in names or [models.default() or ""]:
         path = Path(name)
         if name in listed:
-            paths.append(listed[name].path)
+            every.append(_model(listed[name].path))
         elif path.is_dir() and not onnx_folder.is_model(path):
             inside = listing.converted(path)
             if not inside:
                 raise ModelError(f"{path}: no GGUF file and no ONNX folder in it; convert a model into it first")
-            paths += inside
+            every += sorted(map(_model, inside), key=_by_bits)
         elif path.exists():
-            paths.append(path)
+            every.append(_model(path))
         else:
             models.find(name)  # which says what is wrong
-    return _apart([_model(path) for path in dict.fromkeys(paths)])
+    return _apart(list({model.path: model for model in every}.values()))
+
+
+def _by_bits(model: Model) -> tuple[str, float]:
+    """Models by name, the levels of one from the most bits per weight to the fewest."""
+    stem = model.name.removesuffix("-onnx").removesuffix(f"-{model.level}")
+    return stem, -model.manifest.bits_per_weight if model.manifest else 0.0
 
 
 def _model(path: Path) -> Model:

@@ -10,9 +10,11 @@ taken up where it was by the same command. What fails is a line with its reason,
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +36,15 @@ _CHILD = "bioner_edge.benchmarks.measuring.child"
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What must be the same all through a run. `limit` is how many documents of each corpus are read, None for all;
-    the first `timed` of these are read in each of `repetitions`, at each number of `threads`."""
+    the first `timed` of these are read in each of `repetitions`, at each number of `threads`. `labels` are asked for,
+    where None those of each model's manifest."""
 
     threads: tuple[int, ...]
     limit: int | None = None
     repetitions: int = 5
     timed: int = 20
     seed: int = 0
+    labels: tuple[str, ...] | None = None
 
 
 @dataclass
@@ -56,8 +60,9 @@ class Suite:
     copied: Mapping[str, float]
     tell: Tell = field(default_factory=Tell)
     force: bool = False
-    model_s: float = field(default=0.0, init=False)
-    """Seconds that processes of this run spent in extraction and in loading: the rest is the harness's own."""
+    extract_s: float = field(default=0.0, init=False)
+    """Seconds that `extract` would have taken too: for libraries, models and documents. The rest is the harness's."""
+    _ceilings: dict[tuple[str, str, tuple[str, ...]], dict[str, float] | None] = field(default_factory=dict, init=False)
 
     def run(self) -> Run:
         """Measure what is not there yet."""
@@ -70,9 +75,7 @@ class Suite:
         left = [task for task in self.tasks if task.key not in done]
         self.tell.begin("reading", sum(len(self._documents(task)) for task in left))
         for task in left:
-            with self._noting(task.key, {"phase": "read"}):
-                self._refuse(task)
-                self._read(task)
+            self._attempt(task, {"phase": "read"}, partial(self._read, task))
 
     def _read(self, task: Task) -> None:
         """The predictions of a cell, and what is right in them."""
@@ -81,11 +84,11 @@ class Suite:
         with _written(documents) as path:
             spec = {"phase": "read", "predictions": str(found), "threads": max(self.settings.threads)}
             answer = apart(_CHILD, self._spec(task, path) | spec, _Growth(found, self.tell))
-        self.model_s += answer["load_s"] + answer["new_seconds"]
+        self.extract_s += answer["start_s"] + answer["load_s"] + answer["new_seconds"]
         scored = predictions.score_predictions([str(found)], documents, task.scored)
         scored.tallies.save(self._file("counts", f"{task.key.slug}.json"))
         spent = {name: answer[name] for name in ("seconds", "load_s", "answers", "calls", "fed", "tokens")}
-        best = _ceiling_of(task, documents)
+        best = self._ceiling(task, documents)
         line = predictions.accuracy_line(
             task.key, scored, seed=self.settings.seed, tuned=task.tuned, spent=spent, ceiling=best
         )
@@ -104,11 +107,9 @@ class Suite:
             for task, threads in asked:
                 if (task.key, threads, number) in done or (task.key, threads) in failed:
                     continue
-                failed.add((task.key, threads))
-                with self._noting(task.key, {"phase": "repetition", "threads": threads}):
-                    self._refuse(task)
-                    self._time(task, threads, number)
-                    failed.remove((task.key, threads))
+                where = {"phase": "repetition", "threads": threads}
+                if not self._attempt(task, where, partial(self._time, task, threads, number)):
+                    failed.add((task.key, threads))  # again it would fail again, perhaps after hours
                 self.tell.advance()
 
     def _time(self, task: Task, threads: int, number: int) -> None:
@@ -116,7 +117,7 @@ class Suite:
         with _written(self._documents(task)[: self.settings.timed]) as path:
             spec = {"phase": "repetition", "threads": threads, "warm_up": 1}
             answer = apart(_CHILD, self._spec(task, path) | spec)
-        self.model_s += answer["load_s"] + answer.pop("warm_up_s") + answer["seconds"]
+        self.extract_s += answer.pop("start_s") + answer["load_s"] + answer.pop("warm_up_s") + answer["seconds"]
         read, copied = answer["read_bytes_per_s"], self.copied.get(str(threads))
         share = read / copied if read is not None and copied else None
         told = {"threads": threads, "number": number, **answer, "bandwidth_share": share}
@@ -132,6 +133,7 @@ class Suite:
             "decoding": task.key.decoding,
             "documents": str(documents),
             "force": self.force,
+            "spawned": time.time(),
         }
 
     def _refuse(self, task: Task) -> None:
@@ -143,15 +145,28 @@ class Suite:
             needed = f"needs about {task.model.needed_bytes / 1e9:.2f} GB of memory, {free / 1e9:.2f} GB are free"
             raise _TooLarge(needed)
 
-    @contextmanager
-    def _noting(self, key: Key, where: dict[str, Any]) -> Iterator[None]:
-        """A failure in it is a line of the results."""
+    def _attempt(self, task: Task, where: dict[str, Any], measure: Callable[[], None]) -> bool:
+        """Measure something of a cell; False where that failed, which is then a line of the results."""
         try:
-            yield
+            self._refuse(task)
+            measure()
         except Failure as failure:
             told = {"reason": str(failure), "predicted": isinstance(failure, _TooLarge)}
-            self._log("failed", key, where | told)
-            self.tell.say(f"{key}: failed: {failure}")
+            self._log("failed", task.key, where | told)
+            self.tell.say(f"{task.key}: failed: {failure}")
+            return False
+        return True
+
+    def _ceiling(self, task: Task, documents: Sequence[Document]) -> dict[str, float] | None:
+        """The scores of an extractor that always writes the right answer; None where nothing is annotated."""
+        asked = task.key.corpus, task.key.format, task.scored
+        if asked not in self._ceilings:
+            self._ceilings[asked] = None
+            with suppress(InputError):
+                gold, _ = ceiling.gold(documents, task.scored)
+                row = ceiling.measure(task.key.format, gold, task.scored, defective=lambda message: None).to_json()
+                self._ceilings[asked] = {name: row[name] for name in ("precision", "recall", "f1")}
+        return self._ceilings[asked]
 
     def _documents(self, task: Task) -> list[Document]:
         return task.corpus.documents[: self.settings.limit]
@@ -169,16 +184,6 @@ class Suite:
 
 class _TooLarge(Failure):
     """The memory that is free will not do."""
-
-
-def _ceiling_of(task: Task, documents: Sequence[Document]) -> dict[str, float] | None:
-    """The scores of an extractor that always writes the right answer; None where nothing is annotated."""
-    try:
-        gold, _ = ceiling.gold(documents, task.scored)
-    except InputError:
-        return None
-    row = ceiling.measure(task.key.format, gold, task.scored, defective=lambda message: None)
-    return {name: row.to_json()[name] for name in ("precision", "recall", "f1")}
 
 
 @contextmanager

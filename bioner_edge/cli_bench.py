@@ -101,9 +101,10 @@ def run(
     started = time.monotonic()
     prices = CostInputs.load(cost)
     decodings = [*(names("--constraints", constraints) or []), *(BASELINES if baselines else ())]
-    settings = Settings(_numbers(threads), limit, repetitions, timed, seed)
+    entities = names("--labels", labels)
+    settings = Settings(_numbers(threads), limit, repetitions, timed, seed, tuple(entities) if entities else None)
     named = [name for listed in models or [] for name in names("--models", listed) or []]
-    asked = Asked(corpus, settings, named, formats, decodings, names("--labels", labels), reference, force, _command())
+    asked = Asked(corpus, settings, named, formats, decodings, reference, force, _command())
     seen = Seen(quiet)
     measured, suite = launch(asked, out, seen)
     seen.end()
@@ -111,7 +112,7 @@ def run(
     seconds = time.monotonic() - started
     failed = sum(cell.failed is not None for cell in measured.cells)
     told = {"run": str(out), "cells": len(measured.cells), "failed": failed, "files": [str(file) for file in files]}
-    told |= {"seconds": round(seconds, 2), "outside_extract": round(1 - suite.model_s / seconds, 4)}
+    told |= {"seconds": round(seconds, 2), "outside_extract": round(1 - suite.extract_s / seconds, 4)}
     write(json.dumps(told, ensure_ascii=False) + "\n")
     raise typer.Exit(int(failed > 0))
 

@@ -12,6 +12,8 @@ one JSON object:
     documents    JSON Lines of documents: `id`, `text`, perhaps `title_end`; `limit` says how many of them, or null
     predictions  read: the file that is appended to
     warm_up      repetition: how many documents are read before the clock runs, by default 1
+    spawned      when this process was asked for, by `time.time`: then the answer has `start_s`, how long it took until
+                 its libraries were there, which any process that extracts needs
     force        load a model that seems larger than the memory that is free, by default not
 
 One JSON object is written to standard output, and nothing else ever. An error that is the caller's to mend is one line
@@ -32,9 +34,10 @@ import warnings
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from bioner_edge import models
+from bioner_edge.benchmarks.lock import appending
 from bioner_edge.benchmarks.measuring import bandwidth, baselines, memory, speed
 from bioner_edge.benchmarks.measuring.energy import Meter
 from bioner_edge.benchmarks.measuring.machine import pinned
@@ -71,8 +74,9 @@ def run(spec: Spec) -> dict[str, Any]:
     phases = {"read": written, "repetition": measured}
     if spec["phase"] not in phases:
         raise UsageError(known("phase", spec["phase"], phases))
+    started = {"start_s": time.time() - spec["spawned"]} if "spawned" in spec else {}
     with pinned(spec["threads"]):
-        return phases[spec["phase"]](spec)
+        return phases[spec["phase"]](spec) | started
 
 
 def _opened(spec: Spec) -> Extractor:
@@ -102,18 +106,25 @@ def written(spec: Spec) -> dict[str, Any]:
     Sums are over all lines, `new_seconds` over those that are new.
     """
     documents, path = _documents(spec), Path(spec["predictions"])
-    costs = _kept(path, documents)
-    resumed, started = len(costs), time.perf_counter()
-    with _opened(spec) as reader, path.open("ab") as out:
+    with appending(path) as out:
+        costs = _kept(path, documents)
+        resumed, started = len(costs), time.perf_counter()
+        reader = _opened(spec)
         load_s = time.perf_counter() - started
-        for document in documents[resumed:]:
-            record = _record(reader, document)
-            out.write(_line(record))
-            out.flush()
-            costs.append(_cost(record))
+        with reader:
+            _read_on(reader, documents[resumed:], out, costs)
     sums = {name: sum(cost[name] for cost in costs) for name in ("seconds", *_COUNTS, "errors")}
     new_s = sum(cost["seconds"] for cost in costs[resumed:])
     return {"documents": len(documents), "resumed": resumed, "load_s": load_s, "new_seconds": new_s, **sums}
+
+
+def _read_on(reader: Extractor, documents: Sequence[Document], out: BinaryIO, costs: list[dict[str, float]]) -> None:
+    """Read documents, each of which is a line of the file, and a cost, as soon as it is done."""
+    for document in documents:
+        record = _record(reader, document)
+        out.write(_line(record))
+        out.flush()
+        costs.append(_cost(record))
 
 
 def _cost(record: dict[str, Any]) -> dict[str, float]:

@@ -18,6 +18,7 @@ from bioner_edge.benchmarks import launch as launching
 from bioner_edge.benchmarks import suite as suites
 from bioner_edge.benchmarks.comparing.compare import compare
 from bioner_edge.benchmarks.launch import Asked, launch
+from bioner_edge.benchmarks.lock import appending
 from bioner_edge.benchmarks.process import Failure
 from bioner_edge.benchmarks.results import Cell, Key, Log, Run
 from bioner_edge.benchmarks.suite import Settings
@@ -87,7 +88,7 @@ def test_every_cell_is_read_scored_and_timed(tiny_model: Path, corpus: Path, tmp
     assert run.header["settings"]["repetitions"] == 2 and run.header["copy_bytes_per_s"]["1"] > 0
     share = run.cells[0].repetitions[0]["bandwidth_share"]
     assert share == pytest.approx(run.cells[0].repetitions[0]["read_bytes_per_s"] / run.header["copy_bytes_per_s"]["1"])
-    assert suite.model_s > 0
+    assert suite.extract_s > 0
     assert run.corpora[str(corpus)]["entities"] == 5
 
 
@@ -169,6 +170,7 @@ def test_two_runs_give_the_same(tiny_model: Path, corpus: Path, tmp_path: Path) 
         (Settings((1,), limit=1, repetitions=2, timed=2), "limit was None, now it is 1"),
         (Settings((1,), repetitions=3, timed=2), "repetitions was 2, now it is 3"),
         (Settings((1,), repetitions=2, timed=2, seed=1), "seed was 0, now it is 1"),
+        (Settings((1,), repetitions=2, timed=2, labels=("Disease",)), "labels was None, now it is .'Disease'"),
     ],
 )
 def test_a_run_of_other_settings_is_refused(
@@ -189,6 +191,23 @@ def test_a_corpus_that_has_changed_is_refused(tiny_model: Path, corpus: Path, tm
     corpus.write_text(corpus.read_text("utf-8").replace("Naloxone", "Naloxont"), "utf-8")
     with pytest.raises(UsageError, match="has changed since the run was started"):
         launch(asked(tiny_model, corpus, settings), out)
+
+
+def test_two_runs_do_not_write_into_one_folder(tiny_model: Path, corpus: Path, tmp_path: Path) -> None:
+    out, settings = tmp_path / "run", Settings((1,), repetitions=0)
+    launch(asked(tiny_model, corpus, settings), out)
+    with (
+        appending(out / "results.jsonl"),
+        pytest.raises(UsageError, match=r"results\.jsonl: another process is writing to it"),
+    ):
+        launch(asked(tiny_model, corpus, settings), out)
+    # And what a process that lost its parent still writes to is left to it.
+    (path,) = (out / "predictions").iterdir()
+    lines = (out / "results.jsonl").read_text("utf-8").splitlines(keepends=True)
+    (out / "results.jsonl").write_text("".join(line for line in lines if '"accuracy"' not in line), "utf-8")
+    with appending(path):
+        (cell,) = launch(asked(tiny_model, corpus, settings), out)[0].cells
+    assert cell.failed and "another process is writing to it" in cell.failed["reason"]
 
 
 def test_more_cells_can_be_added(tiny_model: Path, corpus: Path, tmp_path: Path) -> None:
@@ -282,7 +301,7 @@ def misplaced(model: Path) -> bytes:
 
 def test_quantization_is_told_from_damage(tmp_path: Path) -> None:
     """The same file twice is no difference; a file whose weights are broken, on the same texts, is one."""
-    settings = Settings((1,), repetitions=0)
+    settings = Settings((1,), repetitions=0, labels=("Chemical", "Disease"))
     shutil.copy(BUNDLED, tmp_path / "same-Q8_0.gguf")
     (tmp_path / "broken-Q8_0.gguf").write_bytes(misplaced(BUNDLED))
     corpus = tmp_path / "sentences.jsonl"
@@ -292,8 +311,7 @@ def test_quantization_is_told_from_damage(tmp_path: Path) -> None:
                 jsonl.write(replace(sentence, id=f"{document.id}-{number}"), stream)
 
     def measured(model: str, out: str) -> Run:
-        more = {"formats": "multi_tag", "labels": ["Chemical", "Disease"]}
-        return launch(asked(tmp_path / f"{model}-Q8_0.gguf", corpus, settings, **more), tmp_path / out)[0]
+        return launch(asked(tmp_path / f"{model}-Q8_0.gguf", corpus, settings, formats="multi_tag"), tmp_path / out)[0]
 
     first = measured("same", "first")
     same = compare([first, measured("same", "second")]).pairs[0]
