@@ -106,8 +106,13 @@ def run(
     named = [name for listed in models or [] for name in names("--models", listed) or []]
     asked = Asked(corpus, settings, named, formats, decodings, reference, force, _command())
     seen = Seen(quiet)
-    measured, suite = launch(asked, out, seen)
-    seen.end()
+    try:
+        measured, suite = launch(asked, out, seen)
+    except KeyboardInterrupt:
+        complain(f"interrupted; the same command takes the run in {out} up where it was")
+        raise typer.Exit(130) from None
+    finally:
+        seen.end()
     files = _report([measured], out, prices, reference)
     seconds = time.monotonic() - started
     failed = sum(cell.failed is not None for cell in measured.cells)

@@ -12,7 +12,7 @@ import pytest
 
 import bioner_edge
 from bioner_edge import cli, models
-from bioner_edge.benchmarks.results import Run
+from bioner_edge.benchmarks.results import Log, Run
 
 EXAMPLES = str(Path(bioner_edge.__file__).parent / "examples" / "abstracts.pubtator")
 Command = Callable[..., tuple[int, str, list[str]]]
@@ -89,6 +89,17 @@ def test_a_failed_cell_is_seen_and_the_exit_code_says_so(run: Command) -> None:
     assert code == 1 and last(out)["failed"] == last(out)["cells"] == 1
     assert "failed" in out.lower() and any("broken.gguf" in line for line in err)
     assert "broken" in Path("r/report.md").read_text("utf-8")
+
+
+def test_an_interruption_says_how_to_go_on(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bioner_edge.benchmarks.suite.apart", stopped)
+    code, out, err = run("bench", "run", "--corpus", EXAMPLES, "--out", "r", "--repetitions", "0", "--quiet")
+    assert (code, out) == (130, "")
+    assert err == ["bioner-edge: interrupted; the same command takes the run in r up where it was"]
+    assert [line["kind"] for line in Log(Path("r")).lines()] == ["run", "model", "corpus"]
 
 
 def test_quiet_says_nothing_beside_the_tables(run: Command) -> None:
