@@ -106,13 +106,12 @@ def written(spec: Spec) -> dict[str, Any]:
     Sums are over all lines, `new_seconds` over those that are new.
     """
     documents, path = _documents(spec), Path(spec["predictions"])
-    with appending(path) as out:
-        costs = _kept(path, documents)
-        resumed, started = len(costs), time.perf_counter()
-        reader = _opened(spec)
+    started = time.perf_counter()
+    with _opened(spec) as reader, appending(path) as out:  # a file is made only once there is a model
         load_s = time.perf_counter() - started
-        with reader:
-            _read_on(reader, documents[resumed:], out, costs)
+        costs = _kept(path, documents)
+        resumed = len(costs)
+        _read_on(reader, documents[resumed:], out, costs)
     sums = {name: sum(cost[name] for cost in costs) for name in ("seconds", *_COUNTS, "errors")}
     new_s = sum(cost["seconds"] for cost in costs[resumed:])
     return {"documents": len(documents), "resumed": resumed, "load_s": load_s, "new_seconds": new_s, **sums}
