@@ -55,9 +55,9 @@ def launch(asked: Asked, folder: Path, tell: Tell | None = None) -> tuple[Run, S
     tasks = list(plan.tasks(models, corpora, asked.formats, asked.decodings, asked.settings.labels))
     if not tasks:
         raise UsageError("nothing to measure: of these constraints none is for ONNX models; add gbnf or grounded")
-    for corpus in corpora:
-        for notice in corpus.notices:
-            tell.say(f"warning: {notice}")
+    notices = [notice for corpus in corpora for notice in corpus.notices]
+    for notice in [*notices, *plan.left_out(models, tasks, asked.decodings)]:
+        tell.say(f"warning: {notice}")
     rows: list[Line] = [model.to_json() for model in models]
     rows += {task.key.corpus: corpus_line(task.corpus, asked.settings.limit) for task in tasks}.values()
     new = _new(folder, asked.settings, rows)

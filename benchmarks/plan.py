@@ -16,7 +16,7 @@ from bioner_edge.errors import BionerError, ModelError, UsageError, known
 from bioner_edge.gguf_header import check
 from bioner_edge.manifest import Manifest, digest, size
 
-__all__ = ["Model", "Task", "found", "tasks"]
+__all__ = ["Model", "Task", "found", "left_out", "tasks"]
 
 _LLAMA_ONLY = ("llama-gbnf", "llama-cpp-python")
 _FORMATS = ("tuned", "default", "all")
@@ -60,13 +60,15 @@ class Model:
 @dataclass(frozen=True, slots=True)
 class Task:
     """A cell to measure. `corpus` is as the model's labels name things, `asked` what the model is asked for, `scored`
-    the labels of it that the corpus has. `broken` says why it cannot be measured."""
+    the labels of it that the corpus has, `unscored` those of the corpus that are not asked for. `broken` says why it
+    cannot be measured."""
 
     key: Key
     model: Model
     corpus: Corpus
     asked: tuple[str, ...] = ()
     scored: tuple[str, ...] = ()
+    unscored: tuple[str, ...] = ()
     guidelines: Mapping[str, str] | None = None
     tuned: bool = False
     broken: str | None = None
@@ -169,11 +171,26 @@ def _task(model: Model, corpus: Corpus, form: str, decoding: str, labels: Sequen
     asked = tuple(labels or (manifest.labels if manifest else ()) or corpus.labels)
     try:
         formats.get(form).calls(asked)
-        renamed, scored, _ = corpus.for_labels(asked)
+        renamed, scored, unscored = corpus.for_labels(asked)
     except BionerError as error:
         return replace(task, broken=str(error))
     tuned = manifest is not None and form in manifest.formats
     # What a model was tuned with stands in its manifest; one that was tuned for nothing is told what the corpus means.
     notes = manifest.guidelines if manifest and manifest.labels else corpus.guidelines
     guidelines = {label: notes[label] for label in asked if label in notes}
-    return replace(task, corpus=renamed, asked=asked, scored=scored, guidelines=guidelines, tuned=tuned)
+    labelled = replace(task, corpus=renamed, asked=asked, scored=scored, unscored=unscored)
+    return replace(labelled, guidelines=guidelines, tuned=tuned)
+
+
+def left_out(models: Sequence[Model], tasks: Sequence[Task], decodings: Sequence[str]) -> list[str]:
+    """What was asked for, or is in a corpus, and will not be measured; a line each."""
+    onnx = any(model.path.is_dir() for model in models)
+    told = [
+        f"{name} is left out for ONNX models: it is llama.cpp's" for name in decodings if onnx and name in _LLAMA_ONLY
+    ]
+    for task in tasks:
+        if task.unscored:
+            told.append(
+                f"{task.key.corpus}: not scored, as {task.model.name} is not asked for it: {', '.join(task.unscored)}"
+            )
+    return list(dict.fromkeys(told))

@@ -11,7 +11,7 @@ import pytest
 import bioner_edge
 from bioner_edge import memory
 from bioner_edge.benchmarks.measuring.baselines import DECODINGS
-from bioner_edge.benchmarks.plan import Model, Task, found, tasks
+from bioner_edge.benchmarks.plan import Model, Task, found, left_out, tasks
 from bioner_edge.corpora.named import open_corpus
 from bioner_edge.errors import ModelError, UsageError
 from bioner_edge.formats import FORMATS
@@ -111,6 +111,17 @@ def test_llama_cpps_own_ways_are_not_for_onnx_models() -> None:
         "grounded",
         "text-filter",
     }
+
+
+def test_what_is_left_out_is_named() -> None:
+    models = found(["chemdis-9m", "chemdis-9m-onnx"])
+    cells = planned(models, "tuned", "grounded", "llama-gbnf", labels=["Disease"])
+    assert left_out(models, cells, ["grounded", "llama-gbnf"]) == [
+        "llama-gbnf is left out for ONNX models: it is llama.cpp's",
+        f"{EXAMPLES}: not scored, as chemdis-9m-Q8_0 is not asked for it: Chemical",
+        f"{EXAMPLES}: not scored, as chemdis-9m-int8-onnx is not asked for it: Chemical",
+    ]
+    assert left_out(models[:1], planned(models[:1]), ["llama-gbnf"]) == []
 
 
 @pytest.mark.parametrize(
