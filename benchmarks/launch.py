@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from bioner_edge.benchmarks import plan
-from bioner_edge.benchmarks.lock import appending
 from bioner_edge.benchmarks.measuring import machine
 from bioner_edge.benchmarks.process import Failure, apart
 from bioner_edge.benchmarks.results import Line, Log, Run
@@ -18,6 +17,7 @@ from bioner_edge.benchmarks.suite import Settings, Suite
 from bioner_edge.benchmarks.tell import Tell
 from bioner_edge.corpora.named import Corpus, open_corpus
 from bioner_edge.errors import UsageError, known
+from bioner_edge.lock import appending
 
 __all__ = ["SCHEMA", "Asked", "begin", "corpus_line", "launch", "start_line"]
 

@@ -18,7 +18,6 @@ A CELL is a model × corpus × format × decoding. The lines of results.jsonl, t
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import statistics
@@ -28,6 +27,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from bioner_edge import journal
 from bioner_edge.benchmarks.scoring.accuracy import Tallies
 from bioner_edge.errors import InputError
 
@@ -185,25 +185,16 @@ class Log:
 
         Raises InputError for any other that is no fact of a run.
         """
-        try:
-            data = self.path.read_bytes()
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise InputError(f"{self.path}: cannot be read: {error.strerror}") from None
-        for number, raw in enumerate(data.split(b"\n")[:-1], start=1):
+        for number, line in journal.lines(self.path):
             try:
-                line = json.loads(raw)
                 Key.of(line) if line["kind"] in ("accuracy", "repetition", "failed") else line["kind"]
-            except (ValueError, KeyError, TypeError, RecursionError):
+            except (KeyError, TypeError):
                 raise InputError(f"{self.path}:{number}: no line of a run of `bioner-edge bench`") from None
             yield line
 
     def append(self, line: Line) -> None:
         """Add a line, whole or not at all, as far as a disk can promise that."""
-        with self.path.open("ab") as stream:
-            whole = self.path.read_bytes().rfind(b"\n") + 1
-            os.ftruncate(stream.fileno(), whole)
-            stream.write(json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n")
-            stream.flush()
+        with self.path.open("a+b") as stream:
+            journal.cut_broken_line(stream)
+            journal.append(stream, line)
             os.fsync(stream.fileno())

@@ -7,13 +7,16 @@ extractor("Naloxone reverses the antihypertensive effect of clonidine.").entitie
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .errors import BionerError, InputError, ModelError, UsageError
 from .span import Document, Entity, Span
 
 if TYPE_CHECKING:
-    from .extract import Extraction, Extractor, load
+    from .extract import Extractor
+    from .extraction import Extraction
+    from .loading import load
 
 __version__ = "0.1.0"
 
@@ -31,11 +34,11 @@ __all__ = [
     "load",
 ]
 
+_LATER = {"Extraction": "extraction", "Extractor": "extract", "load": "loading"}
+
 
 def __getattr__(name: str) -> Any:
     # numpy and the runtime are imported when something is extracted, not when a span is.
-    if name in ("Extraction", "Extractor", "load"):
-        from . import extract
-
-        return getattr(extract, name)
+    if name in _LATER:
+        return getattr(import_module(f".{_LATER[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,11 +9,10 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .backends.cores import cores
+from .backends.cores import cores, quota, system_text
 
 __all__ = ["TOLD_LATE", "Cores", "Processor", "of_build", "processor"]
 
@@ -57,7 +56,7 @@ class Processor:
 
 def processor(proc: Path = Path("/proc")) -> Processor:
     """The processor of this machine, as Linux or macOS tells it."""
-    if text := _text(proc / "cpuinfo"):
+    if text := system_text(proc / "cpuinfo"):
         return _of_cpuinfo(text)
     try:
         told = subprocess.run(["sysctl", "machdep.cpu", "hw.optional"], capture_output=True, timeout=_SYSCTL_S)
@@ -132,9 +131,8 @@ class Cores:
         devices: Path = Path("/sys/devices/system/cpu"),
         groups: Path = Path("/sys/fs/cgroup"),
     ) -> Cores:
-        granted = list(_granted(proc / "self" / "cgroup", groups))
         load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None  # Windows
-        return cls(cores(), os.cpu_count() or cores(), _physical(devices), min(granted, default=None), load)
+        return cls(cores(), os.cpu_count() or cores(), _physical(devices), quota(proc, groups), load)
 
 
 def _physical(devices: Path) -> int | None:
@@ -144,35 +142,8 @@ def _physical(devices: Path) -> int | None:
     found = set()
     for number in os.sched_getaffinity(0):
         folder = devices / f"cpu{number}" / "topology"
-        place = (_text(folder / "physical_package_id").strip(), _text(folder / "core_id").strip())
+        place = (system_text(folder / "physical_package_id").strip(), system_text(folder / "core_id").strip())
         if not all(place):
             return None
         found.add(place)
     return len(found)
-
-
-def _granted(own: Path, root: Path) -> Iterator[float]:
-    """The limits of the control groups of this process, and of those that hold them; either version of the files."""
-    for line in _text(own).splitlines():
-        _, controllers, path = [*line.split(":", 2), "", ""][:3]
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        mounted = root / "cpu" if controllers else root
-        folder = mounted / path.lstrip("/")
-        for group in (folder, *folder.parents):
-            both = (
-                _text(group / "cpu.max") or f"{_text(group / 'cpu.cfs_quota_us')} {_text(group / 'cpu.cfs_period_us')}"
-            )
-            quota, period = [*both.split(), "", ""][:2]
-            if quota.isdecimal() and period.isdecimal() and int(period):  # "max" and -1 are none
-                yield int(quota) / int(period)
-            if group == mounted:
-                break
-
-
-def _text(path: Path) -> str:
-    """A file of the system; empty where there is none, or it may not be read."""
-    try:
-        return path.read_text("utf-8", errors="replace")
-    except OSError:
-        return ""

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__, memory
+from .backends.kernels import KERNELS
 from .cpu_features import TOLD_LATE, Cores, of_build, processor
 from .errors import BionerError, ModelError
 from .installed import EXTRAS, meets, named, version
@@ -29,6 +30,7 @@ __all__ = ["STATUSES", "Finding", "examined"]
 STATUSES = ("ok", "unknown", "warning", "error")
 """From the best to the worst; unknown is what this system does not tell."""
 
+_LEFT_OUT = frozenset({"AMX_INT8"})  # of our builds, on purpose: see `_rebuild`
 _CHILD_S = 60  # a machine that is busy can take fifty times as long: threads wait for each other
 _LEAST_DISK = 2 << 30  # bytes: a base model of 0.5B and what is converted from it
 
@@ -95,12 +97,10 @@ def _processor(name: str) -> Iterator[Finding]:
     """The features of the processor against those that llama.cpp was built for."""
     cpu, release = processor(), version("llama-cpp-python")
     if release is None:
-        yield Finding(name, "error", f"{cpu.name}; llama-cpp-python is not installed", "pip install llama-cpp-python")
+        told = f"{cpu.name}; llama-cpp-python is not installed: ONNX models alone can be run"
+        yield Finding(name, "ok", told, "for GGUF models: pip install 'bioner-edge[llama]'")
         return
-    rebuild = (
-        'CMAKE_ARGS="-DGGML_NATIVE=ON" pip install --force-reinstall --no-deps --no-cache-dir '
-        f"--no-binary llama-cpp-python llama-cpp-python=={release}"
-    )
+    rebuild = _rebuild(release)
     code = "import json, llama_cpp.llama_cpp as lib; print(json.dumps(lib.llama_print_system_info().decode()))"
     try:
         system_info = _child(code)
@@ -121,7 +121,7 @@ def _processor(name: str) -> Iterator[Finding]:
         )
         remedy = f"nothing, if the speed below is told; else build it here: {rebuild}"
         yield Finding(name, "warning", f"{told} for: it may be an old one", remedy, facts)
-    elif unused := cpu.features - built:
+    elif unused := cpu.features - built - _LEFT_OUT:
         told = (
             f"{cpu.name} has {', '.join(sorted(unused))}, which llama.cpp {release} was not built to use: it is slower"
         )
@@ -129,6 +129,30 @@ def _processor(name: str) -> Iterator[Finding]:
     else:
         used = ", ".join(sorted(built)) or "no special features"
         yield Finding(name, "ok", f"{cpu.name}; llama.cpp {release} uses all that it can: {used}", facts=facts)
+
+
+def _rebuild(release: str) -> str:
+    """The command that builds llama.cpp for this processor, without the kernels that GCC 12.2 breaks; see `kernels`."""
+    return (
+        'CFLAGS=-U__AMX_INT8__ CXXFLAGS=-U__AMX_INT8__ CMAKE_ARGS="-DGGML_NATIVE=ON" pip install --force-reinstall '
+        f"--no-deps --no-cache-dir --no-binary llama-cpp-python llama-cpp-python=={release}"
+    )
+
+
+def _kernels(name: str) -> Iterator[Finding]:
+    """Whether llama.cpp's fastest kernels work here: the trial is run in a process of its own, see `kernels`."""
+    if (release := version("llama-cpp-python")) is None:
+        return
+    found = _child("import json; from bioner_edge.speed_check import kernels; print(json.dumps(kernels()))")
+    if found == KERNELS[0]:
+        yield Finding(name, "ok", "a step of several tokens works with all kernels of llama.cpp", facts={"used": found})
+        return
+    left = "AMX is left out" if found == KERNELS[1] else "no repacked kernels are used"
+    told = (
+        f"the AMX kernels of this build of llama.cpp {release} end the process or give wrong results: GCC before "
+        f"12.4 drops most of their tile configuration. {left}, and everything works"
+    )
+    yield Finding(name, "warning", told, f"build it without them: {_rebuild(release)}", {"used": found})
 
 
 def _sorted(features: frozenset[str] | None) -> list[str] | None:
@@ -141,11 +165,9 @@ def _cores(name: str) -> Iterator[Finding]:
     told += f", of {found.machine} that the machine has" if found.used < found.machine else ""
     shared = found.physical is not None and found.physical < found.used
     told += f"; they share {found.physical} cores, as hyper-threads" if shared else ""
-    if found.quota is not None and found.quota < found.used:
+    if found.quota is not None and found.quota < found.machine:
         told += f"; a control group grants the time of {found.quota:g}"
-        remedy = f"--threads {max(1, int(found.quota))}: more of them wait for each other"
-        yield Finding(name, "warning", told, remedy, asdict(found))
-    elif found.load is not None and found.load >= found.used:
+    if found.load is not None and found.load >= found.used:
         told += f"; other programs keep {found.load:.1f} of them busy, and the speed below is not what it could be"
         yield Finding(name, "warning", told, "look again when they have ended", asdict(found))
     else:
@@ -238,6 +260,7 @@ _CHECKS: Mapping[str, Callable[[str], Iterator[Finding]]] = {
     "system": _system,
     "libraries": _libraries,
     "processor": _processor,
+    "kernels": _kernels,
     "cores": _cores,
     "memory": _memory,
     "disk": _disk,

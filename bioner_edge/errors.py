@@ -3,7 +3,8 @@
     BionerError
     ├── UsageError       an unknown format, label, option, or one that cannot be combined
     ├── InputError       a file or document that cannot be read
-    └── ModelError       a model file that is damaged, unlisted, or not what its manifest says
+    ├── ModelError       a model file that is damaged, unlisted, or not what its manifest says
+    └── CrashError       native code, or the want of memory, ended the process that read a document
 
 A message is one line: what was wrong, where, and what to do. The command line prints it and exits with 2.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["BionerError", "InputError", "ModelError", "UsageError", "known", "printable"]
+__all__ = ["BionerError", "CrashError", "InputError", "ModelError", "UsageError", "known", "printable"]
 
 
 class BionerError(Exception):
@@ -29,6 +30,17 @@ class InputError(BionerError):
 
 class ModelError(BionerError):
     """A model file or its manifest cannot be used; says which and why."""
+
+
+class CrashError(BionerError):
+    """A document ended the process that read it; `how` says by what, for instance "SIGSEGV"."""
+
+    def __init__(self, message: str, how: str) -> None:
+        super().__init__(message, how)
+        self.how = how
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 def printable(text: str) -> str:

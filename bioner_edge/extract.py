@@ -7,14 +7,11 @@ extractor("Naloxone reverses the antihypertensive effect of clonidine.").entitie
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from itertools import groupby
-from pathlib import Path
-from typing import Any
 
 from . import formats, prompts
 from .backends.contract import Backend
@@ -26,45 +23,14 @@ from .decoding.gbnf import GrammarAutomaton
 from .decoding.lift import Lift, Vocabulary
 from .decoding.loop import Answer, decode
 from .errors import InputError, UsageError, known
+from .extraction import Extraction
 from .formats.contract import Parsed, Problem
 from .scores import scored
 from .span import Document, Entity, Span
 
-__all__ = ["CONSTRAINTS", "Extraction", "Extractor", "load"]
+__all__ = ["CONSTRAINTS", "Extraction", "Extractor"]
 
 CONSTRAINTS = ("free", "gbnf", "grounded", "llama-gbnf")
-
-
-@dataclass(frozen=True, slots=True)
-class Extraction:
-    """What was found in one document.
-
-    `problems` are what could not be read of the answers, each with the chunk [start, end) of the text that it is
-    about; under the grounded constraint there are none. `broken` answers have some, and `salvaged` entities come from
-    these. The other numbers are sums over the answers, of which there are `answers`; see `Answer`.
-    """
-
-    document: Document
-    entities: tuple[Entity, ...]
-    problems: tuple[tuple[Span, Problem], ...] = ()
-    answers: int = 0
-    calls: int = 0
-    fed: int = 0
-    prompt: int = 0
-    tokens: int = 0
-    chosen: int = 0
-    broken: int = 0
-    salvaged: int = 0
-
-    def to_json(self) -> dict[str, Any]:
-        """The document with the entities found, and `problems` where there were any; never its own annotations."""
-        record = self.document.with_entities(self.entities).to_json()
-        if self.problems:
-            record["problems"] = [
-                {"kind": p.kind, "message": p.message, "start": chunk.start, "end": chunk.end}
-                for chunk, p in self.problems
-            ]
-        return record
 
 
 class Extractor:
@@ -106,6 +72,11 @@ class Extractor:
         self._room = backend.context - cached - max(len(c.after) for c in self._calls) - 2 * self._empty
         if self._room < 48:
             raise UsageError(f"a context of {backend.context} tokens is too small for this prompt; take a larger one")
+
+    @property
+    def prompts(self) -> list[tuple[list[int], list[int]]]:
+        """Of each question the token ids before and after the text."""
+        return [(call.before, call.after) for call in self._calls]
 
     def __call__(self, source: str | Document) -> Extraction:
         """The entities of a document, its own annotations unread. Raises InputError for a lone surrogate."""
@@ -247,74 +218,3 @@ class _Call:
             free = self.extractor.constraint == "free"
             self._shared = Lift(Anything() if free else GrammarAutomaton(form.gbnf(self.labels)), vocabulary)
         return self._shared
-
-
-def load(
-    model: str | Path | None = None,
-    *,
-    format: str | None = None,
-    labels: Sequence[str] | None = None,
-    constraint: str = "grounded",
-    guidelines: Mapping[str, str] | None = None,
-    min_score: float = 0.0,
-    threads: int | None = None,
-    adapter: str | Path | None = None,
-    force: bool = False,
-) -> Extractor:
-    """An extractor for a model by name or path, for the first format and the labels of its manifest.
-
-    Without a model it is the bundled one, or, where that was not tuned for `format`, a bundled one that was.
-    `adapter` is the path of a GGUF LoRA file that was tuned on the model: what it was tuned for stands in the manifest
-    beside it, and the model's own counts no more. `force` loads a model that seems larger than the memory that is free.
-
-    Warns where a format or label is asked for that the model was not tuned for. Raises UsageError for a name that is
-    not known and ModelError for a file that cannot be trusted or loaded.
-    """
-    from . import memory, models
-    from .backends.opening import opened
-
-    if constraint not in CONSTRAINTS:  # known before a model is loaded
-        raise UsageError(known("constraint", constraint, CONSTRAINTS))
-    base, manifest = models.find(str(model) if model is not None else None, format)
-    path = base
-    if adapter is not None:
-        of_base, (path, manifest) = manifest, models.checked(Path(adapter))
-        models.refuse_other_base(path, manifest, base, of_base)
-    tuned = manifest is not None and bool(manifest.formats)
-    if not tuned and not (format and labels):
-        told = "its manifest knows no format" if manifest else "no manifest beside it"
-        raise UsageError(f"{path}: {told}, so --format and --labels must be given")
-    if constraint == "llama-gbnf" and base.is_dir():
-        raise UsageError(f"{base}: llama-gbnf is llama.cpp's own sampler; take gbnf, or a GGUF model")
-    chosen = format or (manifest.formats[0] if manifest else "")
-    formats.get(chosen)
-    asked: Sequence[str] = labels or (manifest.labels if manifest else ())
-    if manifest and tuned and chosen not in manifest.formats:
-        told = f"was not tuned for the format {chosen}; it knows {', '.join(manifest.formats)}"
-        warnings.warn(f"{path.name} {told}", stacklevel=2)
-    if isinstance(asked, str):
-        raise UsageError(f"labels must be a list of names, not the string {asked!r}")
-    if manifest and tuned and (new := [label for label in asked if label not in manifest.labels]):
-        warnings.warn(
-            f"{path.name} was not tuned for the labels {', '.join(new)}; it knows {', '.join(manifest.labels)}",
-            stacklevel=2,
-        )
-    for label in sorted((guidelines or {}).keys() - asked):
-        warnings.warn(
-            f"the guideline for {label!r} is not used: it is none of the labels {', '.join(asked)}", stacklevel=2
-        )
-    memory.refuse_larger(base, force)
-    backend = opened(base, threads=threads, adapter=path if adapter is not None else None)
-    try:
-        return Extractor(
-            backend,
-            format=chosen,
-            labels=asked,
-            constraint=constraint,
-            guidelines=guidelines or (manifest.guidelines if manifest else None),
-            unit=manifest.unit if manifest else "document",
-            min_score=min_score,
-        )
-    except BaseException:
-        backend.close()
-        raise

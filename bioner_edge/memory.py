@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from . import gguf_header, onnx_folder
+from .backends.cores import system_text
 from .errors import ModelError
 from .gguf_header import Array
 from .onnx_graph import Graph, Node, Tensor
@@ -67,7 +68,7 @@ def available(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup"))
 
 def _of_system(path: Path) -> Iterator[int]:
     """What the kernel can give without swapping."""
-    for line in _read(path).splitlines():
+    for line in system_text(path).splitlines():
         name, _, value = line.partition(":")
         if name == "MemAvailable" and value.split()[:1] != []:
             yield int(value.split()[0]) * 1024
@@ -75,7 +76,7 @@ def _of_system(path: Path) -> Iterator[int]:
 
 def _of_groups(own: Path, root: Path) -> Iterator[int]:
     """What the groups of this process leave, its own and those that hold it; either version of the kernel's files."""
-    for line in _read(own).splitlines():
+    for line in system_text(own).splitlines():
         _, controllers, path = [*line.split(":", 2), "", ""][:3]
         if controllers == "":
             mounted, names = root, ("memory.max", "memory.current", "inactive_file")
@@ -93,9 +94,9 @@ def _of_groups(own: Path, root: Path) -> Iterator[int]:
 
 def _of_group(folder: Path, limit: str, used: str, cached: str) -> Iterator[int]:
     """What a group leaves of its limit, if it has one; cached files that nobody has touched lately can go."""
-    most, now = _read(folder / limit).strip(), _read(folder / used).strip()
+    most, now = system_text(folder / limit).strip(), system_text(folder / used).strip()
     if most.isdecimal() and now.isdecimal() and int(most) < _NO_LIMIT:
-        rows = (line.split() for line in _read(folder / "memory.stat").splitlines())
+        rows = (line.split() for line in system_text(folder / "memory.stat").splitlines())
         yield int(most) - int(now) + sum(int(row[1]) for row in rows if row[:1] == [cached])
 
 
@@ -107,16 +108,8 @@ def _of_limit(proc: Path) -> Iterator[int]:
         return
     most = resource.getrlimit(resource.RLIMIT_AS)[0]
     if most != resource.RLIM_INFINITY:
-        pages = (_read(proc / "self" / "statm").split() or ["0"])[0]
+        pages = (system_text(proc / "self" / "statm").split() or ["0"])[0]
         yield most - int(pages) * os.sysconf("SC_PAGE_SIZE")
-
-
-def _read(path: Path) -> str:
-    """A file of the system; empty where there is none, or it may not be read."""
-    try:
-        return path.read_text("utf-8", errors="replace")
-    except OSError:
-        return ""
 
 
 # --- What is needed

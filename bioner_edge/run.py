@@ -2,212 +2,145 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TextIO
+from dataclasses import dataclass, field
 
-from .corpora import FOLDERS, Notice, jsonl, writer
-from .errors import BionerError, InputError, UsageError
-from .extract import Extraction, Extractor
+from .corpora import Notice
+from .errors import BionerError, CrashError, InputError, UsageError
+from .extraction import Extraction
+from .guard import Reader
 from .inputs import Inputs
+from .ledger import Entry
 from .progress import Progress
-from .span import Document, entity_json
+from .sinks import Sink
+from .span import Document
 
-__all__ = ["Outcome", "Output", "run"]
+__all__ = ["MOST_CRASHES", "Outcome", "OutputError", "run"]
+
+MOST_CRASHES = 3
+"""Documents in a row that end the process that reads them: then it is not the documents."""
+
+
+class OutputError(UsageError):
+    """The output cannot be written to: that ends a run, where a document that cannot be read does not."""
 
 
 @dataclass
 class Outcome:
-    """How a run went: documents written, entities in them, and what could not be read or done."""
+    """How a run went: documents written, entities in them, and what could not be read or done.
+
+    `failed` are the documents that failed, of a run that is remembered those of earlier times too; `crashed` says what
+    ended the run before its end.
+    """
 
     documents: int = 0
     entities: int = 0
     problems: int = 0
     failures: int = 0
+    failed: list[str] = field(default_factory=list)
+    crashed: str = ""
 
     @property
     def exit_code(self) -> int:
-        """0 all done; 1 something failed and the rest is written."""
-        return 1 if self.failures else 0
+        """0 all done; 1 something failed and the rest is written; 2 nothing was done."""
+        if self.crashed and not self.documents:
+            return 2
+        return 1 if self.failures or self.crashed else 0
 
-
-Write = Callable[[Extraction], None]
-
-
-@dataclass(frozen=True)
-class Output:
-    """Where extractions go. `path` None is standard output, or nowhere where the user is shown them there instead.
-
-    A file appears under its name only when it is whole; of a format that is a folder, each of its files does.
-    """
-
-    path: Path | None
-    file_type: str
-    with_gold: bool = False
-    shown: bool = False
-
-    @classmethod
-    def named(cls, out: Path | None, file_type: str | None, *, overwrite: bool, with_gold: bool, shown: bool) -> Output:
-        """Check an output before anything is read. Where `file_type` is None, the extension of `out` tells it."""
-        kind = file_type or ("pubtator" if out and ".pubtator" in out.name.lower() else "jsonl")
-        if kind not in FOLDERS:
-            writer(kind)
-        if with_gold and kind != "jsonl":
-            raise UsageError(f"--keep-annotations needs --to jsonl: {kind} has one place for entities")
-        if kind in FOLDERS:
-            _check_folder(out, kind, overwrite=overwrite)
-        elif out:
-            _check_file(out, overwrite=overwrite)
-        if out and not out.parent.is_dir():
-            raise UsageError(f"{out.parent}: no such folder; make it first")
-        return cls(out, kind, with_gold, shown)
-
-    def refuse_among(self, inputs: Inputs) -> None:
-        """Raise UsageError where the output lies among the inputs: a second run would read the first one's answers."""
-        if self.path is None:
-            return
-        own = self.path.resolve()
-        for path in (path.resolve() for _, path in inputs.files if path):
-            if path == own or (self.file_type in FOLDERS and own in path.parents):
-                raise UsageError(f"{self.path}: is among the inputs; write it elsewhere")
-
-    @contextmanager
-    def opened(self) -> Iterator[Write]:
-        """A function that writes an extraction."""
-        if self.path and self.file_type in FOLDERS:
-            try:
-                with FOLDERS[self.file_type](self.path) as write:
-                    yield lambda extraction: write(_answered(extraction))
-            except OSError as error:
-                raise _unwritable(str(self.path), error) from None
+    def count(self, entry: Entry) -> None:
+        """Take in a document that an earlier run has dealt with."""
+        if entry.failed:
+            self.failures += 1
+            self.failed.append(entry.failed)
         else:
-            with self._stream() as stream:
-                yield lambda extraction: self._write(extraction, stream)
-
-    @contextmanager
-    def _stream(self) -> Iterator[TextIO]:
-        if self.path is None and self.shown:
-            with open(os.devnull, "w", encoding="utf-8") as nowhere:
-                yield nowhere
-            return
-        if self.path is None:
-            # By the line, so that whoever reads from the pipe has each document when it is done.
-            sys.stdout.reconfigure(encoding="utf-8", newline="\n", line_buffering=True)  # type: ignore[union-attr]
-            try:
-                yield sys.stdout
-            except OSError as error:
-                # What is still buffered would fail again when the interpreter ends.
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                raise _unwritable("standard output", error) from None
-            return
-        partial = self.path.with_name(self.path.name + ".partial")
-        try:
-            with partial.open("w", encoding="utf-8", newline="\n") as stream:
-                yield stream
-            os.replace(partial, self.path)
-        except BaseException as error:
-            partial.unlink(missing_ok=True)
-            if isinstance(error, OSError):
-                raise _unwritable(str(self.path), error) from None
-            raise
-
-    def _write(self, extraction: Extraction, stream: TextIO) -> None:
-        if self.file_type == "jsonl":
-            record = extraction.to_json()
-            if self.with_gold:
-                document = extraction.document
-                record["gold"] = [entity_json(e, document.text) for e in document.entities]
-            jsonl.write_record(record, stream)
-        else:
-            writer(self.file_type)(_answered(extraction), stream)
-
-
-def _check_file(out: Path, *, overwrite: bool) -> None:
-    if out.exists() and not out.is_file():  # putting a file in its place would remove a device
-        raise UsageError(f"{out}: is no regular file; name a file, or leave out --out for standard output")
-    if out.exists() and not overwrite:
-        raise UsageError(f"{out}: exists; give --overwrite to replace it")
-
-
-def _check_folder(out: Path | None, kind: str, *, overwrite: bool) -> None:
-    if out is None:
-        raise UsageError(f"--to {kind} needs --out FOLDER: {kind} is a folder of pairs, a text and its annotations")
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{out}: is no folder; {kind} is a folder of pairs, a text and its annotations")
-    try:
-        empty = not out.exists() or not any(out.iterdir())
-    except OSError as error:
-        raise UsageError(f"{out}: cannot be read: {error.strerror}") from None
-    if not empty and not overwrite:
-        raise UsageError(f"{out}: is not empty; give --overwrite to replace the files in it that have the same names")
-
-
-def _answered(extraction: Extraction) -> Document:
-    """The document with what was found in it, and nothing of what came with it."""
-    return extraction.document.with_entities(extraction.entities)
-
-
-def _unwritable(name: str, error: OSError) -> Exception:
-    """A reader that has seen enough (`| head`) is no mistake of the user's."""
-    return error if isinstance(error, BrokenPipeError) else UsageError(f"{name}: cannot be written: {error.strerror}")
+            self.documents += 1
+            self.entities += entry.entities
+            self.problems += entry.problems
 
 
 def run(
-    extractor: Extractor,
+    reader: Reader,
     inputs: Inputs,
-    output: Output,
+    sink: Sink,
     *,
+    out: str,
     complain: Callable[[str], None],
     quiet: bool = False,
     shown: Callable[[Extraction], None] | None = None,
 ) -> Outcome:
     """Extract from every document of `inputs`, in order. `shown` is called with each extraction after it was written.
 
-    Raises InputError where there was nothing to write; a document that fails is named through `complain`.
+    `out` is what messages call the output. A document that fails is named through `complain`. Raises InputError where
+    there was nothing to write, UsageError where it cannot be written: what was written before stays in either case.
     """
-    outcome = Outcome()
-    report = inputs.report
-    with output.opened() as write, Progress(inputs, quiet=quiet or shown is not None) as progress:
-
-        def told(message: str) -> None:
-            progress.clear()
-            complain(message)
-
-        def noted(notice: Notice) -> None:
-            outcome.failures += notice.text_lost
-            progress.clear()
-            report(notice)
-
-        inputs.report = noted
-        for document in inputs:
-            extraction = _attempt(extractor, document, write, told)
-            if extraction is None:
-                outcome.failures += 1
+    outcome, crashes = Outcome(), 0
+    with Progress(inputs, quiet=quiet or shown is not None) as progress, _noting(inputs, outcome, progress):
+        for position, document in enumerate(inputs):
+            if entry := sink.done(position, document):
+                outcome.count(entry)
                 continue
-            outcome.documents += 1
-            outcome.entities += len(extraction.entities)
-            outcome.problems += len(extraction.problems)
+            found = _attempt(reader, sink, position, document, out)
             progress.advance()
+            if isinstance(found, BionerError):
+                progress.clear()
+                complain(str(found))
+                outcome.failures += 1
+                outcome.failed.append(str(found))
+                crashes = crashes + 1 if isinstance(found, CrashError) else 0
+                if isinstance(found, CrashError) and crashes == MOST_CRASHES:
+                    outcome.crashed = found.how
+                    return outcome
+                continue
+            crashes = 0
+            outcome.documents += 1
+            outcome.entities += len(found.entities)
+            outcome.problems += len(found.problems)
             if shown:
-                shown(extraction)
+                shown(found)
         if not outcome.documents:
             lost = "no document could be read" if outcome.failures else "no documents in the input"
             raise InputError(f"{lost}; nothing was written")
+        with _writing(out):
+            sink.finish()
     return outcome
 
 
-def _attempt(
-    extractor: Extractor, document: Document, write: Write, complain: Callable[[str], None]
-) -> Extraction | None:
-    """The extraction of one document, written; None, after a complaint, where it failed."""
+def _attempt(reader: Reader, sink: Sink, position: int, document: Document, out: str) -> Extraction | BionerError:
+    """The extraction of one document, written; or why there is none, noted."""
     try:
-        extraction = extractor(document)
-        write(extraction)
+        extraction = reader(document)
+        with _writing(out):
+            sink.write(position, extraction)
+    except OutputError:
+        raise
     except BionerError as error:
-        complain(str(error))
-        return None
+        with _writing(out):
+            sink.fail(position, document, str(error))
+        return error
     return extraction
+
+
+@contextmanager
+def _writing(out: str) -> Iterator[None]:
+    """Raises OutputError where something cannot be written; a reader that has seen enough (`| head`) is no mistake."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written: {error.strerror}") from None
+
+
+@contextmanager
+def _noting(inputs: Inputs, outcome: Outcome, progress: Progress) -> Iterator[None]:
+    """Count text that the inputs lose, and keep their notices apart from the line of progress."""
+    report = inputs.report
+
+    def noted(notice: Notice) -> None:
+        outcome.failures += notice.text_lost
+        progress.clear()
+        report(notice)
+
+    inputs.report = noted
+    yield

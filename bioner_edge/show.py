@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .extract import Extraction
+from .extraction import Extraction
 
 __all__ = ["show"]
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from . import models
 from .backends.cores import cores
-from .extract import load
+from .backends.kernels import choose
+from .loading import load
 
-__all__ = ["measured"]
+__all__ = ["kernels", "measured"]
 
 _TEXT = (
     "Reversible parkinsonism after a low dose of metoclopramide. A woman of 71 years, treated with lisinopril for "
@@ -44,6 +45,14 @@ def measured() -> dict[str, Any]:
             "decode_tokens_per_s": _per_second(lambda: read(ids[:1], len(ids))),
             "documents_per_s": _per_second(lambda: extractor(_TEXT)),
         }
+
+
+def kernels() -> str:
+    """Which kernels of llama.cpp are used here for the weights of the bundled model; see `backends.kernels`."""
+    from .backends.native import library  # not everybody has llama.cpp
+
+    model, _ = models.find(None)
+    return choose(model, *library())
 
 
 def _per_second(act: Callable[[], object]) -> float:

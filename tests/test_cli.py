@@ -19,8 +19,9 @@ from typing import Any
 
 import pytest
 
-from bioner_edge import cli, models
+from bioner_edge import cli, guard, models
 from bioner_edge.corpora import read_file
+from bioner_edge.extraction import Extraction
 from bioner_edge.formats import FORMATS
 from bioner_edge.span import Document
 
@@ -30,13 +31,30 @@ LINE = json.dumps({"id": "d", "text": "Aspirin eased asthma.", "entities": [{"st
 Run = Callable[..., tuple[int, str, list[str]]]
 
 
+class InProcess:
+    """A guard without a process of its own, which would take half a second for each command."""
+
+    def __init__(self, opening: guard.Opening) -> None:
+        self._reader, self.about = opening()
+
+    def __call__(self, document: Document) -> Extraction:
+        return self._reader(document)  # type: ignore[operator]
+
+    def __enter__(self) -> InProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._reader.__exit__(None, None, None)
+
+
 @pytest.fixture
 def run(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """A function (*arguments, stdin=b"") -> (exit code, standard output, lines of standard error).
 
-    It runs in an empty folder, with the tiny model as the default.
+    It runs in an empty folder, with the tiny model as the default, which is loaded in this process.
     """
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(guard, "Guard", InProcess)
     monkeypatch.setattr(models, "default", lambda format=None: str(tiny_model))
 
     def command(*arguments: str, stdin: bytes = b"") -> tuple[int, str, list[str]]:
@@ -564,21 +582,81 @@ def test_a_stream_is_never_held(start: Callable[..., subprocess.Popen[bytes]]) -
     assert process.wait() == 0
 
 
-def test_killed_in_the_middle_there_is_no_output(start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path) -> None:
+def begin(start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path) -> subprocess.Popen[bytes]:
+    """A run into o.jsonl that has written its first document and waits for the next."""
     process = start("--out", "o.jsonl")
     assert process.stdin
     process.stdin.write(record(1))
     process.stdin.flush()
-    deadline = time.monotonic() + 20
-    while not (tmp_path / "o.jsonl.partial").exists() and time.monotonic() < deadline:
+    partial, deadline = tmp_path / "o.jsonl.partial", time.monotonic() + 60
+    while not (partial.exists() and partial.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.02)
+    return process
+
+
+def test_killed_in_the_middle_what_was_done_stays(
+    start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    process = begin(start, tmp_path)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert [p.name for p in tmp_path.iterdir()] == ["o.jsonl.partial"]
-    again = start("--out", "o.jsonl")
-    again.communicate(record(1))
-    assert again.returncode == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["o.jsonl.partial", "o.jsonl.progress"]
+    assert json.loads((tmp_path / "o.jsonl.partial").read_text("utf-8"))["id"] == "1"
+    anew = start("--out", "o.jsonl")
+    _, err = anew.communicate(record(1) + record(2))
+    assert anew.returncode == 2 and b"not finished; --resume goes on with it, --overwrite starts anew" in err
+    again = start("--out", "o.jsonl", "--resume")
+    _, err = again.communicate(record(1) + record(2))
+    assert (again.returncode, err) == (0, b"")
     assert [p.name for p in tmp_path.iterdir()] == ["o.jsonl"]
+    assert [json.loads(line)["id"] for line in (tmp_path / "o.jsonl").read_text("utf-8").splitlines()] == ["1", "2"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_interrupted_what_was_done_stays(
+    start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path, interruptible: None, number: signal.Signals
+) -> None:
+    process = begin(start, tmp_path)
+    assert process.stdin and process.stderr
+    process.send_signal(number)
+    assert process.wait() == 128 + number
+    kept = b"bioner-edge: 1 documents are kept; the same command with --resume goes on\n"
+    assert process.stderr.read() == b"bioner-edge: interrupted\n" + kept
+    again = start("--out", "o.jsonl", "--resume")
+    again.communicate(record(1))
+    assert again.returncode == 0 and [p.name for p in tmp_path.iterdir()] == ["o.jsonl"]
+    done = start("--out", "o.jsonl", "--resume")
+    assert done.communicate()[1] == b"bioner-edge: o.jsonl is finished; there is nothing to go on with\n"
+    assert done.returncode == 0
+
+
+def test_a_native_crash_costs_the_document_at_hand(
+    start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    """The process that reads is killed from outside between two documents, as the system does when memory runs out."""
+    process = begin(start, tmp_path)
+    assert process.stdin and process.stderr
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    if not children.exists():
+        pytest.skip("this system does not tell the children of a process")
+    (child,) = map(int, children.read_text().split())
+    os.kill(child, signal.SIGKILL)
+    process.stdin.write(record(2) + record(3))
+    process.stdin.close()
+    assert process.wait() == 1
+    told = "document 2: the process that read it was ended by SIGKILL, perhaps because memory ran out"
+    assert process.stderr.read().decode().splitlines() == [
+        f"bioner-edge: {told}",
+        f"bioner-edge: failed: {told}",
+        "bioner-edge: 1 documents failed; --retry-failed tries them again",
+    ]
+    ids = [json.loads(line)["id"] for line in (tmp_path / "o.jsonl").read_text("utf-8").splitlines()]
+    assert ids == ["1", "3"]
+    again = start("--out", "o.jsonl", "--retry-failed")
+    again.communicate(record(1) + record(2) + record(3))
+    assert again.returncode == 0 and [p.name for p in tmp_path.iterdir()] == ["o.jsonl"]
+    ids = [json.loads(line)["id"] for line in (tmp_path / "o.jsonl").read_text("utf-8").splitlines()]
+    assert ids == ["1", "2", "3"]
 
 
 def test_a_closed_pipe_is_no_error(start: Callable[..., subprocess.Popen[bytes]]) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bioner_edge import cpu_features
+from bioner_edge.backends import cores as backends_cores
 from bioner_edge.cpu_features import TOLD_LATE, Cores, Processor, of_build, processor
 
 NATIVE = (
@@ -120,6 +121,13 @@ def test_the_limits_of_control_groups_are_read(tmp_path: Path) -> None:
     assert Cores.here(proc, tmp_path, put(tmp_path / "v1", quota)).quota == 4
     free = {"cpu/job/cpu.cfs_quota_us": "-1\n", "cpu/job/cpu.cfs_period_us": "100000\n"}
     assert Cores.here(proc, tmp_path, put(tmp_path / "none", free)).quota is None
+
+
+@pytest.mark.parametrize(("granted", "used"), [(None, 8), (12.0, 8), (2.5, 2), (1.0, 1), (0.3, 1)])
+def test_no_more_threads_than_are_granted(monkeypatch: pytest.MonkeyPatch, granted: float | None, used: int) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    monkeypatch.setattr(backends_cores, "quota", lambda: granted)
+    assert backends_cores.cores() == used
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system does not tell which cores may be used")

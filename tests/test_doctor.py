@@ -85,7 +85,9 @@ def test_a_build_that_cannot_be_loaded_is_an_error(monkeypatch: pytest.MonkeyPat
     assert found.status == "error" and "SIGILL" in found.told and "--force-reinstall" in found.remedy
     monkeypatch.setattr(doctor, "version", lambda library: None)
     (found,) = only("processor")
-    assert found.status == "error" and "is not installed" in found.told
+    assert (
+        found.status == "ok" and "ONNX models alone can be run" in found.told and "bioner-edge[llama]" in found.remedy
+    )
 
 
 @pytest.mark.parametrize(
@@ -105,6 +107,29 @@ def test_a_process_that_prints_more_is_read_by_its_last_line() -> None:
     assert doctor._child("print('a warning'); print([1])") == [1]
 
 
+def test_amx_that_our_builds_leave_out_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    has = {"SSE3", "SSSE3", "AVX", "AVX2", "F16C", "FMA", "AVX512"}
+    assert judged(monkeypatch, has | {"AMX_INT8"}, NATIVE).status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("used", "status", "told"),
+    [
+        ("all", "ok", "works with all kernels"),
+        ("no-amx", "warning", "drops most of their tile configuration. AMX is left out, and everything works"),
+        ("plain", "warning", "no repacked kernels are used"),
+    ],
+)
+def test_kernels_that_do_not_work_are_named_with_the_remedy(
+    monkeypatch: pytest.MonkeyPatch, used: str, status: str, told: str
+) -> None:
+    monkeypatch.setattr(doctor, "version", lambda library: "0.3.36")
+    monkeypatch.setattr(doctor, "_child", lambda code: used)
+    (found,) = only("kernels")
+    assert found.status == status and told in found.told
+    assert found.remedy.startswith("build it without them: CFLAGS=-U__AMX_INT8__ ") or status == "ok"
+
+
 # --- Cores
 
 
@@ -114,8 +139,12 @@ def test_a_process_that_prints_more_is_read_by_its_last_line() -> None:
         (Cores(4, 4, 4, None, 0.1), "ok", "4 threads will be used", ""),
         (Cores(2, 8, None, None, None), "ok", "2 threads will be used, of 8 that the machine has", ""),
         (Cores(8, 8, 4, None, 0.1), "ok", "they share 4 cores, as hyper-threads", "--threads 4 may"),
-        (Cores(8, 8, 8, 2.5, 0.1), "warning", "grants the time of 2.5", "--threads 2:"),
-        (Cores(8, 8, 8, 0.5, 0.1), "warning", "grants the time of 0.5", "--threads 1:"),
+        (
+            Cores(2, 8, 8, 2.5, 0.1),
+            "ok",
+            "2 threads will be used, of 8 that the machine has; a control group grants",
+            "",
+        ),
         (Cores(2, 2, 2, None, 2.3), "warning", "keep 2.3 of them busy", "look again"),
     ],
 )

@@ -23,9 +23,11 @@ from bioner_edge.backends.scripted import Scripted
 from bioner_edge.boundaries import boundaries
 from bioner_edge.decoding.loop import Answer, Choice
 from bioner_edge.errors import InputError, ModelError, UsageError
-from bioner_edge.extract import CONSTRAINTS, Extraction, Extractor, load
+from bioner_edge.extract import CONSTRAINTS, Extractor
+from bioner_edge.extraction import Extraction
 from bioner_edge.formats import FORMATS, multi_tag
 from bioner_edge.formats.contract import Parsed
+from bioner_edge.loading import load
 from bioner_edge.scores import scored
 from bioner_edge.span import Document, Entity, Span
 

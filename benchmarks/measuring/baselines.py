@@ -19,12 +19,13 @@ from typing import Any, cast
 
 from bioner_edge import formats
 from bioner_edge.errors import UsageError, known
-from bioner_edge.extract import CONSTRAINTS, Extractor, load
+from bioner_edge.extract import CONSTRAINTS, Extractor
 from bioner_edge.formats import terms
 from bioner_edge.formats.columns import unescaped
 from bioner_edge.formats.contract import Format, Parsed
 from bioner_edge.formats.names import types
 from bioner_edge.formats.reading import Cursor, Item
+from bioner_edge.loading import load
 from bioner_edge.span import Document, Span
 
 __all__ = ["BASELINES", "DECODINGS", "filtered", "reader"]

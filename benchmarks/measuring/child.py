@@ -37,12 +37,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from bioner_edge import models
-from bioner_edge.benchmarks.lock import appending
 from bioner_edge.benchmarks.measuring import bandwidth, baselines, memory, speed
 from bioner_edge.benchmarks.measuring.energy import Meter
 from bioner_edge.benchmarks.measuring.machine import pinned
 from bioner_edge.errors import BionerError, InputError, UsageError, known
-from bioner_edge.extract import Extraction, Extractor
+from bioner_edge.extract import Extractor
+from bioner_edge.extraction import Extraction
+from bioner_edge.lock import appending
 from bioner_edge.manifest import size
 from bioner_edge.span import Document
 

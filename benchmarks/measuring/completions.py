@@ -28,7 +28,8 @@ from bioner_edge.backends.native import listen
 from bioner_edge.decoding.lift import Vocabulary
 from bioner_edge.decoding.loop import Answer
 from bioner_edge.errors import ModelError, UsageError
-from bioner_edge.extract import Extraction, Extractor
+from bioner_edge.extract import Extractor
+from bioner_edge.extraction import Extraction
 from bioner_edge.formats.contract import Parsed
 from bioner_edge.span import Document
 

@@ -23,7 +23,8 @@ from typing import Any
 
 import bioner_edge.extract
 from bioner_edge.errors import BionerError, InputError
-from bioner_edge.extract import Extraction, Extractor
+from bioner_edge.extract import Extractor
+from bioner_edge.extraction import Extraction
 from bioner_edge.span import Document
 
 __all__ = ["Watch", "figures", "read", "warm_up", "watched"]

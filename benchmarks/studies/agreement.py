@@ -29,7 +29,8 @@ from bioner_edge.benchmarks.scoring.accuracy import score
 from bioner_edge.corpora import read_file
 from bioner_edge.decoding.loop import Run
 from bioner_edge.errors import BionerError, UsageError
-from bioner_edge.extract import Extraction, Extractor
+from bioner_edge.extract import Extractor
+from bioner_edge.extraction import Extraction
 from bioner_edge.span import Document
 
 __all__ = ["Difference", "difference", "main"]

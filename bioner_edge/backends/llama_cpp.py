@@ -21,7 +21,8 @@ from ..errors import ModelError
 from . import adapter_file
 from .contract import ContextFull, Logits, Sequence
 from .cores import cores
-from .native import PROMPT_TEMPLATE, listen, plain_text, reason, set_fields
+from .kernels import choose, loading
+from .native import PROMPT_TEMPLATE, library, listen, plain_text, reason, set_fields
 
 __all__ = ["LlamaCpp"]
 
@@ -36,7 +37,8 @@ class LlamaCpp:
 
     `context` is in tokens, by default what the model was trained for, at most 2048. `cache` is the type of the KV
     cache: "f32" (flash attention then off) is for parity with transformers. `adapter` is a GGUF LoRA file, added to
-    the weights in each step. Raises ModelError where llama.cpp cannot load a file.
+    the weights in each step. `kernels` is one of `kernels.KERNELS`, by default the fastest that work here. Raises
+    ModelError where llama.cpp cannot load a file.
     """
 
     def __init__(
@@ -47,21 +49,13 @@ class LlamaCpp:
         threads: int | None = None,
         cache: str = "f16",
         adapter: Path | None = None,
+        kernels: str | None = None,
     ) -> None:
         listen()
         lib.llama_backend_init()
         threads = threads or cores()
-        model_settings = set_fields(
-            lib.llama_model_default_params(),
-            n_gpu_layers=0,
-            load_mode=lib.LLAMA_LOAD_MODE_NONE,  # mmap beside repacked weights holds them twice
-            check_tensors=False,
-            use_extra_bufts=True,
-            kv_overrides=plain_text(),
-        )
-        self._model = lib.llama_model_load_from_file(os.fsencode(path), model_settings)
-        if not self._model:
-            raise ModelError(f"{path}: llama.cpp cannot load it; is it a language model in GGUF, complete?")
+        with loading(kernels or choose(path, *library())) as repacked:
+            self._model = _load_model(path, repacked)
         lora = _load_adapter(self._model, adapter, path) if adapter else None
         self._vocab = lib.llama_model_get_vocab(self._model)
         context = context or min(lib.llama_model_n_ctx_train(self._model), _MOST_CONTEXT)
@@ -200,6 +194,22 @@ class LlamaCpp:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _load_model(path: Path, repacked: bool) -> Any:
+    """The weights of a file, in the layout of the processor's kernels where `repacked`. Raises ModelError."""
+    settings = set_fields(
+        lib.llama_model_default_params(),
+        n_gpu_layers=0,
+        load_mode=lib.LLAMA_LOAD_MODE_NONE,  # mmap beside repacked weights holds them twice
+        check_tensors=False,
+        use_extra_bufts=repacked,
+        kv_overrides=plain_text(),
+    )
+    model = lib.llama_model_load_from_file(os.fsencode(path), settings)
+    if not model:
+        raise ModelError(f"{path}: llama.cpp cannot load it; is it a language model in GGUF, complete?")
+    return model
 
 
 def _load_adapter(model: Any, path: Path, base: Path) -> Any:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import ctypes
 import re
 from collections import deque
+from pathlib import Path
 from typing import Any
 
 import llama_cpp.llama_cpp as lib
 
-__all__ = ["PROMPT_TEMPLATE", "listen", "plain_text", "reason", "set_fields"]
+__all__ = ["PROMPT_TEMPLATE", "library", "listen", "plain_text", "reason", "set_fields"]
 
 PROMPT_TEMPLATE = b"bioner.chat_template"
 """The key of a template that writes the blanks that a tokenizer would put there; others read the usual one."""
@@ -23,6 +24,11 @@ def _log_callback(level: int, text: bytes, data: object) -> None:
     """Keeps the last errors; at module level because llama.cpp keeps the pointer."""
     if level == _ERROR:
         _errors.append(text.decode(errors="replace"))
+
+
+def library() -> tuple[Path, str]:
+    """The file of llama.cpp, and what it says it was built for; see `kernels.choose`."""
+    return Path(lib._lib._name), lib.llama_print_system_info().decode()
 
 
 def listen() -> None:

@@ -9,7 +9,6 @@ writes into a folder (`FOLDERS`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Protocol, TextIO
@@ -24,6 +23,7 @@ __all__ = [
     "PAIRED",
     "READERS",
     "WRITERS",
+    "FolderWriter",
     "Notice",
     "Paired",
     "Report",
@@ -37,7 +37,18 @@ __all__ = [
 
 Reader = Callable[[BinaryIO, str, Report], Iterator[Document]]
 Writer = Callable[[Document, TextIO], None]
-FolderWriter = Callable[[Path], AbstractContextManager[Callable[[Document], None]]]
+
+
+class FolderWriter(Protocol):
+    """Writes documents into a folder, several files each; see `brat.Folder`."""
+
+    path: Path
+
+    def write(self, document: Document) -> None: ...
+
+    def skip(self, document: Document) -> bool: ...
+
+    def close(self) -> None: ...
 
 
 class Paired(Protocol):
@@ -53,7 +64,7 @@ class Paired(Protocol):
 READERS: dict[str, Reader] = {"text": text.read, "jsonl": jsonl.read, "pubtator": pubtator.read}
 PAIRED: dict[str, Paired] = {"brat": brat, "bc2gm": bc2gm}
 WRITERS: dict[str, Writer] = {"jsonl": jsonl.write, "pubtator": pubtator.write}
-FOLDERS: dict[str, FolderWriter] = {"brat": brat.folder}
+FOLDERS: dict[str, Callable[[Path], FolderWriter]] = {"brat": brat.Folder}
 
 _EXTENSIONS = {
     ".txt": "text",

@@ -15,8 +15,8 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,7 +25,7 @@ from ..span import Document, Entity, Span
 from . import text as plain
 from .notice import Notice, Report, annotation_lines, surrogate
 
-__all__ = ["annotated", "document_file", "folder", "read"]
+__all__ = ["Folder", "annotated", "document_file", "read"]
 
 _ENTITY_SUFFIXES = (".ann", ".a1")
 _SUFFIXES = (*_ENTITY_SUFFIXES, ".a2")
@@ -128,28 +128,34 @@ def _is_written(mention: str, written: str) -> bool:
     )
 
 
-@contextmanager
-def folder(path: Path) -> Iterator[Callable[[Document], None]]:
-    """A function that writes a document into the folder `path`: its text as `ID.txt`, its entities as `ID.ann`.
+class Folder:
+    """Writes documents into a folder, each as `ID.txt`, its text, and `ID.ann`, its entities.
 
     The folder is made where it is not there, and is gone again if nothing was written. A file appears under its name
     only when it is whole, a text after its annotations; two documents of one run never share a name. Scores have no
     place in brat.
     """
-    made = not path.is_dir()
-    path.mkdir(exist_ok=True)
-    taken: Counter[str] = Counter()
 
-    def write(document: Document) -> None:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._made = not path.is_dir()
+        path.mkdir(exist_ok=True)
+        self._taken: Counter[str] = Counter()
+
+    def write(self, document: Document) -> None:
+        """Raises InputError for what brat cannot hold, OSError where there is no room."""
         annotations = _standoff(document)
-        _put(path, _file_name(document.id, taken), document.text, annotations)
+        _put(self.path, _file_name(document.id, self._taken), document.text, annotations)
 
-    try:
-        yield write
-    finally:
-        if made:
+    def skip(self, document: Document) -> bool:
+        """Leave a document out, but not its name; whether files of that name are there."""
+        name = _file_name(document.id, self._taken)
+        return all((self.path / f"{name}{suffix}").is_file() for suffix in (".txt", ".ann"))
+
+    def close(self) -> None:
+        if self._made:
             with suppress(OSError):  # something was written
-                path.rmdir()
+                self.path.rmdir()
 
 
 def _standoff(document: Document) -> str:

@@ -18,12 +18,12 @@ from bioner_edge.benchmarks import launch as launching
 from bioner_edge.benchmarks import suite as suites
 from bioner_edge.benchmarks.comparing.compare import compare
 from bioner_edge.benchmarks.launch import Asked, launch
-from bioner_edge.benchmarks.lock import appending
 from bioner_edge.benchmarks.process import Failure
 from bioner_edge.benchmarks.results import Cell, Key, Log, Run
 from bioner_edge.benchmarks.suite import Settings
 from bioner_edge.corpora import jsonl, read_file
 from bioner_edge.errors import InputError, UsageError
+from bioner_edge.lock import appending
 from bioner_edge.tuning.sources import split
 
 ROOT = Path(__file__).parents[2]
@@ -322,7 +322,7 @@ def test_quantization_is_told_from_damage(tmp_path: Path) -> None:
 
 def test_lines_of_results_that_are_none_are_refused(tmp_path: Path) -> None:
     (tmp_path / "results.jsonl").write_text('{"kind": "run"}\nnonsense\n{"kind": "run"}\n', "utf-8")
-    with pytest.raises(InputError, match=r"results\.jsonl:2: no line of a run"):
+    with pytest.raises(InputError, match=r"results\.jsonl:2: not a line of JSON"):
         Run.load(tmp_path)
     with pytest.raises(InputError, match="no run of `bioner-edge bench`"):
         Run.load(tmp_path / "nowhere")

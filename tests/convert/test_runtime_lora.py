@@ -19,7 +19,7 @@ from bioner_edge.convert.checkpoint import Checkpoint
 from bioner_edge.convert.merging import merge
 from bioner_edge.convert.merging.adapter import Adapter
 from bioner_edge.errors import ModelError, UsageError
-from bioner_edge.extract import load
+from bioner_edge.loading import load
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -7,18 +7,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from bioner_edge.errors import UsageError
+from .errors import UsageError
 
 __all__ = ["appending"]
 
 
 @contextmanager
 def appending(path: Path) -> Iterator[BinaryIO]:
-    """The file, opened to append to, by this process alone. Raises UsageError where another one has it.
+    """The file, opened to read and append to, by this process alone. Raises UsageError where another one has it.
 
     A lock of the system's that goes with its process, so that none is left behind; without effect on Windows.
     """
-    with path.open("ab") as stream:
+    with path.open("a+b") as stream:
         try:
             import fcntl
 

@@ -1,0 +1,176 @@
+"""Choose the matrix kernels of llama.cpp that work on this processor, found out by trying them in another process.
+
+llama.cpp multiplies quantized weights with kernels for the processor that it was compiled on. Those for AMX, which
+recent Xeons have, are broken where GCC 12.2 or an older one compiled them (llama.cpp issue 20824): it declares 8 of the
+64 bytes that configure the tiles and drops the stores of the others, and the first step of two tokens ends the process
+with SIGSEGV. pip compiles with `-march=native`, so every such machine has them. A name of a compiler or a processor
+does not tell whether they work, a step does: it is tried once for each library file, processor and set of weight types,
+and the answer is kept in the user's cache folder. A library that was not built for AMX, or a processor without it,
+needs no trial.
+
+Where a trial fails the next kernels are tried, from the fastest on:
+
+    all      whatever llama.cpp chooses
+    no-amx   the same without AMX: the repacked kernels for AVX stay
+    plain    weights as the file has them, no kernels of their own layout
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ..cpu_features import of_build, processor
+from ..errors import ModelError
+from ..gguf_header import read
+
+__all__ = ["KERNELS", "choose", "loading", "trial"]
+
+KERNELS = ("all", "no-amx", "plain")
+"""From the fastest to the one that always works."""
+
+_AMX = "AMX_INT8"
+_TRIAL_S = 600  # a large model on a slow disk is loaded twice
+_TOLERANCE = 0.1  # of the logits' standard deviation; kernels round differently, garbage is far away
+_SMALL_STACK = 2048  # bytes: MINSIGSTKSZ, too few for a signal frame with tile registers (8 KiB more)
+
+
+def choose(model: Path, library: Path, system_info: str) -> str:
+    """The fastest of `KERNELS` that work for the weights in `model`.
+
+    `library` is the file of llama.cpp's CPU kernels, `system_info` what `llama_print_system_info` says of it.
+    Raises ModelError where none works.
+    """
+    if _AMX not in (of_build(system_info) or ()) or _AMX not in (processor().features or ()):
+        return KERNELS[0]
+    key = _key(model, library)
+    cache = _cache_file()
+    if (kept := _kept(cache).get(key)) in KERNELS:
+        return kept
+    for kernels in KERNELS:
+        if (reason := trial(model, kernels)) is None:
+            _keep(cache, key, kernels)
+            return kernels
+    raise ModelError(f"{model}: no kernels of llama.cpp work on this processor: {reason}; take an ONNX model")
+
+
+def trial(model: Path, kernels: str) -> str | None:
+    """Why a step of two tokens fails with these kernels, tried in a process of its own; None where it does not."""
+    command = [sys.executable, "-P", "-m", "bioner_edge.backends.kernels", str(model), kernels]
+    try:
+        run = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_TRIAL_S)
+    except subprocess.TimeoutExpired:
+        return f"no answer in {_TRIAL_S} s"
+    if run.returncode == 0:
+        return None
+    if run.returncode < 0:
+        return f"signal {-run.returncode}"
+    return (run.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {run.returncode}"])[-1]
+
+
+@contextmanager
+def loading(kernels: str) -> Iterator[bool]:
+    """Load a model inside: yields whether llama.cpp may lay weights out anew, its `use_extra_bufts`.
+
+    Without AMX: Linux grants the tile registers only to a process whose alternate signal stacks could hold them
+    (Documentation/arch/x86/xstate.rst), and llama.cpp asks for them once, when the first model is loaded. With a small
+    stack meanwhile it is told no, says so on standard error, and goes on with its other kernels.
+    """
+    if kernels != "no-amx":
+        yield kernels == "all"
+        return
+    with _small_signal_stack(), _silent_stderr():
+        yield True
+
+
+@contextmanager
+def _small_signal_stack() -> Iterator[None]:
+    class Stack(ctypes.Structure):  # stack_t
+        _fields_ = (("sp", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    memory = ctypes.create_string_buffer(_SMALL_STACK)
+    small, before = Stack(ctypes.addressof(memory), 0, _SMALL_STACK), Stack()
+    if libc.sigaltstack(ctypes.byref(small), ctypes.byref(before)):
+        raise OSError(ctypes.get_errno(), "sigaltstack")
+    try:
+        yield
+    finally:
+        libc.sigaltstack(ctypes.byref(before), None)
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+# --- What was found before
+
+
+def _key(model: Path, library: Path) -> str:
+    """What an answer holds for: a library file, a processor, the types of the weights."""
+    file, cpu = library.stat(), processor()
+    types = sorted({tensor.type for tensor in read(model).tensors})
+    parts = [str(library), file.st_size, file.st_mtime_ns, cpu.name, sorted(cpu.features or ()), types]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _cache_file() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "bioner-edge" / "kernels.json"
+
+
+def _kept(cache: Path) -> dict[str, str]:
+    """The answers so far; none where the file is missing or damaged: then the trial is run again."""
+    try:
+        found = json.loads(cache.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _keep(cache: Path, key: str, kernels: str) -> None:
+    """Add an answer; a cache that cannot be written costs a trial each time, and nothing else."""
+    with suppress(OSError):
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        partial = cache.with_name(f"{cache.name}.{os.getpid()}")
+        partial.write_text(json.dumps({**_kept(cache), key: kernels}, indent=1) + "\n", "utf-8")
+        os.replace(partial, cache)
+
+
+# --- The process of a trial
+
+
+def _compare(model: Path, kernels: str) -> str | None:
+    """Why the logits of steps of two and more tokens are not those of plain kernels; None where they are."""
+    import numpy as np
+
+    from .llama_cpp import LlamaCpp
+
+    found = []
+    for chosen in dict.fromkeys((kernels, KERNELS[-1])):
+        with LlamaCpp(model, context=64, kernels=chosen) as backend:
+            sequence, words = backend.new_sequence(), backend.vocabulary_size
+            backend.eval(sequence, [1, 2])
+            found.append(backend.eval(sequence, [n % words for n in range(3, 40)]).copy())  # more than one tile
+    away = float(np.abs(found[0] - found[-1]).max() / found[-1].std())
+    return None if away <= _TOLERANCE else f"logits {away:.2g} standard deviations away from those of plain kernels"
+
+
+if __name__ == "__main__":
+    if told := _compare(Path(sys.argv[1]), sys.argv[2]):
+        raise SystemExit(told)

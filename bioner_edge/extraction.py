@@ -1,0 +1,49 @@
+"""What was found in a document; without numpy or a runtime, which whoever only writes results does not need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .span import Document, Entity, Span
+
+if TYPE_CHECKING:
+    from .formats.contract import Problem
+
+__all__ = ["Extraction"]
+
+
+@dataclass(frozen=True, slots=True)
+class Extraction:
+    """What was found in one document.
+
+    `problems` are what could not be read of the answers, each with the chunk [start, end) of the text that it is
+    about; under the grounded constraint there are none. `broken` answers have some, and `salvaged` entities come from
+    these. The other numbers are sums over the answers, of which there are `answers`; see `Answer`.
+    """
+
+    document: Document
+    entities: tuple[Entity, ...]
+    problems: tuple[tuple[Span, Problem], ...] = ()
+    answers: int = 0
+    calls: int = 0
+    fed: int = 0
+    prompt: int = 0
+    tokens: int = 0
+    chosen: int = 0
+    broken: int = 0
+    salvaged: int = 0
+
+    def answered(self) -> Document:
+        """The document with what was found in it, and nothing of what came with it."""
+        return self.document.with_entities(self.entities)
+
+    def to_json(self) -> dict[str, Any]:
+        """The document with the entities found, and `problems` where there were any; never its own annotations."""
+        record = self.answered().to_json()
+        if self.problems:
+            record["problems"] = [
+                {"kind": p.kind, "message": p.message, "start": chunk.start, "end": chunk.end}
+                for chunk, p in self.problems
+            ]
+        return record

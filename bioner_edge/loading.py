@@ -1,0 +1,175 @@
+"""Load a model as an extractor: by name or path, for the format and the labels that its manifest names."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import __version__, formats, memory, models
+from .backends.opening import opened
+from .errors import UsageError, known
+from .extract import CONSTRAINTS, Extractor
+from .manifest import Manifest, sha256
+
+__all__ = ["About", "load", "open_reader"]
+
+
+def load(
+    model: str | Path | None = None,
+    *,
+    format: str | None = None,
+    labels: Sequence[str] | None = None,
+    constraint: str = "grounded",
+    guidelines: Mapping[str, str] | None = None,
+    min_score: float = 0.0,
+    threads: int | None = None,
+    adapter: str | Path | None = None,
+    force: bool = False,
+) -> Extractor:
+    """An extractor for a model by name or path, for the first format and the labels of its manifest.
+
+    Without a model it is the bundled one, or, where that was not tuned for `format`, a bundled one that was.
+    `adapter` is the path of a GGUF LoRA file that was tuned on the model: what it was tuned for stands in the manifest
+    beside it, and the model's own counts no more. `force` loads a model that seems larger than the memory that is free.
+
+    Warns where a format or label is asked for that the model was not tuned for. Raises UsageError for a name that is
+    not known and ModelError for a file that cannot be trusted or loaded.
+    """
+    source = _Source.find(model, adapter, format)
+    asked = source.chosen(format, labels)
+    return _extractor(source, *asked, constraint, guidelines or {}, min_score=min_score, threads=threads, force=force)
+
+
+def _extractor(
+    source: _Source,
+    format: str,
+    labels: Sequence[str],
+    constraint: str,
+    guidelines: Mapping[str, str],
+    *,
+    min_score: float,
+    threads: int | None,
+    force: bool,
+) -> Extractor:
+    if constraint not in CONSTRAINTS:  # known before a model is loaded
+        raise UsageError(known("constraint", constraint, CONSTRAINTS))
+    if constraint == "llama-gbnf" and source.model.is_dir():
+        raise UsageError(f"{source.model}: llama-gbnf is llama.cpp's own sampler; take gbnf, or a GGUF model")
+    if isinstance(labels, str):
+        raise UsageError(f"labels must be a list of names, not the string {labels!r}")
+    formats.get(format)
+    for told in source.unusual(format, labels, guidelines):
+        warnings.warn(told, stacklevel=3)
+    memory.refuse_larger(source.model, force)
+    manifest = source.manifest
+    backend = opened(source.model, threads=threads, adapter=source.adapter)
+    try:
+        return Extractor(
+            backend,
+            format=format,
+            labels=labels,
+            constraint=constraint,
+            guidelines=guidelines or (manifest.guidelines if manifest else None),
+            unit=manifest.unit if manifest else "document",
+            min_score=min_score,
+        )
+    except BaseException:
+        backend.close()
+        raise
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """The files of a model, and the manifest of what was tuned: the adapter's, where there is one."""
+
+    model: Path
+    adapter: Path | None
+    manifest: Manifest | None
+
+    @classmethod
+    def find(cls, model: str | Path | None, adapter: str | Path | None, format: str | None) -> _Source:
+        path, manifest = models.find(str(model) if model is not None else None, format)
+        if adapter is None:
+            return cls(path, None, manifest)
+        file, its = models.checked(Path(adapter))
+        models.refuse_other_base(file, its, path, manifest)
+        return cls(path, file, its)
+
+    @property
+    def tuned(self) -> Path:
+        """The file that knows formats and labels."""
+        return self.adapter or self.model
+
+    def chosen(self, format: str | None, labels: Sequence[str] | None) -> tuple[str, Sequence[str]]:
+        """The format and the labels, of the manifest where they are not given. Raises UsageError where nothing says."""
+        manifest = self.manifest
+        if not (manifest and manifest.formats) and not (format and labels):
+            told = "its manifest knows no format" if manifest else "no manifest beside it"
+            raise UsageError(f"{self.tuned}: {told}, so --format and --labels must be given")
+        return format or (manifest.formats[0] if manifest else ""), labels or (manifest.labels if manifest else ())
+
+    def unusual(self, format: str, labels: Sequence[str], guidelines: Mapping[str, str]) -> Iterator[str]:
+        """What is asked of the model that it was not tuned for, and guidelines that no label has."""
+        manifest, name = self.manifest, self.tuned.name
+        if manifest and manifest.formats:
+            if format not in manifest.formats:
+                yield f"{name} was not tuned for the format {format}; it knows {', '.join(manifest.formats)}"
+            if new := [label for label in labels if label not in manifest.labels]:
+                known_labels = ", ".join(manifest.labels)
+                yield f"{name} was not tuned for the labels {', '.join(new)}; it knows {known_labels}"
+        for label in sorted(guidelines.keys() - labels):
+            yield f"the guideline for {label!r} is not used: it is none of the labels {', '.join(labels)}"
+
+
+# --- For a reader in another process
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a command line wants to know of an extractor that lives in another process.
+
+    `fingerprint` holds all that its answers depend on: two with the same one read a document alike.
+    """
+
+    labels: tuple[str, ...]
+    warnings: tuple[str, ...]
+    fingerprint: Mapping[str, Any]
+
+
+def open_reader(
+    model: str | None,
+    adapter: Path | None,
+    format: str | None,
+    labels: Sequence[str] | None,
+    constraint: str,
+    guidelines: Mapping[str, str] | None,
+    **options: Any,
+) -> tuple[Extractor, About]:
+    """An extractor as `load` opens it, and what to know of it; see `guard.Opening`."""
+    source = _Source.find(model, adapter, format)
+    chosen, asked = source.chosen(format, labels)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always", UserWarning)  # ours; a library's own stay as they are
+        extractor = _extractor(source, chosen, asked, constraint, guidelines or {}, **options)
+    fingerprint = {
+        "version": __version__,
+        "model": _hash(source.model, source.manifest if source.adapter is None else None),
+        "adapter": _hash(source.adapter, source.manifest) if source.adapter else None,
+        "format": chosen,
+        "labels": list(asked),
+        "constraint": constraint,
+        "prompt": hashlib.sha256(json.dumps(extractor.prompts).encode()).hexdigest(),
+        "unit": extractor.unit,
+        "min_score": extractor.min_score,
+    }
+    return extractor, About(tuple(asked), tuple(str(w.message) for w in warned), fingerprint)
+
+
+def _hash(path: Path, manifest: Manifest | None) -> str:
+    """The SHA-256 of a model, from its manifest where that was checked against it."""
+    return manifest.sha256 if manifest else sha256(path)

@@ -1,0 +1,53 @@
+"""Readers for the process of a guard that end it, as a fault in native code does. Imported there by its name."""
+
+from __future__ import annotations
+
+import os
+import signal
+from types import TracebackType
+from typing import Any
+
+from bioner_edge.errors import InputError, ModelError
+from bioner_edge.extraction import Extraction
+from bioner_edge.span import Document, Entity
+
+
+class Crashing:
+    """A reader that does what the first word of a text says; any other text is a Disease."""
+
+    def __enter__(self) -> Crashing:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        pass
+
+    def __call__(self, source: Document, /) -> Extraction:
+        match source.text.split()[0]:
+            case "segfault":
+                os.kill(os.getpid(), signal.SIGSEGV)
+            case "abort":
+                os.abort()
+            case "exit":
+                os._exit(3)
+            case "refuse":
+                raise InputError(f"document {source.id}: refused")
+            case "fault":
+                raise TypeError(source.text)
+            case "starve":
+                raise MemoryError
+            case "print":
+                os.write(1, b"noise")
+        return Extraction(source, (Entity.at("Disease", 0, len(source.text)),))
+
+
+def opening() -> tuple[Crashing, Any]:
+    return Crashing(), os.getpid()
+
+
+def failing() -> tuple[Crashing, Any]:
+    raise ModelError("x.gguf: cannot be loaded")
+
+
+def dying() -> tuple[Crashing, Any]:
+    os.kill(os.getpid(), signal.SIGILL)
+    return opening()

@@ -1,0 +1,134 @@
+"""The process that reads documents may end in any way: it costs the document at hand, and the others are read."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bioner_edge.errors import BionerError, CrashError, InputError, ModelError
+from bioner_edge.guard import Guard
+from bioner_edge.inputs import Inputs
+from bioner_edge.output import Output
+from bioner_edge.run import MOST_CRASHES, Outcome, run
+from bioner_edge.span import Document
+
+SUPPORT = Path(__file__).parent / "support"
+
+
+@pytest.fixture
+def crashing(monkeypatch: pytest.MonkeyPatch) -> Iterator[Guard]:
+    """A guard whose reader does what a text says; see support/crashing.py."""
+    with Guard(opening(monkeypatch)) as guard:
+        yield guard
+
+
+def opening(monkeypatch: pytest.MonkeyPatch, name: str = "opening"):  # type: ignore[no-untyped-def]
+    monkeypatch.syspath_prepend(str(SUPPORT))  # to pickle it here
+    monkeypatch.setenv("PYTHONPATH", str(SUPPORT))  # and to find it there
+    import crashing  # type: ignore[import-not-found]
+
+    return getattr(crashing, name)
+
+
+def test_a_document_is_read_in_another_process(crashing: Guard) -> None:
+    document = Document("1", "asthma", title_end=2)
+    found = crashing(document)
+    assert crashing.about != os.getpid()
+    assert (found.document, [e.mention("asthma") for e in found.entities]) == (document, ["asthma"])
+
+
+@pytest.mark.parametrize(
+    ("text", "how"),
+    [("segfault", "SIGSEGV"), ("abort", "SIGABRT"), ("exit", "exit code 3"), ("starve", "MemoryError, memory ran out")],
+)
+def test_a_crash_names_its_document_and_the_next_is_read(crashing: Guard, text: str, how: str) -> None:
+    assert crashing(Document("1", "asthma")).entities
+    with pytest.raises(CrashError, match="document 2: ") as caught:
+        crashing(Document("2", text))
+    assert caught.value.how == how
+    assert crashing(Document("3", "asthma")).entities
+
+
+def test_errors_are_those_of_the_reader(crashing: Guard) -> None:
+    with pytest.raises(InputError, match="document 1: refused"):
+        crashing(Document("1", "refuse"))
+    with pytest.raises(BionerError, match=r"document 2: a fault of bioner-edge.* TypeError in crashing\.py:") as caught:
+        crashing(Document("2", "fault private"))
+    assert "private" not in str(caught.value)
+    before = crashing._child
+    assert crashing(Document("3", "asthma")).entities and crashing._child is before
+
+
+def test_what_native_code_prints_is_no_answer(crashing: Guard, capfd: pytest.CaptureFixture[str]) -> None:
+    assert crashing(Document("1", "print")).entities
+    assert capfd.readouterr().out == ""
+
+
+def test_a_model_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ModelError, match=r"^x\.gguf: cannot be loaded$"):
+        Guard(opening(monkeypatch, "failing"))
+    with pytest.raises(ModelError, match="loads the model was ended by SIGILL; `bioner-edge doctor`"):
+        Guard(opening(monkeypatch, "dying"))
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="this system does not tell its processes")
+def test_no_process_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Guard(opening(monkeypatch)) as guard:
+        pid = guard.about
+        score = Path(f"/proc/{pid}/oom_score_adj").read_text()
+    assert not Path(f"/proc/{pid}").exists()
+    assert int(score) >= 500  # where memory runs out it is the first to go
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="this system does not tell its processes")
+def test_the_child_ends_with_its_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opening(monkeypatch)
+    pid = os.fork()
+    if pid == 0:  # a parent that is killed
+        import crashing
+
+        (tmp_path / "pid").write_text(str(Guard(crashing.opening).about))
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(pid, 0)
+    child, deadline = Path("/proc", (tmp_path / "pid").read_text()), time.monotonic() + 30
+    while child.exists() and "State:\tZ" not in (child / "status").read_text() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not child.exists() or "State:\tZ" in (child / "status").read_text()
+
+
+# In a run
+
+
+def read_all(guard: Guard, folder: Path, texts: list[str]) -> tuple[Outcome, list[str]]:
+    """What a run over documents of these texts comes to, and what was said."""
+    source = folder / "in.jsonl"
+    source.write_text("".join(f'{{"id": {n}, "text": "{text}"}}\n' for n, text in enumerate(texts)))
+    told: list[str] = []
+    inputs = Inputs([str(source)], lambda notice: told.append(str(notice)))
+    output = Output.named(folder / "o.jsonl", None, overwrite=True, with_gold=False, shown=False)
+    sink = output.open({})
+    try:
+        return run(guard, inputs, sink, out="o.jsonl", complain=told.append, quiet=True), told
+    finally:
+        sink.close()
+
+
+def test_a_run_goes_on_after_a_crash(crashing: Guard, tmp_path: Path) -> None:
+    outcome, told = read_all(crashing, tmp_path, ["asthma", "segfault", "abort", "asthma", "segfault", "asthma"])
+    assert (outcome.documents, outcome.failures, outcome.exit_code, outcome.crashed) == (3, 3, 1, "")
+    assert [line.split(":")[0] for line in told] == ["document 1", "document 2", "document 4"]
+    assert (tmp_path / "o.jsonl").read_text().count("\n") == 3
+
+
+def test_crashes_in_a_row_end_a_run(crashing: Guard, tmp_path: Path) -> None:
+    outcome, told = read_all(crashing, tmp_path, ["asthma", *["segfault"] * (MOST_CRASHES + 2), "asthma"])
+    assert (outcome.documents, outcome.failures, outcome.exit_code) == (1, MOST_CRASHES, 1)
+    assert outcome.crashed == "SIGSEGV" and len(told) == MOST_CRASHES
+    assert not (tmp_path / "o.jsonl").exists() and (tmp_path / "o.jsonl.partial").read_text().count("\n") == 1
+    outcome, _ = read_all(crashing, tmp_path, ["segfault"] * MOST_CRASHES)
+    assert outcome.exit_code == 2

@@ -1,0 +1,284 @@
+"""Nothing that was done is lost: a run that is killed and taken up again ends with the bytes of one that was not."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bioner_edge import journal
+from bioner_edge.errors import BionerError, InputError, UsageError
+from bioner_edge.extraction import Extraction
+from bioner_edge.inputs import Inputs
+from bioner_edge.ledger import Ledger
+from bioner_edge.output import Output
+from bioner_edge.run import Outcome, run
+from bioner_edge.span import Document, Entity
+
+KILLABLE = Path(__file__).parent / "support" / "killable.py"
+SUFFIX = {"jsonl": ".jsonl", "pubtator": ".pubtator", "brat": ""}
+
+
+def corpus(folder: Path, count: int) -> Path:
+    """Documents of different lengths; ids repeat, and so do texts."""
+    path = folder / "in.jsonl"
+    texts = [f"The {'GENE ' * (n % 7)}of case {n % 11}." for n in range(count)]
+    path.write_text("".join(json.dumps({"id": n // 2, "text": text}) + "\n" for n, text in enumerate(texts)))
+    return path
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    """The bytes of a file, or of all files of a folder, by name."""
+    files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
+    return {p.relative_to(path).as_posix(): p.read_bytes() for p in files}
+
+
+def killable(*arguments: object) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, str(KILLABLE), *map(str, arguments)], stderr=subprocess.PIPE)
+
+
+@pytest.mark.parametrize(("file_type", "kills"), [("jsonl", 25), ("pubtator", 10), ("brat", 15)])
+def test_killed_at_random_and_taken_up_again_it_ends_with_the_same_bytes(
+    tmp_path: Path, file_type: str, kills: int
+) -> None:
+    source = corpus(tmp_path, 600)
+    whole, out = tmp_path / f"whole{SUFFIX[file_type]}", tmp_path / f"out{SUFFIX[file_type]}"
+    assert killable(source, whole, file_type).wait() == 1  # some fail
+    generator, killed, ended = random.Random(file_type), 0, None
+    for _ in range(500):
+        process = killable(source, out, file_type, "resume")
+        if killed < kills:
+            deadline = time.monotonic() + generator.uniform(0.1, 0.45)
+            while process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.001)
+            if process.poll() is None:
+                process.kill()
+                killed += 1
+        ended = process.wait()
+        assert ended in (1, -9), process.stderr and process.stderr.read()
+        if ended == 1:
+            if killed == kills:
+                break
+            # Done before all kills: the ends of a run are where they matter most, so its last part is done again.
+            progress = next(p for p in (out / ".progress", tmp_path / f"{out.name}.progress") if p.exists())
+            lines = progress.read_bytes().splitlines(keepends=True)
+            if file_type == "brat":
+                progress.write_bytes(b"".join(lines[: -len(lines) // 3]))
+            else:
+                os.replace(out, tmp_path / f"{out.name}.partial")
+                progress.write_bytes(b"".join(lines[: -len(lines) // 3]))
+    assert killed == kills and ended == 1
+    mine, theirs = contents(out), contents(whole)
+    assert mine.pop(".progress", b"").count(b'"failed"') == theirs.pop(".progress", b"").count(b'"failed"')
+    assert mine == theirs
+    left = {p.name for p in tmp_path.iterdir()} - {source.name, out.name, whole.name}
+    assert left <= {f"{out.name}.progress", f"{whole.name}.progress"}
+
+
+@pytest.mark.parametrize("file_type", SUFFIX)
+def test_failed_documents_are_tried_again_in_their_places(tmp_path: Path, file_type: str) -> None:
+    source = corpus(tmp_path, 60)
+    whole, out = tmp_path / f"whole{SUFFIX[file_type]}", tmp_path / f"out{SUFFIX[file_type]}"
+    assert killable(source, whole, file_type, "retry").wait() == 0  # in one go, nothing fails
+    assert killable(source, out, file_type).wait() == 1
+    assert killable(source, out, file_type, "resume").wait() == 1  # they are known, and not tried again
+    process = killable(source, out, file_type, "retry")
+    time.sleep(0.2)
+    process.kill()
+    process.wait()
+    assert killable(source, out, file_type, "retry").wait() == 0
+    assert contents(out) == contents(whole)
+    assert not [p.name for p in tmp_path.iterdir() if "progress" in p.name or "partial" in p.name]
+
+
+# In this process, one thing after the other
+
+
+class Script:
+    """A reader that finds "Naloxone"; it fails on what `failing` names, and stops before what `stop` names."""
+
+    def __init__(self) -> None:
+        self.failing: set[str] = set()
+        self.stop: str | None = None
+        self.read: list[str] = []
+
+    def __call__(self, document: Document, /) -> Extraction:
+        if document.id == self.stop:
+            raise KeyboardInterrupt
+        self.read.append(document.id)
+        if document.id in self.failing:
+            raise InputError(f"document {document.id}: fails")
+        at = document.text.find("Naloxone")
+        return Extraction(document, () if at < 0 else (Entity.at("Drug", at, at + 8),))
+
+
+Attempt = Callable[..., Outcome]
+
+
+@pytest.fixture
+def script() -> Script:
+    return Script()
+
+
+@pytest.fixture
+def attempt(script: Script, tmp_path: Path) -> Attempt:
+    """A function (texts, settings=…, **how) that runs over documents a, b, c … into o.jsonl, or another `out`."""
+
+    def begin(texts: list[str], settings: dict[str, Any] | None = None, out: str = "o.jsonl", **how: Any) -> Outcome:
+        source = tmp_path / "in.jsonl"
+        rows = [{"id": chr(97 + n), "text": text} for n, text in enumerate(texts)]
+        source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        settings = {"model": "m", "labels": ["Drug"]} if settings is None else settings
+        kind = how.pop("to", None)
+        named = {"overwrite": False, "with_gold": False, "shown": False, **how}
+        sink = Output.named(tmp_path / out, kind, **named).open(settings)
+        try:
+            return run(script, Inputs([str(source)], print), sink, out=out, complain=lambda _: None, quiet=True)
+        finally:
+            sink.close()
+
+    return begin
+
+
+TEXTS = ["Naloxone.", "Two.", "Three.", "Naloxone again."]
+
+
+def names(folder: Path) -> set[str]:
+    return {p.name for p in folder.iterdir()} - {"in.jsonl"}
+
+
+def broken_off(script: Script, attempt: Attempt, before: str, **how: Any) -> None:
+    script.stop = before
+    with pytest.raises(KeyboardInterrupt):
+        attempt(TEXTS, **how)
+    script.stop = None
+    script.read.clear()
+
+
+def test_only_what_is_missing_is_read(script: Script, attempt: Attempt, tmp_path: Path) -> None:
+    broken_off(script, attempt, "c")
+    assert names(tmp_path) == {"o.jsonl.partial", "o.jsonl.progress"}
+    with pytest.raises(UsageError, match=r"--resume goes on with it, --overwrite starts anew"):
+        attempt(TEXTS)
+    outcome = attempt(TEXTS, resume=True)
+    assert (script.read, outcome.documents, outcome.entities, outcome.exit_code) == (["c", "d"], 4, 2, 0)
+    assert names(tmp_path) == {"o.jsonl"}
+    with pytest.raises(UsageError, match="exists; give --overwrite"):
+        attempt(TEXTS)
+
+
+def test_other_settings_are_refused_and_named(script: Script, attempt: Attempt, tmp_path: Path) -> None:
+    broken_off(script, attempt, "c")
+    before = contents(tmp_path)
+    with pytest.raises(UsageError, match=r'labels was \["Drug"\], now \["Gene"\]; threshold was null, now 1; start'):
+        attempt(TEXTS, {"model": "m", "labels": ["Gene"], "threshold": 1}, resume=True)
+    with pytest.raises(UsageError, match="to was jsonl, now pubtator"):
+        attempt(TEXTS, resume=True, to="pubtator")
+    assert contents(tmp_path) == before and not script.read
+    assert attempt(TEXTS, {"model": "m", "labels": ["Gene"]}, overwrite=True).documents == 4
+
+
+def test_other_inputs_are_refused_and_named(script: Script, attempt: Attempt, tmp_path: Path) -> None:
+    broken_off(script, attempt, "c")
+    with pytest.raises(UsageError, match="document 2 of the inputs, b, is not the one that was read before"):
+        attempt(["Naloxone.", "2.", *TEXTS[2:]], resume=True)
+    assert attempt([*TEXTS, "More."], resume=True).documents == 5  # those behind may be new
+
+
+def test_a_document_that_fails_leaves_a_place(script: Script, attempt: Attempt, tmp_path: Path) -> None:
+    script.failing = {"b"}
+    outcome = attempt(TEXTS)
+    assert (outcome.exit_code, outcome.failed) == (1, ["document b: fails"])
+    assert names(tmp_path) == {"o.jsonl", "o.jsonl.progress"}
+    script.read.clear()
+    assert attempt(TEXTS, resume=True).failed == ["document b: fails"] and script.read == []
+    assert attempt(TEXTS, retry_failed=True).failed == ["document b: fails"] and script.read == ["b"]
+    assert [json.loads(line)["id"] for line in (tmp_path / "o.jsonl").read_text().splitlines()] == ["a", "c", "d"]
+    script.failing = set()
+    assert attempt(TEXTS, retry_failed=True).exit_code == 0
+    assert [json.loads(line)["id"] for line in (tmp_path / "o.jsonl").read_text().splitlines()] == list("abcd")
+    assert names(tmp_path) == {"o.jsonl"}
+
+
+def test_documents_of_one_name_in_a_folder(script: Script, attempt: Attempt, tmp_path: Path) -> None:
+    broken_off(script, attempt, "c", out="o", to="brat")
+    assert names(tmp_path / "o") == {"a.txt", "a.ann", "b.txt", "b.ann", ".progress"}
+    with pytest.raises(UsageError, match="not finished"):
+        attempt(TEXTS, out="o", to="brat")
+    (tmp_path / "o" / "b.ann").unlink()
+    with pytest.raises(UsageError, match="the files of document b are gone"):
+        attempt(TEXTS, out="o", to="brat", resume=True)
+    (tmp_path / "o" / "b.ann").touch()
+    assert attempt(TEXTS, out="o", to="brat", resume=True).exit_code == 0
+    assert names(tmp_path / "o") == {f"{name}.{suffix}" for name in "abcd" for suffix in ("txt", "ann")}
+
+
+def test_what_a_disk_lost_is_done_again(script: Script, attempt: Attempt, tmp_path: Path) -> None:
+    attempt(TEXTS, out="whole.jsonl")
+    broken_off(script, attempt, "d")
+    partial = tmp_path / "o.jsonl.partial"
+    data = bytearray(partial.read_bytes())
+    data[data.index(b"Two")] ^= 1
+    partial.write_bytes(data)
+    progress = tmp_path / "o.jsonl.progress"
+    progress.write_bytes(progress.read_bytes() + b'{"position": 3, "id": "d", "ha')
+    attempt(TEXTS, resume=True)
+    assert script.read == ["b", "c", "d"]
+    assert (tmp_path / "o.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    broken_off(script, attempt, "d", out="p.jsonl")
+    (tmp_path / "p.jsonl.partial").unlink()
+    with pytest.raises(UsageError, match=r"p\.jsonl\.partial: is gone"):
+        attempt(TEXTS, out="p.jsonl", resume=True)
+
+
+def test_a_full_disk_keeps_what_was_written(
+    script: Script, attempt: Attempt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempt(TEXTS, out="whole.jsonl")
+    append, count = journal.append, 0
+
+    def full(*arguments: Any) -> None:
+        nonlocal count
+        count += 1
+        if count == 4:
+            raise OSError(28, "No space left on device")
+        append(*arguments)
+
+    monkeypatch.setattr(journal, "append", full)
+    with pytest.raises(UsageError, match=r"^o\.jsonl: cannot be written: No space left on device$"):
+        attempt(TEXTS)
+    attempt(TEXTS, resume=True)
+    assert (tmp_path / "o.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def test_two_processes_never_write_to_one_file(script: Script, attempt: Attempt, tmp_path: Path) -> None:
+    other = Ledger(tmp_path / "o.jsonl.progress", {}, resume=False)
+    for how in ({"resume": True}, {"overwrite": True}):
+        with pytest.raises(UsageError, match="another process is writing to it"):
+            attempt(TEXTS, **how)
+    other.close()
+
+
+@pytest.mark.parametrize(
+    ("data", "line"), [(b"x\n", 1), (b"{}\n", 1), (b'{"kind": "complete"}\n', 1), (b'{"kind": "run"}\n', 1)]
+)
+def test_a_file_that_is_no_journal_is_left_alone(attempt: Attempt, tmp_path: Path, data: bytes, line: int) -> None:
+    (tmp_path / "o.jsonl.progress").write_bytes(data)
+    with pytest.raises(BionerError, match=rf"o\.jsonl\.progress:{line}: not a line"):
+        attempt(TEXTS, resume=True)
+    assert (tmp_path / "o.jsonl.progress").read_bytes() == data
+
+
+def test_options_that_exclude_each_other(attempt: Attempt) -> None:
+    with pytest.raises(UsageError, match="give one of them"):
+        attempt(TEXTS, resume=True, overwrite=True)
+    with pytest.raises(UsageError, match="need --out"):
+        Output.named(None, None, overwrite=False, with_gold=False, shown=False, resume=True)
