@@ -12,10 +12,14 @@ TORCH := 2.13.0
 
 .PHONY: demo test lint check model clean
 
-demo: $(VENV)/.installed
-	$(BIN)/bioner-edge extract $(EXAMPLES)/abstracts.pubtator $(EXAMPLES)/note.txt --show --overwrite --out demo.jsonl
-	@echo "The note once more, by the same model on onnxruntime:"
+# First what needs no compiler, so that there is something to see within a minute or two; then llama.cpp is built.
+demo: $(VENV)/.installed-onnx
 	$(BIN)/bioner-edge extract $(EXAMPLES)/note.txt --model chemdis-9m-onnx --show
+	@test -e $(VENV)/.installed || echo "That was the bundled model on onnxruntime. Now llama.cpp is compiled for this" \
+		"processor, once: 5 to 15 minutes. Ctrl-C ends it; what was installed stays and reads with ONNX models."
+	@$(MAKE) --no-print-directory $(VENV)/.installed
+	@echo "The same model on llama.cpp reads all examples:"
+	$(BIN)/bioner-edge extract $(EXAMPLES)/abstracts.pubtator $(EXAMPLES)/note.txt --show --overwrite --out demo.jsonl
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
@@ -48,8 +52,13 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # An environment is as pyproject.toml says it should be when its stamp is newer.
-$(VENV)/.installed: pyproject.toml setup.py | $(BIN)/python
+$(VENV)/.installed-onnx: pyproject.toml setup.py | $(BIN)/python
 	$(PIP) install --editable .
+	touch $@
+
+# GCC before 12.4 compiles llama.cpp's AMX kernels to code that crashes: they are left out, on every machine alike.
+$(VENV)/.installed: $(VENV)/.installed-onnx
+	CFLAGS="$$CFLAGS -U__AMX_INT8__" CXXFLAGS="$$CXXFLAGS -U__AMX_INT8__" $(PIP) install --editable '.[llama]'
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

@@ -67,7 +67,9 @@ def main() -> NoReturn:
     except ModuleNotFoundError as error:  # installed without its dependencies, as where nothing can be compiled
         if error.name is None or error.name.startswith(__package__):
             raise
-        _fail(f"{error.name.split('.')[0]} is not installed, which this needs: install bioner-edge whole")
+        module = error.name.split(".")[0]
+        install = "'bioner-edge[llama]'" if module in ("llama_cpp", "gguf") else "bioner-edge"
+        _fail(f"{module} is not installed, which this needs: pip install {install}")
     except OSError as error:  # a path that the system refuses
         _fail(f"{error.filename or 'a file'}: {error.strerror or error}")
     except Exception as error:

@@ -71,14 +71,17 @@ def _system(name: str) -> Iterator[Finding]:
 def _libraries(name: str) -> Iterator[Finding]:
     """The core dependencies in the versions that are pinned, and which of the optional ones there are."""
     try:
-        wanted = [line for line in metadata.requires("bioner-edge") or [] if "extra ==" not in line]
+        lines = metadata.requires("bioner-edge") or []
     except metadata.PackageNotFoundError:
         yield Finding(name, "unknown", "bioner-edge itself is not installed", "pip install .")
         return
-    found = {library: version(library) for library in (named(line) for line in wanted)}
-    for line in wanted:
-        if (there := found[named(line)]) is None:
-            yield Finding(name, "error", f"{named(line)} is not installed", f"pip install '{line}'")
+    core = [line for line in lines if "extra ==" not in line]
+    llama = [line.partition(";")[0].strip() for line in lines if re.search(r"extra == ['\"]llama", line)]
+    found = {named(line): version(named(line)) for line in core}
+    for line in (*core, *llama):
+        if (there := version(named(line))) is None:
+            if line in core:
+                yield Finding(name, "error", f"{named(line)} is not installed", f"pip install '{line}'")
         elif not meets(there, line):
             yield Finding(
                 name, "error", f"{named(line)} {there} is installed, but {line} is needed", f"pip install '{line}'"

@@ -8,6 +8,8 @@ from importlib import metadata
 __all__ = ["EXTRAS", "meets", "named", "version"]
 
 EXTRAS = (
+    "llama-cpp-python",
+    "gguf",
     "torch",
     "transformers",
     "peft",

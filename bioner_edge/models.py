@@ -11,6 +11,7 @@ The package has a list of its own. $BIONER_MODELS can name a folder with another
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 from . import gguf_header, listing, onnx_folder
@@ -71,15 +72,21 @@ def bases() -> dict[str, Base]:
 def default(format: str | None = None) -> str | None:
     """The name of the model that is used where none is named; None where no model is bundled.
 
-    Where it was not tuned for `format`, the first listed one that was takes its place, if there is one.
+    Where it was not tuned for `format`, the first listed one that was takes its place, if there is one; where llama.cpp
+    is not installed, one that runs without it does.
     """
     name = _bundled().default
-    if format is None or name is None:
-        return name
     rows = listed()
-    if name not in rows or format in rows[name].formats:
+    if name is None or name not in rows:
         return name
-    return next((other for other, row in rows.items() if format in row.formats), name)
+    wanted = format or next(iter(rows[name].formats), None)
+    tuned = [other for other in (name, *rows) if wanted in rows[other].formats]
+    runs = tuned if _has_llama() else [other for other in tuned if rows[other].path.is_dir()]
+    return next(iter([*runs, *tuned]), name)
+
+
+def _has_llama() -> bool:
+    return find_spec("llama_cpp") is not None
 
 
 def find(name_or_path: str | None, format: str | None = None) -> tuple[Path, Manifest | None]:

@@ -519,6 +519,25 @@ def test_no_network(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (code, err) == (0, []) and record["entities"]
 
 
+def test_without_llama_cpp_the_onnx_model_reads(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As after `pip install bioner-edge`, which compiles nothing."""
+    monkeypatch.undo()  # the default of the installation
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in sys.modules if name.split(".")[0] in ("llama_cpp", "gguf")]:
+        monkeypatch.delitem(sys.modules, name)
+    for name in ("llama_cpp", "bioner_edge.backends.llama_cpp", "bioner_edge.backends.native", "gguf"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setattr(guard, "Guard", InProcess)
+    put(a__txt="Aspirin eased asthma.")
+    code, (record,), err = extract(run, "a.txt")
+    assert (code, err) == (0, []) and record["entities"]
+    code, _, (told,) = extract(run, "a.txt", "--format", "multi_code")
+    assert code == 2 and told.endswith(
+        "chemdis-9m-lists-Q8_0.gguf: a GGUF model needs llama.cpp: pip install 'bioner-edge[llama]' "
+        "(it is compiled, which takes minutes), or name an ONNX model"
+    )
+
+
 # In a process of its own
 
 

@@ -182,15 +182,17 @@ def installed(monkeypatch: pytest.MonkeyPatch, wanted: list[str], versions: dict
 
 
 def test_libraries_that_are_missing_or_of_another_version_are_errors(monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = ["llama-cpp-python==0.3.36", "numpy>=1.26", "rich>=13.7", 'peft>=0.18; extra == "tune"']
+    wanted = ["numpy>=1.26", "rich>=13.7", 'peft>=0.18; extra == "tune"']
+    wanted += ['llama-cpp-python==0.3.36; extra == "llama"', 'gguf>=0.17 ; extra == "llama"']
     versions = {"llama-cpp-python": "0.3.30", "rich": "15.0.0", "torch": "2.13.0+cpu"}
     found = installed(monkeypatch, wanted, versions)
     errors = [finding.told for finding in found if finding.status == "error"]
     assert errors == [
-        "llama-cpp-python 0.3.30 is installed, but llama-cpp-python==0.3.36 is needed",
         "numpy is not installed",
+        "llama-cpp-python 0.3.30 is installed, but llama-cpp-python==0.3.36 is needed",
     ]
-    assert [f.remedy for f in found if f.status == "error"] == [f"pip install '{line}'" for line in wanted[:2]]
+    remedies = ["pip install 'numpy>=1.26'", "pip install 'llama-cpp-python==0.3.36'"]
+    assert [f.remedy for f in found if f.status == "error"] == remedies
     assert "torch 2.13.0+cpu, transformers –" in found[-1].told and found[-1].status == "ok"
 
 

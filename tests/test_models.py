@@ -398,6 +398,13 @@ def test_a_base_model_is_no_model(package: Path) -> None:
         find("b")
 
 
+def test_without_llama_cpp_the_default_is_a_model_that_runs_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert models.default() == "chemdis-9m"
+    monkeypatch.setattr(models, "find_spec", lambda name: None)
+    assert models.default() == models.default("multi_tag") == "chemdis-9m-onnx"
+    assert models.default("multi_code") == "chemdis-9m-lists"  # only a GGUF file knows it: that one is named then
+
+
 @pytest.fixture
 def own(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of converted files, which $BIONER_MODELS names; it has no list yet."""

@@ -30,6 +30,7 @@ def opened(path: Path, *, threads: int | None = None, adapter: Path | None = Non
         return LlamaCpp(path, threads=threads, cache="f32" if exact else "f16", adapter=adapter)
     except ModuleNotFoundError as error:
         module = (error.name or "a library").split(".")[0]
-        package = {"llama_cpp": "llama-cpp-python"}.get(module, module)
-        other = "" if path.is_dir() else ", or name an ONNX model"
-        raise ModelError(f"{path}: {package} is not installed: pip install {package}{other}") from None
+        if path.is_dir():
+            raise ModelError(f"{path}: {module} is not installed: pip install bioner-edge") from None
+        told = "a GGUF model needs llama.cpp: pip install 'bioner-edge[llama]' (it is compiled, which takes minutes)"
+        raise ModelError(f"{path}: {told}, or name an ONNX model") from None
