@@ -23,8 +23,9 @@ from llama_cpp.llama_grammar import LlamaGrammar
 from bioner_edge import gguf_header, memory, models
 from bioner_edge.backends.contract import Backend
 from bioner_edge.backends.cores import cores
+from bioner_edge.backends.kernels import choose, loading
 from bioner_edge.backends.llama_cpp import LlamaCpp
-from bioner_edge.backends.native import listen
+from bioner_edge.backends.native import library, listen
 from bioner_edge.decoding.lift import Vocabulary
 from bioner_edge.decoding.loop import Answer
 from bioner_edge.errors import ModelError, UsageError
@@ -53,7 +54,10 @@ class Completions(LlamaCpp):
         settings: dict[str, Any] = {"n_ctx": self.context, "n_threads": count, "n_threads_batch": count}
         listen()
         try:
-            self.llama: Any = Llama(str(path), logits_all=False, verbose=False, kv_overrides=_AS_OURS, **settings)
+            with loading(choose(path, *library())) as repacked:
+                if not repacked:
+                    raise RuntimeError("its API cannot leave out the kernels that do not work on this processor")
+                self.llama: Any = Llama(str(path), logits_all=False, verbose=False, kv_overrides=_AS_OURS, **settings)
         except Exception as error:  # it raises whatever its parts raise
             why = " ".join(str(error).split())
             raise ModelError(f"llama-cpp-python: {why}; is it a language model in GGUF, complete?") from None

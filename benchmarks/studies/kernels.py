@@ -1,0 +1,130 @@
+"""Which kernels of llama.cpp are fast here, and what waiting threads cost: one model, all settings in turn.
+
+    python -m bioner_edge.benchmarks.studies.kernels SOURCE... [--rounds 5] [--busy 2]
+
+A SOURCE is a GGUF file, or a shape of `benchmarks.studies.conversion` (0.5B, 1.5B), which stands for random weights of
+that shape at `--levels`. Each is loaded with each of `backends.kernels.KERNELS`, by threads that wait asleep and by
+threads that wait in a loop (OMP_WAIT_POLICY passive and active), and by one thread, each in a process of its own. With
+`--busy N` all of it is done once more beside N processes that do nothing but keep processors busy.
+
+To compare AMX with its absence, build llama.cpp on a processor that has it, with Clang, GCC 12.4, 13.3, 14 or newer, or
+`CFLAGS=-fno-dse CXXFLAGS=-fno-dse` (older ones then keep the stores of the tile configuration): "all" uses AMX then.
+
+Prints a Markdown table of medians: tokens/s of a prompt of 300 (prefill) and of 64 single ones (decode).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from bioner_edge.backends.cores import cores
+from bioner_edge.backends.kernels import KERNELS
+from bioner_edge.backends.native import library
+from bioner_edge.benchmarks.measuring import machine
+from bioner_edge.benchmarks.studies import runtimes
+from bioner_edge.cpu_features import of_build
+from bioner_edge.errors import BionerError
+
+__all__ = ["main"]
+
+_PROMPT, _TOKENS = 300, 64
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The script. Returns 0, or 2 where a source cannot be measured."""
+    parser = argparse.ArgumentParser(prog="python -m bioner_edge.benchmarks.studies.kernels", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("sources", nargs="+", metavar="SOURCE", help="a GGUF file, or 0.5B or 1.5B")
+    parser.add_argument("--levels", default="Q8_0,Q4_K_M,Q4_0", help="levels of a shape [default: Q8_0,Q4_K_M,Q4_0]")
+    parser.add_argument("--rounds", type=int, default=5, help="measurements of each [default: 5]")
+    parser.add_argument(
+        "--busy", type=int, default=0, help="processes that keep processors busy meanwhile [default: 0]"
+    )
+    parser.add_argument("--work", type=Path, help="where there is room for the models [default: the temporary folder]")
+    parser.add_argument("--measure", nargs=3, metavar=("FILE", "KERNELS", "THREADS"), help=argparse.SUPPRESS)
+    asked = parser.parse_args(arguments)
+    try:
+        if asked.measure:
+            print(json.dumps(_measured(Path(asked.measure[0]), asked.measure[1], int(asked.measure[2]))))
+        else:
+            _report(asked)
+    except (BionerError, subprocess.CalledProcessError) as error:
+        print(f"kernels: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _report(asked: argparse.Namespace) -> None:
+    built = ", ".join(sorted(of_build(library()[1]) or ()))
+    print("\n".join(f"- {line}" for line in machine.described(("bioner-edge", "llama-cpp-python"))))
+    print(f"- llama.cpp built for {built}")
+    print(f"- medians of {asked.rounds}; prefill of {_PROMPT} tokens, then {_TOKENS} one by one; settings in turn\n")
+    print("| model | kernels | threads | waiting | others | prefill tokens/s | decode tokens/s |\n|" + "---|" * 7)
+    with tempfile.TemporaryDirectory(dir=asked.work) as folder:
+        for source in asked.sources:
+            shape = argparse.Namespace(gguf=asked.levels, onnx="")
+            known = Path(source).is_file()
+            for path in [Path(source)] if known else runtimes.converted(source, Path(folder), shape):
+                for busy in dict.fromkeys((0, asked.busy)):
+                    with _busy(busy):
+                        _rows(path, busy, asked.rounds)
+
+
+def _rows(path: Path, busy: int, rounds: int) -> None:
+    settings = [(kernels, cores(), "passive") for kernels in KERNELS]
+    settings += [(KERNELS[0], cores(), "active"), (KERNELS[0], 1, "passive")]
+    found: dict[tuple[str, int, str], list[list[float]]] = {setting: [] for setting in settings}
+    for _ in range(rounds):
+        for setting in settings:
+            found[setting].append(_apart(path, *setting))
+    for (kernels, threads, waiting), figures in found.items():
+        medians = " | ".join(f"{statistics.median(column):,.0f}" for column in zip(*figures, strict=True))
+        others = f"{busy} busy" if busy else "quiet"
+        print(f"| {path.stem} | {kernels} | {threads} | {waiting} | {others} | {medians} |", flush=True)
+
+
+def _apart(path: Path, kernels: str, threads: int, waiting: str) -> list[float]:
+    command = [sys.executable, "-m", "bioner_edge.benchmarks.studies.kernels", "-", "--measure"]
+    command += [str(path), kernels, str(threads)]
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, check=True, text=True, env={**os.environ, "OMP_WAIT_POLICY": waiting}
+    )
+    found: list[float] = json.loads(done.stdout)
+    return found
+
+
+def _measured(path: Path, kernels: str, threads: int) -> list[float]:
+    """Tokens/s of a prompt and of single tokens, in this process."""
+    from bioner_edge.backends.llama_cpp import LlamaCpp
+
+    with LlamaCpp(path, threads=threads, kernels=kernels) as backend:
+        ids = [token for token in range(backend.vocabulary_size) if backend.piece(token)]
+        ids = (ids * (_PROMPT // len(ids) + 1))[:_PROMPT]
+        runtimes.read(backend, ids[:8], 2)  # what a runtime does once only
+        prefill, decode = runtimes.read(backend, ids, _TOKENS)
+    return [_PROMPT / prefill, _TOKENS / decode]
+
+
+@contextmanager
+def _busy(count: int) -> Iterator[None]:
+    """So many processes that do nothing but run, while it lasts."""
+    started = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
