@@ -86,12 +86,16 @@ def extract(
     to: Annotated[
         str | None,
         typer.Option(
-            help="Output: jsonl, pubtator, or brat, for which --out is a folder. [default: by name, else jsonl]"
+            help="Output: jsonl, pubtator, or brat, for which --out is a folder. "
+            "[default: by the suffix of --out; without one jsonl]"
         ),
     ] = None,
     from_: Annotated[
         str | None,
-        typer.Option("--from", help="Input file format: text, jsonl, pubtator, brat or bc2gm. [default: by the name]"),
+        typer.Option(
+            "--from",
+            help="Input file format: text, jsonl, pubtator, brat or bc2gm. [default: by the suffix, else the content]",
+        ),
     ] = None,
     threads: Annotated[int | None, typer.Option(help="Threads. [default: the cores of this process]", min=1)] = None,
     seed: Annotated[int, typer.Option(help="Decoding is greedy: every seed gives the same entities.")] = 0,
@@ -117,7 +121,7 @@ def extract(
     from .run import Output, run
 
     output = Output.named(out, to, overwrite=overwrite, with_gold=keep_annotations, shown=show)
-    sources = Inputs(inputs or ["-"], lambda notice: complain(str(notice)), from_)
+    sources = Inputs(inputs or ["-"], lambda notice: complain(str(notice)), from_, annotated=keep_annotations)
     output.refuse_among(sources)
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always", UserWarning)  # what `load` warns of; a library's own stay as they are

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from .corpora import FOLDERS, Notice, jsonl, writer
+from .corpora import FOLDERS, WRITERS, Notice, jsonl, output_format, writer
 from .errors import BionerError, InputError, UsageError
 from .extract import Extraction, Extractor
 from .inputs import Inputs
@@ -52,8 +52,8 @@ class Output:
 
     @classmethod
     def named(cls, out: Path | None, file_type: str | None, *, overwrite: bool, with_gold: bool, shown: bool) -> Output:
-        """Check an output before anything is read. Where `file_type` is None, the extension of `out` tells it."""
-        kind = file_type or ("pubtator" if out and ".pubtator" in out.name.lower() else "jsonl")
+        """Check an output before anything is read. Where `file_type` is None, the suffix of `out` tells it."""
+        kind = file_type or output_format(out, WRITERS)
         if kind not in FOLDERS:
             writer(kind)
         if with_gold and kind != "jsonl":
