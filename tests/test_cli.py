@@ -131,7 +131,7 @@ CASES: dict[str, tuple[list[str], dict[str, str | bytes], int, list[str], list[s
         [],
         [
             "a.jsonl: no document has annotations under a key that is read "
-            '(entities, spans, ents, label, labels, denotations); the keys are "text", "ner"'
+            '(entities, spans, ents, label, labels, annotations, denotations); the keys are "text", "ner"'
         ],
     ),
     "an output by the name of a table": (

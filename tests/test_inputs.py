@@ -138,7 +138,8 @@ def test_what_was_read_is_counted_in_bytes() -> None:
 
 FOREIGN = b'{"id": "1", "text": "Naloxone", "ner": [[0, 0, "Chemical"]], "tokens": []}\n'
 TOLD = (
-    'under a key that is read (entities, spans, ents, label, labels, denotations); the keys are "id", "text", "ner", '
+    "under a key that is read (entities, spans, ents, label, labels, annotations, denotations); "
+    'the keys are "id", "text", "ner", '
 )
 
 

@@ -3,12 +3,13 @@
 The keys are those of GLiNER and Prodigy; `fragments` (pairs of offsets) stands for a discontinuous mention. What other
 tools write with half-open offsets of characters is read too:
 
-    entities    GLiNER, spaCy's training data ([[0, 8, "Chemical"]]), doccano with relations (start_offset, end_offset)
+    entities    GLiNER, spaCy's training data ([[0, 8, "Chemical"]]), doccano with relations (start_offset, end_offset),
+                Flair's Sentence.to_dict (start_pos, end_pos)
     spans       Prodigy; what its annotator answered is told, and the spans are read as they stand
     ents        spaCy's Doc.to_json
     label       doccano ([[0, 8, "Chemical"]], its text perhaps under `data`), Label Studio's JSON_MIN; `labels` too
     denotations PubAnnotation ({"span": {"begin": 0, "end": 8}, "obj": "Chemical"})
-    data        a task of Label Studio: its `text`, and the `result` of its first annotation
+    annotations whoever calls them so; of a task of Label Studio, whose text is under `data`, the first's `result`
 
 Offsets of tokens, or of last characters, are not read. Where a row has its mention, that must be the text there.
 """
@@ -26,10 +27,10 @@ from .notice import Notice, Report, lines, surrogate
 
 __all__ = ["annotation_rows", "labels_of", "read", "refuse_unannotated", "write", "write_record"]
 
-_ROWS = ("entities", "spans", "ents", "label", "labels", "denotations")
-_MAY_BE_OTHER = ("label", "labels")  # of a text as a whole, strings
-_START = ("start_char", "start_offset", "start", "begin")
-_END = ("end_char", "end_offset", "end")
+_ROWS = ("entities", "spans", "ents", "label", "labels", "annotations", "denotations")
+_MAY_BE_OTHER = ("label", "labels", "annotations")  # of a text as a whole, strings
+_START = ("start_char", "start_offset", "start_pos", "start", "begin")
+_END = ("end_char", "end_offset", "end_pos", "end")
 _LABEL = ("label", "labels", "entity_group", "entity_type", "type", "obj")
 _NOT_ACCEPTED = ("reject", "ignore")
 _MOST_KEYS = 12  # that a message names
@@ -213,6 +214,7 @@ def labels_of(row: Any) -> list[str]:
     """The labels that a row gives its mention, as they are written; one that is empty where it gives none."""
     value = row[2] if isinstance(row, list) and len(row) == 3 else _first(_flat(row), _LABEL)
     found = value if isinstance(value, list) and value else [value]
+    found = [label.get("value") if isinstance(label, dict) else label for label in found]
     return [label if isinstance(label, str) else "" for label in found]
 
 

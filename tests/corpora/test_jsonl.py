@@ -183,6 +183,14 @@ def rows(*keys: str, **more: Any) -> list[dict[str, Any]]:
         {"spans": rows("start", "end", "label"), "label": "POSITIVE"},
         {"spans": rows("start", "end", "label"), "labels": ["POSITIVE"], "entities": []},
         {"ents": rows("start", "end", "label"), "spans": None},
+        {"annotations": rows("start", "end", "label")},
+        {
+            "entities": [
+                {"start_pos": s, "end_pos": e, "text": TEXT[s:e], "labels": [{"value": name, "confidence": 0.9}]}
+                for s, e, name in BOTH
+            ],
+            "labels": [],
+        },
     ],
 )
 def test_the_keys_of_other_tools(record: dict[str, Any]) -> None:
@@ -258,7 +266,7 @@ def test_annotations_that_were_not_accepted_are_read_and_counted(answer: str) ->
 def test_a_file_without_a_key_that_is_read_is_refused(record: dict[str, Any]) -> None:
     data = line(**record)
     named = ", ".join(f'"{key}"' for key in ["id", "text", *record])
-    keys = "entities, spans, ents, label, labels, denotations"
+    keys = "entities, spans, ents, label, labels, annotations, denotations"
     told = f"in: no document has annotations under a key that is read ({keys}); the keys are {named}"
     for refusing in (
         lambda: jsonl.refuse_unannotated(io.BytesIO(b"\n" + data * 2), "in"),
