@@ -104,7 +104,7 @@ CASES: dict[str, tuple[list[str], dict[str, str | bytes], int, list[str], list[s
         {"a__txt": b"%PDF-1.7\n", "b__txt": "x"},
         1,
         ["b.txt"],
-        ["a.txt: is a PDF, no text; save its text first, as pdftotext does"],
+        ["a.txt: is a PDF; save its text first, as pdftotext does"],
     ),
     "markup by the name of a text": (
         ["a.txt"],

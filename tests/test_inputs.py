@@ -72,7 +72,7 @@ def test_a_hidden_file_or_folder_that_is_named_is_read() -> None:
     put("._1.txt", data=APPLE_DOUBLE)
     assert found("._1.txt") == (
         [],
-        ["._1.txt: is what macOS keeps beside a file (AppleDouble), no text; delete it"],
+        ["._1.txt: is what macOS keeps beside a file (AppleDouble); delete it"],
     )
 
 

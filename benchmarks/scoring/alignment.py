@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, cast
 
 from bioner_edge.benchmarks.scoring.accuracy import Pair
 from bioner_edge.corpora import Notice, format_of, jsonl, read_file
+from bioner_edge.corpora.rows import annotation_rows, labels_of
 from bioner_edge.errors import InputError
 from bioner_edge.inputs import Inputs
 from bioner_edge.span import Document
@@ -154,7 +155,7 @@ def _json_lines(stream: BinaryIO, name: str, report: Callable[[Notice], None]) -
     for document in jsonl.read(cast(BinaryIO, lines), name, report, annotated=True):
         record = json.loads(lines.last.decode("utf-8-sig"))
         kinds = tuple(_kind(problem) for problem in _listed(record, "problems"))
-        written = Counter(label for row in jsonl.annotation_rows(record) for label in jsonl.labels_of(row))
+        written = Counter(label for row in annotation_rows(record) for label in labels_of(row))
         written.subtract(entity.label for entity in document.entities)
         yield Prediction(
             document,

@@ -1,6 +1,6 @@
 """What a stream holds, told by how it begins, where its name does not tell or promises no more than text.
 
-JSON Lines: the first line is a JSON object. PubTator: `ID|t|…`, then the abstract or an annotation of that ID.
+JSON Lines: the first line is a JSON object. PubTator: `ID|t|…`, then a text or an annotation of that ID.
 Whatever clearly is something else is refused and named: binary data by its first bytes under any name and any `--from`;
 markup (XML, HTML, other JSON, tables, standoff annotations) where nobody said that it is text. All else is text, and so
 is what merely resembles one of these: `{Name} was seen`, `< 5 mg`, `<NAME> was seen`, `[1] Smith`, `see a|t|b`.
@@ -147,15 +147,15 @@ _NUL_WITHIN = {"a program", "sound or video", "a Parquet table", "an image (GIF)
 
 
 def binary(head: bytes, *, characters: bool = False) -> str | None:
-    """What binary data are and what to do, None for text: 'is a PDF, no text; save its text first'.
+    """What binary data are and what to do, None for text: 'is a PDF; save its text first'.
 
     Where somebody says that they are `characters`, those of UTF-8 are, whichever they are.
     """
     for pattern, what, advice in _MAGIC:
         if pattern.match(head) and (what not in _NUL_WITHIN or b"\x00" in head):
-            return f"is {what}, no text; {advice}"
+            return f"is {what}; {advice}"
     if b"\x00" in head and not _is_text(head, 1.0 if characters else _MOST_CONTROLS):
-        return f"is binary data, no text (NUL at byte offset {head.index(0)}); {_TEXT}"
+        return f"is binary data (NUL at byte offset {head.index(0)}); {_TEXT}"
     return None
 
 
@@ -178,7 +178,7 @@ def refuse_binary(head: Head) -> None:
 
 # --- Text and markup
 
-_TITLE = re.compile(rb"([^|\t]+)\|t\|")
+_TEXT_LINE = re.compile(rb"([^|\t]+)\|[ta]\|")
 _JSON_KEY = re.compile(rb'\s*\{\s*"[^"\n]*"\s*:')
 _HTML = rb"(!doctype html|html|head|body|title|meta|script|style|div|span|p|br|table|ul|ol|h[1-6]|article|section|main)"
 _TAGGED = rb"(\S+[ \t])+(O|[BIESLU]-\S+)"
@@ -192,6 +192,7 @@ _MARKUP = [
         (rb"<\?xml\s|<!doctype\s", "XML"),
         (rb"<([a-z_][\w:.-]*)(\s[^>]*)?>\s*<[a-z_][^>]*>.*</", "XML"),
         (rb'\[\s*(\{\s*("|\})|\[\s*["\d]|"[^"\n]*"\s*,)', "a JSON array, which is not JSON Lines"),
+        (rb"(\[\s*\]|\{\s*\})\s*\Z", "JSON without a document"),
         (rb'\{\s*"[^"\n]*"\s*:', "JSON that is not JSON Lines (an object a line)"),
         (rb"T\d+\t\S+ \d+ \d+(;\d+ \d+)*[\t\r\n]", "annotations of brat without their text"),
         (rb"PMID- *\d+\s", "a MEDLINE export"),
@@ -208,7 +209,7 @@ def content(head: Head) -> str:
     first = next(lines, b"")
     if _JSON_KEY.match(first) and (_is_record(first) or _is_record(next(lines, b""))):  # one bad line is named later
         return "jsonl"
-    if (title := _TITLE.match(first)) and _is_block(title[1], next(lines, None)):
+    if (found := _TEXT_LINE.match(first)) and _is_block(found[1], next(lines, None)):
         return "pubtator"
     start = head.filled()
     if told := binary(start):
@@ -232,11 +233,11 @@ def _is_record(line: bytes) -> bool:
 
 
 def _is_block(identifier: bytes, after: bytes | None) -> bool:
-    """Whether `after`, the line that follows a title, belongs to it, or starts another document, or is not there."""
+    """Whether `after`, the line behind one of a document's, belongs to it, or starts another, or is not there."""
     if after is None:
         return identifier.isdigit()
-    row = rb"\|a\||\t\d+\t\d+\t"
-    return bool(re.match(re.escape(identifier) + b"(" + row + b")", after) or re.match(rb"\d+\|t\|", after))
+    own = re.escape(identifier) + rb"(\|[ta]\||\t\d+\t\d+\t)"
+    return bool(re.match(own, after) or re.match(rb"\d+\|[ta]\|", after))
 
 
 def _table(start: bytes) -> str | None:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bioner_edge.corpora import Notice, jsonl
+from bioner_edge.corpora.rows import annotation_rows, labels_of
 from bioner_edge.errors import InputError
 from bioner_edge.span import Document, Entity, Span
 
@@ -196,7 +197,7 @@ def rows(*keys: str, **more: Any) -> list[dict[str, Any]]:
 def test_the_keys_of_other_tools(record: dict[str, Any]) -> None:
     assert read(line(**record)) == ([Document("1", TEXT, (NALOXONE, IT))], [])
     jsonl.refuse_unannotated(io.BytesIO(line(**record)), "in")
-    assert [jsonl.labels_of(row) for row in jsonl.annotation_rows(record)] == [["Chemical"], ["Pronoun"]]
+    assert [labels_of(row) for row in annotation_rows(record)] == [["Chemical"], ["Pronoun"]]
 
 
 def test_a_text_under_data() -> None:

@@ -83,6 +83,8 @@ def read(data: bytes, path: Path | None = None, file_type: str | None = None) ->
         (b"7|t|Only titles\n8|t|here\n", "pubtator"),
         (b"7|t|Only a title", "pubtator"),
         (b"7|t|A title\n7\t0\t7\tA title\tThing\n", "pubtator"),
+        (b"7|a|An abstract\n7\t1\t3\tAn\tThing\n", "pubtator"),
+        (b"7|t|A title\n\n8|a|An abstract\n", "pubtator"),
         (b"", "text"),
         (b" \n", "text"),
         (b"Naloxone helped.\n", "text"),
@@ -127,6 +129,7 @@ def test_what_is_read(data: bytes, expected: str) -> None:
         (b'[{"text": "Naloxone"}]', "a JSON array, which is not JSON Lines"),
         (b'[\n  {"id": 5,\n "data": {}}]', "a JSON array, which is not JSON Lines"),
         (b'["Naloxone", {"entities": []}]\n', "a JSON array, which is not JSON Lines"),
+        (b"[ ]\n", "JSON without a document"),
         (b'{\n  "text": "Naloxone"\n}', "JSON that is not JSON Lines (an object a line)"),
         (b'{"documents": [\n{"id": 1}]}', "JSON that is not JSON Lines (an object a line)"),
         (b'id,text\n1,"Naloxone, again"\n', "a CSV table"),
@@ -215,24 +218,24 @@ def test_binary_data_are_named_whatever_they_are_called(what: str, data: bytes, 
     for file_type in (None, "text", "jsonl"):
         found, (notice,) = read(data, path, file_type)
         assert found == [] and notice.text_lost
-        assert str(notice).startswith(f"in: is {what}, no text; ") and "\n" not in str(notice)
+        assert str(notice).startswith(f"in: is {what}; ") and "\n" not in str(notice)
 
 
 @pytest.mark.parametrize("order", ["utf-16-le", "utf-16-be"])
 def test_utf_16_without_a_mark(order: str) -> None:
-    assert told("Naloxone reverses clonidine.\n".encode(order)).startswith("is UTF-16, no text; convert it: iconv -f")
+    assert told("Naloxone reverses clonidine.\n".encode(order)).startswith("is UTF-16; convert it: iconv -f")
 
 
 @pytest.mark.parametrize(
     "data", [b"\x00\x01\x02\x03" * 99, b"abc\x00\xff\xfe\x10", b"\x01Naloxone\x00\x00\x00\x00\x02"]
 )
 def test_other_data_with_nul_are_binary(data: bytes) -> None:
-    assert told(data) == f"is binary data, no text (NUL at byte offset {data.index(0)}); save its text first"
+    assert told(data) == f"is binary data (NUL at byte offset {data.index(0)}); save its text first"
 
 
 def test_characters_are_text_if_one_says_so() -> None:
     assert read(b"\x00\x01", None, "text") == ([Document("in", "\x00\x01")], [])
-    assert read(b"\x00\xff", None, "text")[1][0].message.startswith("is binary data, no text")
+    assert read(b"\x00\xff", None, "text")[1][0].message.startswith("is binary data")
 
 
 def test_a_text_may_begin_like_data_and_hold_nul() -> None:
@@ -352,7 +355,7 @@ def test_a_file_by_its_content(tmp_path: Path) -> None:
         (
             "a.pdf",
             BINARY["a PDF"],
-            "the suffix .pdf is not known ({}); the file is a PDF, no text; save its text first",
+            "the suffix .pdf is not known ({}); the file is a PDF; save its text first",
         ),
         ("a.txt.gz", gzip.compress(RECORD), ".gz files are not read; unpack it first"),
         ("a.xml", b"<?xml version='1.0'?>", "the suffix .xml is not known ({}); the file holds XML; convert it"),
