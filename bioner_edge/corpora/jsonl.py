@@ -91,7 +91,9 @@ class _Answers:
     def told(self) -> str | None:
         if not self._lines:
             return None
-        told = f'"answer" is "reject" or "ignore" in {len(self._lines)} lines, the first of them {self._lines[0]}'
+        told = (
+            f'{len(self._lines)} of the lines have "answer": "reject" or "ignore", the first is line {self._lines[0]}'
+        )
         return f"{told}; their annotations are read as they stand: remove the lines that should not count"
 
 
