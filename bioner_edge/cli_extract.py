@@ -52,12 +52,16 @@ def extract(
     to: Annotated[
         str | None,
         typer.Option(
-            help="Output: jsonl, pubtator, or brat, for which --out is a folder. [default: by name, else jsonl]"
+            help="Output: jsonl, pubtator, or brat, for which --out is a folder. "
+            "[default: by the suffix of --out; without one jsonl]"
         ),
     ] = None,
     from_: Annotated[
         str | None,
-        typer.Option("--from", help="Input file format: text, jsonl, pubtator, brat or bc2gm. [default: by the name]"),
+        typer.Option(
+            "--from",
+            help="Input file format: text, jsonl, pubtator, brat or bc2gm. [default: by the suffix, else the content]",
+        ),
     ] = None,
     threads: Annotated[int | None, typer.Option(help="Threads. [default: the cores of this process]", min=1)] = None,
     seed: Annotated[int, typer.Option(help="Decoding is greedy: every seed gives the same entities.")] = 0,
@@ -96,7 +100,7 @@ def extract(
         resume=resume,
         retry_failed=retry_failed,
     )
-    sources = Inputs(inputs or ["-"], lambda notice: complain(str(notice)), from_)
+    sources = Inputs(inputs or ["-"], lambda notice: complain(str(notice)), from_, annotated=keep_annotations)
     output.refuse_among(sources)
     if output.finished:
         complain(f"{out} is finished; there is nothing to go on with")

@@ -91,7 +91,7 @@ def check(
     from .benchmarks.scoring import ceiling
     from .inputs import Inputs
 
-    inputs = Inputs(corpus, lambda notice: complain(str(notice)), from_)
+    inputs = Inputs(corpus, lambda notice: complain(str(notice)), from_, annotated=True)
     checked = ceiling.check(
         inputs, names("--formats", formats), names("--labels", labels), complain=complain, quiet=quiet
     )

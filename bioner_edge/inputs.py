@@ -7,18 +7,33 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
-from .corpora import PAIRED, Notice, Report, document_file, format_of, reader
+from .corpora import (
+    PAIRED,
+    SUFFIXES,
+    Notice,
+    Report,
+    document_file,
+    documents,
+    format_of,
+    jsonl,
+    reader,
+    refusal,
+    suffix,
+)
 from .errors import InputError
 from .span import Document
 
 __all__ = ["Inputs"]
 
 STDIN = "-"
+_FROM_A_MAC = "__MACOSX"  # what an archive made there holds beside the files
+_MOST_SUFFIXES = 6  # that a remark names
 
 
 @dataclass
@@ -26,8 +41,10 @@ class Inputs:
     """The documents behind some names. Finding the files happens at once, reading them as the documents are taken.
 
     `file_type` overrides what a file tells of its format. A text and the annotations beside it are one file here, the
-    text, whichever of them is named. Raises InputError for a name behind which nothing is; a file that cannot be opened
-    later is reported like any other text that is lost.
+    text, whichever of them is named. In folders, and behind patterns, hidden files are passed over, and those whose
+    suffix is not known are left out, with a remark. Raises InputError for a name behind which nothing is, for a file
+    with another suffix, and, where the documents should be `annotated`, for JSON Lines without annotations that are
+    read. A file that cannot be opened later is reported like any other text that is lost.
     """
 
     names: Sequence[str]
@@ -37,6 +54,7 @@ class Inputs:
     """How far reading has come, for an estimate of the time left."""
     files: list[tuple[str, Path | None]] = field(init=False)
     """(name in ids and messages, path; None for standard input)"""
+    annotated: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         names = self.names or [STDIN]
@@ -46,6 +64,8 @@ class Inputs:
         often = Counter(name for name, _ in found)
         # Two folders may each hold a `1.txt`: their documents must not share an id.
         self.files = [(_readable(str(path) if path and often[name] > 1 else name), path) for name, path in found]
+        if self.annotated:
+            self._refuse_unannotated()
 
     @cached_property
     def total_bytes(self) -> int | None:
@@ -57,7 +77,7 @@ class Inputs:
     def __iter__(self) -> Iterator[Document]:
         for name, path in self.files:
             if path is None:
-                yield from reader(self.file_type or "text")(sys.stdin.buffer, name, self.report)
+                yield from self._documents(sys.stdin.buffer, name, None)
                 continue
             try:
                 with path.open("rb") as stream:
@@ -67,33 +87,76 @@ class Inputs:
 
     def _read(self, stream: BinaryIO, name: str, path: Path) -> Iterator[Document]:
         before = self.done_bytes
-        read = reader(self.file_type or format_of(path) or "text", path)
-        for document in read(stream, name, self.report):
+        for document in self._documents(stream, name, path):
             if stream.seekable():  # a pipe cannot tell
                 self.done_bytes = before + stream.tell()
             yield document
+
+    def _documents(self, stream: BinaryIO, name: str, path: Path | None) -> Iterator[Document]:
+        return documents(stream, name, self.report, path=path, file_type=self.file_type, annotated=self.annotated)
+
+    def _refuse_unannotated(self) -> None:
+        """Refuse at once what could be told only when all is read, and a model was loaded."""
+        for name, path in self.files:
+            if path and path.is_file() and (self.file_type or format_of(path)) == "jsonl":
+                with suppress(OSError), path.open("rb") as stream:  # told when it is read
+                    jsonl.refuse_unannotated(stream, name)
 
     def _find(self, name: str) -> list[tuple[str, Path | None]]:
         if name == STDIN:
             return [("stdin", None)]
         path = Path(name)
         if name and path.is_dir():  # an empty name, an unset variable perhaps, is not this folder
-            files = (document_file(p, self.file_type) for p in path.rglob("*") if p.is_file())
-            inside = sorted({file for file in files if file})
-            if not inside:
-                wanted = f"--from {self.file_type}" if self.file_type else "*.txt, *.ann, *.a1, *.jsonl, *.pubtator"
-                raise InputError(f"{name}: no documents in this folder ({wanted}); is it the right one?")
-            return [(p.relative_to(path).as_posix(), p) for p in inside]
+            return self._inside(name, path)
         if name and path.exists():
+            if reason := refusal(path, self.file_type):
+                raise InputError(reason)
             return [self._named(path)]
-        matching = [Path(match) for match in sorted(glob.glob(name, recursive=True)) if Path(match).is_file()]
-        if not matching:
-            raise InputError(f"{name or repr(name)}: no such file or folder, and no file matches it as a pattern")
-        return [self._named(p) for p in matching]
+        return self._matching(name)
+
+    def _inside(self, name: str, folder: Path) -> list[tuple[str, Path | None]]:
+        """The files of a folder, and of all folders in it."""
+        if folder.name == _FROM_A_MAC and len(self.names) > 1:  # the shell names it where one writes `notes/*`
+            return []
+        seen = [p for p in folder.rglob("*") if not _hidden(p.relative_to(folder)) and p.is_file()]
+        inside = sorted({file for p in seen if (file := document_file(p, self.file_type))})
+        if not inside:
+            known = ", ".join(f"*{known}" for known, kind in SUFFIXES.items() if known != ".a2")
+            wanted = f"--from {self.file_type}" if self.file_type else known
+            raise InputError(f"{name}: no documents in this folder ({wanted}); is it the right one?")
+        if not self.file_type:
+            self._tell_left_out(name, [p for p in seen if suffix(p.name) not in SUFFIXES])
+        return [(p.relative_to(folder).as_posix(), p) for p in inside]
+
+    def _matching(self, pattern: str) -> list[tuple[str, Path | None]]:
+        """The files that match a pattern; a suffix that is not known is refused where it is that of all of them."""
+        paths = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]
+        found = [p for p in paths if p.is_file() and (_FROM_A_MAC not in p.parts or _FROM_A_MAC in pattern)]
+        if not found:
+            raise InputError(f"{pattern or repr(pattern)}: no such file or folder, and no file matches it as a pattern")
+        unknown = [p for p in found if not self.file_type and suffix(p.name) not in ("", *SUFFIXES)]
+        if len(unknown) == len(found):
+            raise InputError(str(refusal(unknown[0])))
+        self._tell_left_out(pattern, unknown)
+        return [self._named(p) for p in found if p not in unknown]
+
+    def _tell_left_out(self, name: str, paths: list[Path]) -> None:
+        if paths:
+            often = Counter(suffix(path.name) or "no suffix" for path in paths).most_common()
+            kinds = [f"{told} {number}" for told, number in often[:_MOST_SUFFIXES]] + ["…"] * (
+                len(often) > _MOST_SUFFIXES
+            )
+            told = f"{len(paths)} {'file is' if len(paths) == 1 else 'files are'} left out, of no known suffix"
+            self.report(Notice(name, None, f"{told}: {', '.join(kinds)}", remark=True))
 
     def _named(self, path: Path) -> tuple[str, Path | None]:
         path = document_file(path, self.file_type) or path
         return path.name, path
+
+
+def _hidden(path: Path) -> bool:
+    """Whether a file in a folder is none of the user's: what begins with a dot, and what macOS puts into archives."""
+    return any(part.startswith(".") or part == _FROM_A_MAC for part in path.parts)
 
 
 def _readable(name: str) -> str:

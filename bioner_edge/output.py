@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .corpora import FOLDERS, jsonl, writer
+from .corpora import FOLDERS, WRITERS, jsonl, output_format, writer
 from .errors import UsageError
 from .extraction import Extraction
 from .inputs import Inputs
@@ -45,8 +45,8 @@ class Output:
         resume: bool = False,
         retry_failed: bool = False,
     ) -> Output:
-        """Check an output before anything is read. Where `file_type` is None, the extension of `out` tells it."""
-        kind = file_type or ("pubtator" if out and ".pubtator" in out.name.lower() else "jsonl")
+        """Check an output before anything is read. Where `file_type` is None, the suffix of `out` tells it."""
+        kind = file_type or output_format(out, WRITERS)
         if kind not in FOLDERS:
             writer(kind)
         if with_gold and kind != "jsonl":

@@ -83,6 +83,7 @@ def put(**files: str | bytes) -> None:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
+SUFFIXES = "(.txt, .text, .md, .jsonl, .ndjson, .pubtator, .ann, .a1, .a2)"
 BRAT = ("txt", "ann", "a1", "a2")
 NO_ROW = "no annotation of brat; an entity is: T1, tab, Label START END[;START END…], tab, mention"
 BRAT_TOLD = [f"a.ann:1: {NO_ROW}", f"a.a1:1: {NO_ROW}"]
@@ -93,7 +94,81 @@ CASES: dict[str, tuple[list[str], dict[str, str | bytes], int, list[str], list[s
     "JSON Lines": (["a.jsonl"], {"a__jsonl": LINE + "\n"}, 0, ["d"], []),
     "PubTator by its name": (["a.PubTator.txt"], {"a__PubTator__txt": PUBTATOR}, 0, ["7"], []),
     "PubTator by --from": (["a.txt", "--from", "pubtator"], {"a__txt": PUBTATOR}, 0, ["7"], []),
-    "a folder": (["."], {"a__txt": "x", "b_of_c__jsonl": LINE, "b_of_d__pdf": "%"}, 0, ["a.txt", "d"], []),
+    "a folder": (
+        ["."],
+        {"a__txt": "x", "b_of_c__jsonl": LINE, "b_of_d__pdf": "%"},
+        0,
+        ["a.txt", "d"],
+        [".: 1 file is left out, of no known suffix: .pdf 1"],
+    ),
+    "PubTator by its content": (
+        ["a.txt"],
+        {"a__txt": PUBTATOR},
+        0,
+        ["7"],
+        ["a.txt: read as PubTator, which it holds; --from text reads it as it stands"],
+    ),
+    "PubTator as text": (["a.txt", "--from", "text"], {"a__txt": PUBTATOR}, 0, ["a.txt"], []),
+    "an unknown suffix": (
+        ["a.txt", "b.rst"],
+        {"a__txt": "x", "b__rst": "y"},
+        2,
+        [],
+        [f"b.rst: the suffix .rst is not known {SUFFIXES}; give --from text to read it as plain text"],
+    ),
+    "an unknown suffix as text": (["b.rst", "--from", "text"], {"b__rst": "y"}, 0, ["b.rst"], []),
+    "a PDF by the name of a text": (
+        ["a.txt", "b.txt"],
+        {"a__txt": b"%PDF-1.7\n", "b__txt": "x"},
+        1,
+        ["b.txt"],
+        ["a.txt: is a PDF; save its text first, as pdftotext does"],
+    ),
+    "markup by the name of a text": (
+        ["a.txt"],
+        {"a__txt": "<html>x</html>"},
+        2,
+        [],
+        [
+            "a.txt: holds HTML; convert it to text, JSON Lines or PubTator, "
+            "or give --from text to read it as it stands",
+            "no document could be read; nothing was written",
+        ],
+    ),
+    "a continued abstract with a tab": (
+        ["a.pubtator"],
+        {"a__pubtator": "7|t|Asthma\n7|a|One.\nTwo\twith a tab.\n"},
+        1,
+        ["7"],
+        ["a.pubtator:3: neither 'ID|t|title', 'ID|a|abstract' nor a tab-separated annotation"],
+    ),
+    "annotations under a key that is not read": (
+        ["a.jsonl", "--keep-annotations", "--out", "o.jsonl"],
+        {"a__jsonl": '{"text": "x", "ner": []}\n'},
+        2,
+        [],
+        [
+            "a.jsonl: no document has annotations under a key that is read "
+            '(entities, spans, ents, label, labels, annotations, denotations); the keys are "text", "ner"'
+        ],
+    ),
+    "an output by the name of a table": (
+        ["a.txt", "--out", "o.csv"],
+        {"a__txt": "x"},
+        2,
+        [],
+        [
+            "o.csv: .csv names no format that is written (.jsonl, .ndjson, .pubtator); "
+            "rename it, or name the format with --to"
+        ],
+    ),
+    "an output by the name of annotations": (
+        ["a.txt", "--out", "o.ann"],
+        {"a__txt": "x"},
+        2,
+        [],
+        ["o.ann: brat is written as a folder of pairs; give --to brat and a folder as --out"],
+    ),
     "a glob": (["*/*.txt"], {"a_of_b__txt": "x", "c_of_d__txt": "y", "e__txt": "z"}, 0, ["b.txt", "d.txt"], []),
     "one name in two folders": (["a", "b"], {"a_of_x__txt": "x", "b_of_x__txt": "y"}, 0, ["a/x.txt", "b/x.txt"], []),
     "brat": (["a"], {"a_of_b__txt": "x", "a_of_b__ann": "", "a_of_c__txt": "y"}, 0, ["b", "c.txt"], []),
@@ -176,7 +251,10 @@ CASES: dict[str, tuple[list[str], dict[str, str | bytes], int, list[str], list[s
         {"a_of_b__pdf": ""},
         2,
         [],
-        ["a: no documents in this folder (*.txt, *.ann, *.a1, *.jsonl, *.pubtator); is it the right one?"],
+        [
+            "a: no documents in this folder "
+            "(*.txt, *.text, *.md, *.jsonl, *.ndjson, *.pubtator, *.ann, *.a1); is it the right one?"
+        ],
     ),
     "no such file": (["a.txt"], {}, 2, [], ["a.txt: no such file or folder, and no file matches it as a pattern"]),
     "a name that is empty": ([""], {}, 2, [], ["'': no such file or folder, and no file matches it as a pattern"]),
@@ -390,6 +468,33 @@ def test_standard_input_is_a_text(run: Run) -> None:
         code, (record,), err = extract(run, *arguments, stdin=text.encode())
         assert (code, err, record["id"], record["text"]) == (0, [], "stdin", text)
         assert all(text[e["start"] : e["end"]] == e["text"] for e in record["entities"])
+
+
+@pytest.mark.parametrize(("data", "ids"), [(LINE + "\n", ["d"]), (PUBTATOR, ["7"])])
+def test_standard_input_is_known_by_its_content(run: Run, data: str, ids: list[str]) -> None:
+    code, records, err = extract(run, stdin=data.encode())
+    assert (code, [r["id"] for r in records], err) == (0, ids, [])
+
+
+@pytest.mark.parametrize(
+    "data", [b"<?xml version='1.0'?><collection/>", b'[{"text": "x"}]', b"\x1f\x8b\x08\x00", b"id,text\n1,x"]
+)
+def test_standard_input_that_cannot_be_read_is_named(run: Run, data: bytes) -> None:
+    code, records, err = extract(run, stdin=data)
+    assert (code, records, len(err)) == (2, [], 2)
+    assert err[0].startswith(("bioner-edge: stdin: holds ", "bioner-edge: stdin: is compressed with gzip"))
+
+
+def test_annotations_of_other_tools_are_kept(run: Run) -> None:
+    put(a__jsonl=LINE.replace('"entities"', '"spans"') + "\n")
+    code, (record,), err = extract(run, "a.jsonl", "--keep-annotations")
+    assert (code, err, [e["label"] for e in record["gold"]]) == (0, [], ["Gene"])
+
+
+def test_to_goes_before_the_name_of_the_output(run: Run) -> None:
+    put(a__txt="Asthma.")
+    assert extract(run, "a.txt", "--to", "pubtator", "--out", "o.csv") == (0, [], [])
+    assert Path("o.csv").read_text("utf-8").startswith("a.txt|t|Asthma.\n")
 
 
 def test_keep_annotations(run: Run) -> None:

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, cast
 
 from bioner_edge.benchmarks.scoring.accuracy import Pair
 from bioner_edge.corpora import Notice, format_of, jsonl, read_file
+from bioner_edge.corpora.rows import annotation_rows, labels_of
 from bioner_edge.errors import InputError
 from bioner_edge.inputs import Inputs
 from bioner_edge.span import Document
@@ -115,7 +116,7 @@ def read_predictions(paths: Sequence[str], report: Callable[[Notice], None]) -> 
 
     What cannot be used goes to `report`. Raises InputError for a file that is not there or cannot be opened.
     """
-    for name, path in Inputs(paths, report).files:
+    for name, path in Inputs(paths, report, annotated=True).files:
         kind = "jsonl" if path is None else format_of(path)
         if path is None:
             yield from _json_lines(sys.stdin.buffer, name, report)
@@ -151,10 +152,10 @@ class _Lines:
 def _json_lines(stream: BinaryIO, name: str, report: Callable[[Notice], None]) -> Iterator[Prediction]:
     """The predictions of a stream, each with what else its line tells."""
     lines = _Lines(stream)
-    for document in jsonl.read(cast(BinaryIO, lines), name, report):
+    for document in jsonl.read(cast(BinaryIO, lines), name, report, annotated=True):
         record = json.loads(lines.last.decode("utf-8-sig"))
         kinds = tuple(_kind(problem) for problem in _listed(record, "problems"))
-        written = Counter(_label(row) for row in _listed(record, "entities"))
+        written = Counter(label for row in annotation_rows(record) for label in labels_of(row))
         written.subtract(entity.label for entity in document.entities)
         yield Prediction(
             document,
@@ -173,12 +174,6 @@ def _listed(record: Mapping[str, Any], name: str) -> list[Any]:
 
 def _kind(problem: Any) -> str:
     return str(problem.get("kind", "unknown")) if isinstance(problem, dict) else "unknown"
-
-
-def _label(row: Any) -> str:
-    """The label of an entity as it is written; none of what was meant to be one."""
-    label = row.get("label") if isinstance(row, dict) else None
-    return label if isinstance(label, str) else ""
 
 
 def _count(record: Mapping[str, Any], name: str, default: int | None) -> int | None:

@@ -8,30 +8,39 @@ writes into a folder (`FOLDERS`).
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Protocol, TextIO
 
 from ..errors import InputError, UsageError, known
 from ..span import Document
-from . import bc2gm, brat, jsonl, pubtator, text
+from . import bc2gm, brat, jsonl, pubtator, sniff, text
 from .notice import Notice, Report
+from .suffixes import COMPRESSED, SUFFIXES, file_format, output_format, suffix
 
 __all__ = [
     "FOLDERS",
     "PAIRED",
     "READERS",
+    "SUFFIXES",
     "WRITERS",
     "FolderWriter",
     "Notice",
     "Paired",
     "Report",
     "document_file",
+    "documents",
     "file_format",
     "format_of",
+    "output_format",
     "read_file",
     "reader",
+    "refusal",
+    "suffix",
     "writer",
 ]
 
@@ -66,28 +75,30 @@ PAIRED: dict[str, Paired] = {"brat": brat, "bc2gm": bc2gm}
 WRITERS: dict[str, Writer] = {"jsonl": jsonl.write, "pubtator": pubtator.write}
 FOLDERS: dict[str, Callable[[Path], FolderWriter]] = {"brat": brat.Folder}
 
-_EXTENSIONS = {
-    ".txt": "text",
-    ".text": "text",
-    ".md": "text",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".pubtator": "pubtator",
-    ".ann": "brat",
-    ".a1": "brat",
-    ".a2": "brat",
-}
-
-
-def file_format(name: str) -> str | None:
-    """The format that a file's name tells, or None. `X.pubtator.txt`, as BC5CDR is published, is PubTator."""
-    lower = name.lower().removesuffix(".txt") if name.lower().endswith(".pubtator.txt") else name.lower()
-    return _EXTENSIONS.get(Path(lower).suffix)
+_TITLES = {"text": "text", "jsonl": "JSON Lines", "pubtator": "PubTator"}
 
 
 def format_of(path: Path) -> str | None:
-    """The format of a file, or None: its name tells it, but a `.txt` with brat's annotations beside it is brat."""
+    """The format of a file, or None: its name tells it, but a `.txt` with brat's annotations beside it is brat.
+
+    A text that holds PubTator or JSON Lines is that, see `documents`.
+    """
+    kind = _named(path)
+    if not _promises_text(path) or not path.is_file():
+        return kind
+    with suppress(OSError, sniff.Unreadable), path.open("rb") as stream:
+        return sniff.content(sniff.Head(stream))
+    return kind
+
+
+def _named(path: Path) -> str | None:
+    """What names tell, the file's own and those of the files beside it."""
     return "brat" if brat.annotated(path) else file_format(path.name)
+
+
+def _promises_text(path: Path) -> bool:
+    """Whether a name says no more than that there is text: the content tells which. Markdown may begin with HTML."""
+    return suffix(path.name) in ("", ".txt", ".text") and not brat.annotated(path)
 
 
 def document_file(path: Path, file_type: str | None = None) -> Path | None:
@@ -122,21 +133,85 @@ def writer(name: str) -> Writer:
     raise UsageError(known("output format", name, [*WRITERS, *FOLDERS]))
 
 
+def documents(
+    stream: BinaryIO,
+    name: str,
+    report: Report,
+    *,
+    path: Path | None = None,
+    file_type: str | None = None,
+    annotated: bool = False,
+) -> Iterator[Document]:
+    """The documents of a stream, which lies at `path`, or is standard input: the one way by which anything is read.
+
+    `file_type` goes before the name, the name before the content, which is asked where the name promises text or
+    tells nothing: PubTator and JSON Lines are then read as such, with a remark where the name says otherwise. Other
+    markup is refused there, and binary data everywhere. Raises InputError where the stream should be `annotated` and
+    is JSON Lines without annotations that are read.
+    """
+    head = sniff.Head(stream)
+    kind = file_type or (_named(path) if path else None)
+    try:
+        if file_type is None and (path is None or _promises_text(path)):
+            found = sniff.content(head)
+        else:
+            sniff.refuse_binary(head)
+            found = kind or "text"
+    except sniff.Unreadable as error:
+        report(Notice(name, None, str(error), text_lost=True))
+        return
+    if kind and found != kind:
+        told = f"read as {_TITLES[found]}, which it holds; --from {kind} reads it as it stands"
+        report(Notice(name, None, told, remark=True))
+    read = partial(jsonl.read, annotated=annotated) if found == "jsonl" else reader(found, path)
+    yield from read(head.stream(), name, report)
+
+
 def read_file(
-    path: Path, report: Report, *, name: str | None = None, file_type: str | None = None
+    path: str | os.PathLike[str],
+    report: Report | None = None,
+    *,
+    name: str | None = None,
+    file_type: str | None = None,
 ) -> Iterator[Document]:
     """The documents of one file, with the annotations that lie beside it where it is of such a format.
 
-    `file_type` overrides what the file tells, see `format_of`; `name` is what ids and notices call the file.
-    Raises InputError for a file that cannot be opened or whose format its name does not tell.
+    What cannot be used goes to `report`; without one it is warned of. `file_type` overrides what the file tells, see
+    `documents`; `name` is what ids and notices call the file. Raises InputError for a file that cannot be opened or
+    whose format its name does not tell.
     """
+    path = Path(path)
     path = document_file(path, file_type) or path
-    kind = file_type or format_of(path)
-    if kind is None:
-        raise InputError(f"{path}: no known extension ({', '.join(_EXTENSIONS)}); name its format with --from")
-    read = reader(kind, path)
+    if reason := refusal(path, file_type):
+        raise InputError(reason)
     try:
         with path.open("rb") as stream:
-            yield from read(stream, name or str(path), report)
+            yield from documents(stream, name or str(path), report or _warn, path=path, file_type=file_type)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _warn(notice: Notice) -> None:
+    warnings.warn(str(notice), stacklevel=2)
+
+
+def refusal(path: Path, file_type: str | None = None) -> str | None:
+    """Why a file is not read for its name alone, with what its content tells; None where its name is no hindrance."""
+    told = suffix(path.name)
+    if file_type or not told or told in SUFFIXES:
+        return None
+    if told in COMPRESSED:
+        return f"{path}: {told} files are not read; unpack it first"
+    known = f"{path}: the suffix {told} is not known ({', '.join(SUFFIXES)})"
+    found = "text"
+    try:
+        if path.is_file():  # a pipe would be emptied
+            with path.open("rb") as stream:
+                found = sniff.content(sniff.Head(stream))
+    except sniff.Unreadable as error:
+        return f"{known}; the file {error}"
+    except OSError as error:
+        return f"{path}: cannot be read: {error.strerror}"
+    if found == "text":
+        return f"{known}; give --from text to read it as plain text"
+    return f"{known}; it holds {_TITLES[found]}: give --from {found}"

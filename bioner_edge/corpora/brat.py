@@ -5,6 +5,8 @@
 
 Offsets are half-open and count code points of the text as it is decoded, nothing translated: a CR counts, and so does a
 byte order mark at the start, which brat's own decoder keeps (Stenetorp et al. 2012, https://brat.nlplab.org/standoff.html).
+They are what counts, and fragments may come in any order. The last column must be the text there, white space aside,
+which tools lose and add: a mention that differs otherwise tells that the offsets are another text's, and is refused.
 All text-bound lines (T) are entities; relations, events, attributes, normalizations and notes are not and are passed
 over, `X.a2` with its events too. A document's id is its name as brat has it, without `.txt`.
 """
@@ -32,6 +34,7 @@ _SUFFIXES = (*_ENTITY_SUFFIXES, ".a2")
 _PAIR = "[0-9]{1,18} [0-9]{1,18}"  # int() refuses thousands of digits
 _TEXT_BOUND = re.compile(rf"(T\S+)\t(\S+) ({_PAIR}(?:;{_PAIR})*)\t(.*)", re.DOTALL)
 _OTHER = re.compile(r"[REAMN][0-9]+\S*\t.*|[#*].*", re.DOTALL)
+_ROW = re.compile(r"\r*([TREAMN#][0-9]+|\*)\t")  # how a line begins
 _BREAKS = dict.fromkeys(map(ord, "\t\n\v\f\r\x1c\x1d\x1e\x85\u2028\u2029"), " ")  # where some reader ends a line
 _ESCAPES = str.maketrans({"\n": r"\n", "\r": r"\r", "\t": r"\t"})
 _UNSAFE = frozenset('/\\:*?"<>|')
@@ -85,7 +88,8 @@ def read(stream: BinaryIO, name: str, report: Report, path: Path) -> Iterator[Do
 def _annotations(path: Path, name: str, text: str, report: Report) -> dict[str, Entity]:
     """The entities of one annotation file by id."""
     found: dict[str, Entity] = {}
-    for number, line in annotation_lines(path, name, report):
+    for number, line in annotation_lines(path, name, report, _ROW):
+        line = line.rstrip("\r")
         if not line.strip() or _OTHER.fullmatch(line):
             continue
         try:
@@ -110,22 +114,24 @@ def _text_bound(line: str, text: str) -> tuple[str, Entity]:
         if not start < end <= len(text):
             raise ValueError(f"offsets [{start}, {end}) are not inside the text of {len(text)} characters")
     try:
-        entity = Entity(label, tuple(Span(start, end) for start, end in pairs))
+        entity = Entity(label, tuple(Span(start, end) for start, end in sorted(pairs)))
     except ValueError:
-        raise ValueError(f"the fragments {offsets} are not in text order and apart") from None
-    if not _is_written(entity.mention(text), written):
+        raise ValueError(f"the fragments {offsets} are not apart") from None
+    as_listed = " ".join(text[start:end] for start, end in pairs)
+    if not any(_is_written(mention, written) for mention in (entity.mention(text), as_listed)):
         mark = "; the byte order mark before the text counts as a character" if text[0] == "\ufeff" else ""
         raise ValueError(f"the mention does not match the text at [{entity.start}, {entity.end}){mark}")
     return identifier, entity
 
 
 def _is_written(mention: str, written: str) -> bool:
-    """Whether a last column is `mention`, its line breaks as they are, spaces or escapes; a comment may follow."""
-    return written == mention or any(
-        written[: len(form)].translate(_BREAKS) == form.translate(_BREAKS)
-        and written[len(form) : len(form) + 1] in ("", "\t")
-        for form in (mention, mention.replace("\r\n", "\n"), mention.translate(_ESCAPES))
-    )
+    """Whether a last column is `mention`, white space aside, its line breaks perhaps escapes; a comment may follow.
+
+    White space aside, the texts of fragments are joined as brat does, and as it did before 1.3, by nothing.
+    """
+    columns = written.split("\t")
+    forms = {"".join(form.split()) for form in (mention, mention.translate(_ESCAPES))}
+    return any("".join("".join(columns[:n]).split()) in forms for n in range(1, len(columns) + 1))
 
 
 class Folder:
@@ -133,7 +139,7 @@ class Folder:
 
     The folder is made where it is not there, and is gone again if nothing was written. A file appears under its name
     only when it is whole, a text after its annotations; two documents of one run never share a name. Scores have no
-    place in brat.
+    place in brat. Two labels that brat would write alike, "Anatomical site" and "Anatomical_site", are refused.
     """
 
     def __init__(self, path: Path) -> None:
@@ -141,10 +147,11 @@ class Folder:
         self._made = not path.is_dir()
         path.mkdir(exist_ok=True)
         self._taken: Counter[str] = Counter()
+        self._labels: dict[str, str] = {}
 
     def write(self, document: Document) -> None:
         """Raises InputError for what brat cannot hold, OSError where there is no room."""
-        annotations = _standoff(document)
+        annotations = _standoff(document, self._labels)
         _put(self.path, _file_name(document.id, self._taken), document.text, annotations)
 
     def skip(self, document: Document) -> bool:
@@ -158,18 +165,31 @@ class Folder:
                 self.path.rmdir()
 
 
-def _standoff(document: Document) -> str:
-    """The annotation file of a document. Raises InputError for what brat cannot hold."""
+def _standoff(document: Document, labels: dict[str, str]) -> str:
+    """The annotation file of a document. Raises InputError for what brat cannot hold.
+
+    `labels` are those of the folder so far, by how they are written.
+    """
     if reason := surrogate(document.text):
         raise InputError(f"document {document.id!r}: {reason}")
+    written = {entity.label: _label(entity.label, document.id) for entity in document.entities}
+    for label, name in written.items():
+        if labels.setdefault(name, label) != label:
+            told = f"brat writes the labels {labels[name]!r} and {label!r} alike, {name!r}; rename one"
+            raise InputError(f"document {document.id!r}: {told}")
     rows = []
     for number, entity in enumerate(document.entities, start=1):
-        label = re.sub(r"\s", "_", entity.label)
-        if not label or any(unicodedata.category(c) in ("Cc", "Cs") for c in label):
-            raise InputError(f"document {document.id!r}: brat has no way to write the label {entity.label!r}")
         offsets = ";".join(f"{fragment.start} {fragment.end}" for fragment in entity.fragments)
-        rows.append(f"T{number}\t{label} {offsets}\t{entity.mention(document.text).translate(_BREAKS)}\n")
+        mention = entity.mention(document.text).translate(_BREAKS)
+        rows.append(f"T{number}\t{written[entity.label]} {offsets}\t{mention}\n")
     return "".join(rows)
+
+
+def _label(label: str, identifier: str) -> str:
+    name = re.sub(r"\s", "_", label)
+    if not name or any(unicodedata.category(c) in ("Cc", "Cs") for c in name):
+        raise InputError(f"document {identifier!r}: brat has no way to write the label {label!r}")
+    return name
 
 
 def _file_name(identifier: str, taken: Counter[str]) -> str:

@@ -1,32 +1,104 @@
 """JSON Lines: a document a line, `{"id": …, "text": …, "entities": [{"start", "end", "label", "text", …}, …]}`.
 
-The keys are those of GLiNER and Prodigy; `fragments` (pairs of offsets) stands for a discontinuous mention.
+The keys are those of GLiNER and Prodigy; what other tools write is read too (`rows`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from typing import Any, BinaryIO, TextIO
 
-from ..span import Document, Entity, Span
+from ..errors import InputError
+from ..span import Document
 from .notice import Notice, Report, lines, surrogate
+from .rows import KEYS, annotation_keys, annotation_rows, entities_of, is_integer, is_task
 
-__all__ = ["read", "write", "write_record"]
+__all__ = ["read", "refuse_unannotated", "write", "write_record"]
+
+_NOT_ACCEPTED = ("reject", "ignore")
+_MOST_KEYS = 12  # that a message names
 
 
-def read(stream: BinaryIO, name: str, report: Report) -> Iterator[Document]:
-    """The documents of a JSON Lines stream, one at a time; what cannot be used goes to `report` with its line."""
+def read(stream: BinaryIO, name: str, report: Report, *, annotated: bool = False) -> Iterator[Document]:
+    """The documents of a JSON Lines stream, one at a time; what cannot be used goes to `report` with its line.
+
+    Raises InputError at the end where it should be `annotated` and no document has annotations that are read.
+    """
+    keys, answers = _Keys(), _Answers()
     for number, line in lines(stream, name, report):
         if not line.strip():
             continue
         try:
-            document = _document(_parsed(line), f"{name}:{number}", partial(_complain, report, name, number))
+            record = _parsed(line)
+            document = _document(record, f"{name}:{number}", partial(_complain, report, name, number))
         except ValueError as error:
             report(Notice(name, number, str(error), text_lost=True))
         else:
+            keys.add(record)
+            answers.add(record, number)
             yield document
+    if annotated:
+        keys.check(name)
+    if told := answers.told():
+        report(Notice(name, None, told, remark=True))
+
+
+def refuse_unannotated(stream: BinaryIO, name: str) -> None:
+    """Raise InputError where no document of a stream has annotations that are read; reads on until one has."""
+    keys = _Keys()
+    for _, line in lines(stream, name, lambda notice: None):
+        try:
+            record = _parsed(line)
+            _text(record)
+        except ValueError:
+            continue
+        keys.add(record)
+        if keys.known:
+            return
+    keys.check(name)
+
+
+class _Keys:
+    """The keys of the documents so far, and whether one of them is read for annotations."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, None] = {}
+        self.known = False
+
+    def add(self, record: dict[str, Any]) -> None:
+        self.known = self.known or bool(annotation_keys(record)) or is_task(record)
+        if not self.known:
+            self._seen |= dict.fromkeys(record)
+
+    def check(self, name: str) -> None:
+        if self._seen and not self.known:
+            told = f"no document has annotations under a key that is read ({', '.join(KEYS)})"
+            raise InputError(f"{name}: {told}; the keys are {_listed(self._seen)}")
+
+
+class _Answers:
+    """The documents whose annotator did not accept their annotations, as Prodigy tells."""
+
+    def __init__(self) -> None:
+        self._lines: list[int] = []
+
+    def add(self, record: dict[str, Any], number: int) -> None:
+        if record.get("answer") in _NOT_ACCEPTED and annotation_rows(record):
+            self._lines.append(number)
+
+    def told(self) -> str | None:
+        if not self._lines:
+            return None
+        told = (
+            f'{len(self._lines)} of the lines have "answer": "reject" or "ignore", the first is line {self._lines[0]}'
+        )
+        return f"{told}; their annotations are read as they stand: remove the lines that should not count"
+
+
+def _listed(keys: Collection[str]) -> str:
+    return ", ".join([*map(json.dumps, list(keys)[:_MOST_KEYS]), *(["…"] if len(keys) > _MOST_KEYS else [])])
 
 
 def _complain(report: Report, name: str, number: int, message: str) -> None:
@@ -45,25 +117,32 @@ def _parsed(line: str) -> Any:
         raise ValueError("not a document: a number of thousands of digits") from None
 
 
+def _text(record: Any) -> str:
+    """The text of a record. Raises ValueError where there is none."""
+    if isinstance(record, dict):
+        data = record.get("data")
+        inner = data.get("text") if isinstance(data, dict) else data
+        text = record.get("text", inner)
+        if isinstance(text, str):
+            return text
+        if record and "text" not in record:
+            raise ValueError(f'a line must be an object with a "text"; this one has {_listed(record)}')
+    raise ValueError('a line must be an object with a "text"')
+
+
 def _document(record: Any, default_id: str, complain: Callable[[str], None]) -> Document:
     """One record as a Document. Raises ValueError where there is no text to read."""
-    if not isinstance(record, dict) or not isinstance(record.get("text"), str):
-        raise ValueError('a line must be an object with a "text"')
-    text: str = record["text"]
+    text = _text(record)
     if reason := surrogate(text):
         raise ValueError(reason)
-    rows = record.get("entities")
-    if rows is not None and not isinstance(rows, list):
-        complain('"entities" must be a list')
-        rows = None
     entities = []
-    for index, row in enumerate(rows or []):
+    for index, row in enumerate(annotation_rows(record, complain)):
         try:
-            entities.append(_entity(row, text))
+            entities += entities_of(row, text)
         except ValueError as error:
             complain(f"entity {index}: {error}")
     title_end = record.get("title_end")
-    if title_end is not None and not (_is_int(title_end) and 0 <= title_end <= len(text)):
+    if title_end is not None and not (is_integer(title_end) and 0 <= title_end <= len(text)):
         complain(f'"title_end" must be an offset in the text of {len(text)} characters')
         title_end = None
     return Document(_identifier(record.get("id"), default_id, complain), text, tuple(entities), title_end)
@@ -73,47 +152,10 @@ def _identifier(value: Any, default: str, complain: Callable[[str], None]) -> st
     """The record's id, or the file and line where it has none."""
     if value is None:
         return default
-    if _is_int(value) or (isinstance(value, str) and not surrogate(value)):
+    if is_integer(value) or (isinstance(value, str) and not surrogate(value)):
         return str(value)
     complain(f'"id" must be a string or an integer; {default} stands for it')
     return default
-
-
-def _entity(row: Any, text: str) -> Entity:
-    """One annotation. Raises ValueError, with what is wrong, where it does not fit the text."""
-    if not isinstance(row, dict) or not {"start", "end", "label"} <= row.keys():
-        raise ValueError('needs "start", "end" and "label"')
-    label, start, end = row["label"], row["start"], row["end"]
-    if not isinstance(label, str) or not label or surrogate(label):
-        raise ValueError('"label" must be a string, and not empty')
-    pairs = row.get("fragments") or [[start, end]]
-    if not isinstance(pairs, list) or not all(map(_is_pair, pairs)):
-        raise ValueError("offsets must be integers, fragments pairs of them")
-    if min(pair[0] for pair in pairs) < 0 or max(pair[1] for pair in pairs) > len(text):
-        raise ValueError(f"an offset is outside the text of {len(text)} characters")
-    entity = Entity(label, tuple(Span(a, b) for a, b in pairs), _share(row, "score"), _share(row, "removed_mass"))
-    if (start, end) != (entity.start, entity.end):
-        raise ValueError(f'"start" and "end" are not those of the fragments, [{entity.start}, {entity.end})')
-    if row.get("text", entity.mention(text)) != entity.mention(text):
-        raise ValueError(f"the mention does not match the text at [{start}, {end})")
-    return entity
-
-
-def _share(row: dict[str, Any], key: str) -> float | None:
-    value = row.get(key)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise ValueError(f'"{key}" must lie in [0, 1]')
-    return float(value)
-
-
-def _is_pair(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(map(_is_int, value))
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def write(document: Document, stream: TextIO) -> None:

@@ -225,7 +225,7 @@ def open_corpus(name: str) -> Corpus:
         raise UsageError(f"{known('corpus', name, entries())}; or give a file, a folder or a pattern")
     documents, notices, digest = _read(name, None)
     labels = tuple(sorted({entity.label for document in documents for entity in document.entities}))
-    return Corpus(name, documents, labels, {}, {}, "", digest, [str(n) for n in notices], len(notices), [])
+    return Corpus(name, documents, labels, {}, {}, "", digest, [str(n) for n in notices], _refused(notices), [])
 
 
 def _of_entry(entry: Entry, split: Split) -> Corpus:
@@ -246,7 +246,7 @@ def _of_entry(entry: Entry, split: Split) -> Corpus:
         licence=entry.licence,
         sha256=digest,
         notices=[],
-        unusable=len(notices),
+        unusable=_refused(notices),
         unexpected=[],
         published=split.published,
     )
@@ -256,10 +256,14 @@ def _of_entry(entry: Entry, split: Split) -> Corpus:
     return replace(corpus, notices=[*map(str, notices), *told], unexpected=wrong)
 
 
+def _refused(notices: Sequence[Notice]) -> int:
+    return sum(not notice.remark for notice in notices)
+
+
 def _read(name: str, file_type: str | None) -> tuple[list[Document], list[Notice], str]:
     """The documents of a path, what their readers said, and the hash of all files that they read."""
     notices: list[Notice] = []
-    inputs = Inputs([name], notices.append, file_type)
+    inputs = Inputs([name], notices.append, file_type, annotated=True)
     documents = list(inputs)
     files = ((label, path) for label, path in inputs.files if path)
     lines = sorted(f"{digest}  {at}\n" for label, path in files for at, digest in _hashes(label, path, file_type))

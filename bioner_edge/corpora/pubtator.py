@@ -1,7 +1,8 @@
 """PubTator: `PMID|t|title`, `PMID|a|abstract`, then one tab-separated annotation a line; a title starts a block.
 
 Offsets count code points of title + one space + abstract (Wei et al. 2013, doi:10.1093/nar/gkt441). Relations
-(no offsets) are not entities and are passed over.
+(no offsets) are not entities and are passed over. Other readers take five columns for a relation, so that an annotation
+is written with six, the last of them `-` where there is no identifier.
 """
 
 from __future__ import annotations
@@ -18,7 +19,11 @@ from .notice import Notice, Report, lines
 __all__ = ["read", "write"]
 
 _TEXT_LINE = re.compile(r"([^|\t]+)\|([ta])\|(.*)", re.DOTALL)
+_ROW = re.compile(r"\r*([^|\t\r]+\|[ta]\||\S+\t([0-9]+\t[0-9]+|[^\W\d_]\S*)\t)")  # how a line begins
+_NUMBER = re.compile(r"-?[0-9]+")
 _OFFSET = re.compile(r"[0-9]{1,18}")
+_RELATION = re.compile(r"[^\W\d_][^\t]*")
+_NEITHER = "neither 'ID|t|title', 'ID|a|abstract' nor a tab-separated annotation"
 _BREAKS = str.maketrans("\n\r\t", "   ")  # one character for one, so that offsets stay
 
 
@@ -47,7 +52,7 @@ class _Block:
 def read(stream: BinaryIO, name: str, report: Report) -> Iterator[Document]:
     """The documents of a PubTator stream, one at a time. Rows that cannot be used go to `report` with their line."""
     block: _Block | None = None
-    for number, line in lines(stream, name, report):
+    for number, line in lines(stream, name, report, _ROW):
         if not line.strip():
             continue
         if match := _TEXT_LINE.fullmatch(line):
@@ -63,20 +68,24 @@ def read(stream: BinaryIO, name: str, report: Report) -> Iterator[Document]:
             else:
                 message = f"a second abstract for {identifier}; give it a block of its own"
                 report(Notice(name, number, message, text_lost=True))
-        elif block is None or "\t" not in line:
-            message = "neither 'ID|t|title', 'ID|a|abstract' nor a tab-separated annotation"
-            report(Notice(name, number, message, text_lost=True))
+        elif block is None or not _is_row(fields := line.rstrip("\r").split("\t"), block.id):
+            report(Notice(name, number, _NEITHER, text_lost=True))
         else:
-            block.rows.append((number, line.split("\t")))
+            block.rows.append((number, fields))
     if block:
         yield block.document(name, report)
+
+
+def _is_row(fields: list[str], identifier: str) -> bool:
+    """Whether a line is an annotation or a relation, of whatever document; else it is text, a broken line perhaps."""
+    return len(fields) > 1 and (fields[0] == identifier or all(map(_NUMBER.fullmatch, fields[1:3])))
 
 
 def _entity(identifier: str, text: str, fields: list[str]) -> Entity | None:
     """The entity of one annotation row, None for a relation. Raises ValueError where the row does not fit its text."""
     if fields[0] != identifier:
         raise ValueError(f"inside the block of {identifier}, but not one of its annotations")
-    if len(fields) in (4, 5) and fields[1].replace("_", "").isalpha():  # a relation: ID, type, two concepts
+    if len(fields) >= 4 and _RELATION.fullmatch(fields[1]):  # ID, type, two concepts, and whatever is said of them
         return None
     if len(fields) < 5 or not (fields[4] and _OFFSET.fullmatch(fields[1]) and _OFFSET.fullmatch(fields[2])):
         raise ValueError("an annotation needs: ID, start, end, mention, type")
@@ -104,7 +113,7 @@ def write(document: Document, stream: TextIO) -> None:
     title_end = _title_end(document, text)
     stream.write(f"{document.id}|t|{text[:title_end]}\n{document.id}|a|{text[title_end + 1 :]}\n")
     for entity in document.entities:
-        row = [document.id, str(entity.start), str(entity.end), entity.mention(text), entity.label]
+        row = [document.id, str(entity.start), str(entity.end), entity.mention(text), entity.label, "-"]
         stream.write("\t".join(row) + "\n")
     stream.write("\n")
 

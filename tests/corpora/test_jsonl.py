@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bioner_edge.corpora import Notice, jsonl
+from bioner_edge.corpora.rows import annotation_rows, labels_of
+from bioner_edge.errors import InputError
 from bioner_edge.span import Document, Entity, Span
 
 CHARACTERS = st.characters(exclude_categories=["Cs"])
@@ -84,7 +86,9 @@ def test_unicode_line_breaks_and_nul_inside_a_text_end_no_line() -> None:
         (b"[" * 200_000, "not a document: brackets nested too deep"),
         (b'{"a":' * 200_000, "not a document: brackets nested too deep"),
         (b'{"text": "a", "id": ' + b"9" * 5000 + b"}", "not a document: a number of thousands of digits"),
-        (b'{"id": "1"}', 'a line must be an object with a "text"'),
+        (b'{"id": "1", "note": 7}', 'a line must be an object with a "text"; this one has "id", "note"'),
+        (b'{"data": {"note": "x"}}', 'a line must be an object with a "text"; this one has "data"'),
+        (b"{}", 'a line must be an object with a "text"'),
         (b'{"text": null}', 'a line must be an object with a "text"'),
         (b'["text"]', 'a line must be an object with a "text"'),
         (b"\x00", "not JSON: Expecting value at column 1"),
@@ -151,6 +155,131 @@ def test_a_bad_field_is_named_and_the_text_is_read(field: dict[str, Any], messag
     found, notices = read(line(**field))
     assert [(d.text, d.entities, d.title_end) for d in found] == [(TEXT, (), None)]
     assert notices == [Notice("in.jsonl", 1, message)]
+
+
+NALOXONE, IT = Entity.at("Chemical", 0, 8), Entity.at("Pronoun", 18, 20)
+BOTH = [(0, 8, "Chemical"), (18, 20, "Pronoun")]
+
+
+def rows(*keys: str, **more: Any) -> list[dict[str, Any]]:
+    """The rows of `BOTH` with the keys for start, end and label."""
+    return [{**more, **dict(zip(keys, row, strict=True))} for row in BOTH]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"entities": rows("start", "end", "label")},
+        {"entities": [list(row) for row in BOTH]},
+        {"entities": rows("start_offset", "end_offset", "label", id=3), "relations": []},
+        {"entities": rows("start", "end", "entity_group", word="not checked")},
+        {"entities": rows("start_char", "end_char", "type", start=7, end=9)},
+        {"spans": rows("start", "end", "label", token_start=0, token_end=0), "answer": "accept", "_task_hash": 1},
+        {"ents": rows("start", "end", "label"), "tokens": [{"id": 0, "start": 0, "end": 8}], "sents": []},
+        {"label": [list(row) for row in BOTH], "Comments": []},
+        {"label": rows("start", "end", "label")},
+        {"labels": [list(row) for row in BOTH]},
+        {"label": [{"start": s, "end": e, "text": TEXT[s:e], "labels": [name]} for s, e, name in BOTH]},
+        {"denotations": [{"id": "T1", "span": {"begin": s, "end": e}, "obj": name} for s, e, name in BOTH]},
+        {"spans": rows("start", "end", "label"), "label": "POSITIVE"},
+        {"spans": rows("start", "end", "label"), "labels": ["POSITIVE"], "entities": []},
+        {"ents": rows("start", "end", "label"), "spans": None},
+        {"annotations": rows("start", "end", "label")},
+        {
+            "entities": [
+                {"start_pos": s, "end_pos": e, "text": TEXT[s:e], "labels": [{"value": name, "confidence": 0.9}]}
+                for s, e, name in BOTH
+            ],
+            "labels": [],
+        },
+    ],
+)
+def test_the_keys_of_other_tools(record: dict[str, Any]) -> None:
+    assert read(line(**record)) == ([Document("1", TEXT, (NALOXONE, IT))], [])
+    jsonl.refuse_unannotated(io.BytesIO(line(**record)), "in")
+    assert [labels_of(row) for row in annotation_rows(record)] == [["Chemical"], ["Pronoun"]]
+
+
+def test_a_text_under_data() -> None:
+    record = {"id": 1, "data": TEXT, "label": [list(row) for row in BOTH]}
+    assert read(json.dumps(record).encode()) == ([Document("1", TEXT, (NALOXONE, IT))], [])
+
+
+def task(*annotations: Any) -> bytes:
+    return json.dumps({"id": 1, "data": {"text": TEXT}, "annotations": annotations}).encode()
+
+
+def test_a_task_of_label_studio() -> None:
+    region = [
+        {"type": "labels", "value": {"start": s, "end": e, "text": TEXT[s:e], "labels": [name]}} for s, e, name in BOTH
+    ]
+    other = {"type": "choices", "value": {"choices": ["x"]}}
+    one, cancelled = {"result": [*region, other]}, {"result": region[:1], "was_cancelled": True}
+    assert read(task(cancelled, one)) == ([Document("1", TEXT, (NALOXONE, IT))], [])
+    found, (notice,) = read(task({"result": region[1:]}, one))
+    assert found[0].entities == (IT,) and notice.message == "2 annotations of one text; the first is read"
+    assert read(task()) == ([Document("1", TEXT)], [])
+
+
+def test_a_mention_with_two_labels_is_two_entities() -> None:
+    row = {"start": 0, "end": 8, "labels": ["Chemical", "Drug"]}
+    found, notices = read(line(label=[row]))
+    assert [e.label for e in found[0].entities] == ["Chemical", "Drug"] and notices == []
+
+
+def test_two_keys_with_annotations() -> None:
+    found, notices = read(line(spans=[[0, 8, "A"]], ents=[[0, 8, "B"]], entities=[], label=[[0, 8, "C"]]))
+    assert [e.label for e in found[0].entities] == ["A"]
+    told = 'is passed over: the annotations are read from "spans"'
+    assert [n.message for n in notices] == [f'"ents" {told}', f'"label" {told}']
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ([0, 8], "needs [start, end, label]"),
+        ([0, 8, "A", "B"], "needs [start, end, label]"),
+        ([0, 8, ""], '"label" must be a string, and not empty'),
+        ({"start": 0, "end": 8, "labels": []}, '"label" must be a string, and not empty'),
+        ({"start": 0, "end": 8, "labels": ["A", 7]}, '"label" must be a string, and not empty'),
+        ({"offset": 0, "length": 8, "label": "A"}, 'needs "start", "end" and "label"'),
+        ({"value": {"start": 0, "end": 8, "text": "naloxone", "labels": ["A"]}}, "the mention does not match the text"),
+    ],
+)
+def test_a_bad_row_of_another_tool_is_named(row: Any, message: str) -> None:
+    found, (notice,) = read(line(label=[row, [0, 8, "Chemical"]]))
+    assert found[0].entities == (NALOXONE,) and notice.message.startswith(f"entity 0: {message}")
+
+
+@pytest.mark.parametrize("answer", ["reject", "ignore"])
+def test_annotations_that_were_not_accepted_are_read_and_counted(answer: str) -> None:
+    spans = rows("start", "end", "label")
+    bad = line(spans=spans, answer=answer)
+    found, notices = read(line(spans=spans, answer="accept") + bad + line(spans=[], answer=answer) + bad)
+    assert [len(d.entities) for d in found] == [2, 2, 0, 2]
+    told = '2 of the lines have "answer": "reject" or "ignore", the first is line 2; their annotations are read'
+    message = f"{told} as they stand: remove the lines that should not count"
+    assert notices == [Notice("in.jsonl", None, message, remark=True)]
+
+
+@pytest.mark.parametrize(
+    "record", [{"ner": [[0, 0, "A"]]}, {"label": "POSITIVE"}, {"labels": ["a"]}, {"annotation": []}, {}]
+)
+def test_a_file_without_a_key_that_is_read_is_refused(record: dict[str, Any]) -> None:
+    data = line(**record)
+    named = ", ".join(f'"{key}"' for key in ["id", "text", *record])
+    keys = "entities, spans, ents, label, labels, annotations, denotations"
+    told = f"in: no document has annotations under a key that is read ({keys}); the keys are {named}"
+    for refusing in (
+        lambda: jsonl.refuse_unannotated(io.BytesIO(b"\n" + data * 2), "in"),
+        lambda: list(jsonl.read(io.BytesIO(data), "in", pytest.fail, annotated=True)),
+    ):
+        with pytest.raises(InputError) as refused:
+            refusing()
+        assert str(refused.value) == told
+    annotated = data + line(entities=[])
+    assert len(list(jsonl.read(io.BytesIO(annotated), "in", pytest.fail, annotated=True))) == 2
+    jsonl.refuse_unannotated(io.BytesIO(annotated), "in")
 
 
 def test_ids_may_be_numbers_and_may_repeat() -> None:

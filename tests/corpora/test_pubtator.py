@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import bioner_edge
 from bioner_edge.corpora import Notice, pubtator, read_file
 from bioner_edge.errors import InputError
 from bioner_edge.span import Document, Entity, Span
@@ -113,9 +114,66 @@ def test_a_title_or_an_abstract_alone() -> None:
     ]
 
 
-def test_relations_are_passed_over() -> None:
-    relations = "7\tCID\tD001241\tD001249\n7\tPositive_Correlation\tD001241\tD001249\tNovel\n"
-    assert read(BLOCK + relations) == read(BLOCK)
+@pytest.mark.parametrize(
+    "relation",
+    [
+        "CID\tD001241\tD001249",
+        "Positive_Correlation\tD001241\tD001249\tNovel",
+        "INDIRECT-DOWNREGULATOR\tD001241\t7124",
+        "CPR:4\tD001241\t7124",
+        "Gene-Disease\t672\tD001943",
+        "Association\tD001241\tD015179\tNovel\tSubject:D001241",
+        "Positive_Correlation\tD001241\tD015179\tNovel\tD001241\tD015179",
+        "treats (off label)\tD001241\tD015179",
+    ],
+)
+def test_relations_are_passed_over(relation: str) -> None:
+    assert read(BLOCK + f"7\t{relation}\n") == read(BLOCK)
+
+
+@pytest.mark.parametrize(
+    "line", ["Third line\twith a tab", "Third\tof\tfour\tcolumns", "\tindented", "A\t1\tb", "9\tCID\tD1\tD2"]
+)
+def test_a_continued_text_with_tabs_is_lost_text(line: str) -> None:
+    message = "neither 'ID|t|title', 'ID|a|abstract' nor a tab-separated annotation"
+    assert read(BLOCK + line + "\n" + BLOCK) == (read(BLOCK)[0] * 2, [Notice("in", 5, message, text_lost=True)])
+
+
+@pytest.mark.parametrize("final", [True, False])
+def test_line_ends_of_old_macs(final: bool) -> None:
+    data = (BLOCK + "7\tCID\tD001241\tD001249\n\n" + BLOCK).replace("\n", "\r")
+    assert read(data if final else data.removesuffix("\r")) == (read(BLOCK)[0] * 2, [])
+    bad = BLOCK.replace("Aspirin\tChemical", "aspirin\tChemical").replace("\n", "\r")
+    assert read(BLOCK.replace("\n", "\r\n") + bad)[1] == [
+        Notice("in", 7, "the mention does not match the text at [0, 7)")
+    ]
+
+
+def test_a_stray_cr_is_a_character_of_its_text() -> None:
+    assert (
+        read("7|t|Aspirin\rand asthma\n7|a|We\r saw\tasthma.\n")[0][0].text == "Aspirin\rand asthma We\r saw\tasthma."
+    )
+
+
+def test_others_read_what_is_written() -> None:
+    """Five columns are a relation to the reader of the bioc package."""
+    theirs = pytest.importorskip("bioc.pubtator")
+    document = read(BLOCK)[0][0]
+    example = Path(bioner_edge.__file__).parent / "examples" / "abstracts.pubtator"
+    for text, expected in (
+        (written(document), [document]),
+        (example.read_text("utf-8"), list(read_file(example))),
+    ):
+        found = theirs.loads(text)
+        assert [[(a.type, a.start, a.end, a.id) for a in d.annotations] for d in found] == [
+            [(e.label, e.start, e.end, "-") for e in d.entities] for d in expected
+        ]
+        assert not any(d.relations for d in found) and all(d.annotations for d in found)
+
+
+def test_what_is_written_has_six_columns() -> None:
+    rows = [row for row in written(read(BLOCK)[0][0]).splitlines() if "\t" in row]
+    assert rows == ["7\t0\t7\tAspirin\tChemical\t-", "7\t12\t18\tasthma\tDisease\t-"]
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,9 @@ def test_a_file_that_cannot_be_opened_or_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"folder\.txt: cannot be read: Is a directory$"):
         list(read_file(tmp_path / "folder.txt", pytest.fail))
     (tmp_path / "notes.doc").write_text("fever")
-    with pytest.raises(InputError, match=r"notes\.doc: no known extension .* name its format with --from$"):
+    with pytest.raises(
+        InputError, match=r"notes\.doc: the suffix \.doc is not known .*; give --from text to read it as plain text$"
+    ):
         list(read_file(tmp_path / "notes.doc", pytest.fail))
     path = tmp_path / "notes.doc"
     assert list(read_file(path, pytest.fail, name="n", file_type="text")) == [Document("n", "fever")]

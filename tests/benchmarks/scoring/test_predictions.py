@@ -115,6 +115,24 @@ def test_what_is_astray_costs_precision(tmp_path: Path) -> None:
     assert len(found.unused) == 2 and found.unused[0].line == 1
 
 
+@pytest.mark.parametrize("key", ["spans", "label", "labels", "ents"])
+def test_predictions_of_other_tools_are_scored(tmp_path: Path, key: str) -> None:
+    rows = [line("7", TEXT, (0, 8, "Drug"), (13, 19, "Disease")), line("8", "None here.")]
+    rows[0]["entities"].append({"start": 0, "end": 3, "label": "Drug", "text": "not there"})
+    theirs = [{key: row.pop("entities"), **row} for row in rows]
+    found = scored(tmp_path, *theirs)
+    assert counts(found.to_json(resamples=9)["scores"]["strict"]["micro"]) == (2, 1, 1) and found.astray == 1
+
+
+def test_predictions_without_a_key_that_is_read_are_refused(tmp_path: Path) -> None:
+    row = line("7", TEXT)
+    row["found"] = row.pop("entities")
+    with pytest.raises(
+        InputError, match=r'^p\.jsonl: no document has annotations .*; the keys are "id", "text", "found"$'
+    ):
+        scored(tmp_path, row)
+
+
 def test_labels_that_are_not_scored_are_left_out_and_told(tmp_path: Path) -> None:
     rows = [line("7", TEXT, (0, 8, "Drug"), (13, 19, "Disease"), (21, 26, "Finding")), line("8", "None here.")]
     rows[0]["entities"].append({"start": 0, "end": 3, "label": "Finding", "text": "not there"})
