@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import unicodedata
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -268,9 +269,9 @@ def test_standard_input_has_nothing_beside_it() -> None:
 
 
 def written(folder: Path, *documents: Document) -> dict[str, str]:
-    with brat.folder(folder) as write:
+    with closing(brat.Folder(folder)) as into:
         for document in documents:
-            write(document)
+            into.write(document)
     return {path.name: path.read_bytes().decode() for path in sorted(folder.iterdir())}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -47,9 +48,9 @@ def test_three_kinds_of_files_say_the_same(tmp_path: Path, kind: str) -> None:
     documents = [Document("7", TEXT, (DRUG, DISEASE), title_end=12), Document("8", "None here.")]
     path = tmp_path / f"found.{kind}"
     if kind == "brat":
-        with brat.folder(path) as write:
+        with closing(brat.Folder(path)) as folder:
             for document in documents:
-                write(document)
+                folder.write(document)
     else:
         with path.open("w", encoding="utf-8") as stream:
             for document in documents:
