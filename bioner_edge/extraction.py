@@ -1,7 +1,8 @@
-"""What was found in a document; without numpy or a runtime, which whoever only writes results does not need."""
+"""What was found in a document, and by what; without numpy or a runtime, which only the process that reads needs."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from .span import Document, Entity, Span
 if TYPE_CHECKING:
     from .formats.contract import Problem
 
-__all__ = ["Extraction"]
+__all__ = ["About", "Extraction"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,3 +48,15 @@ class Extraction:
                 for chunk, p in self.problems
             ]
         return record
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a command line wants to know of an extractor that lives in another process.
+
+    `fingerprint` holds all that its answers depend on: two with the same one read a document alike.
+    """
+
+    labels: tuple[str, ...]
+    warnings: tuple[str, ...]
+    fingerprint: Mapping[str, Any]

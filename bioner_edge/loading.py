@@ -14,9 +14,10 @@ from . import __version__, formats, memory, models
 from .backends.opening import opened
 from .errors import UsageError, known
 from .extract import CONSTRAINTS, Extractor
+from .extraction import About
 from .manifest import Manifest, sha256
 
-__all__ = ["About", "load", "open_reader"]
+__all__ = ["load", "open_reader"]
 
 
 def load(
@@ -127,18 +128,6 @@ class _Source:
 
 
 # --- For a reader in another process
-
-
-@dataclass(frozen=True, slots=True)
-class About:
-    """What a command line wants to know of an extractor that lives in another process.
-
-    `fingerprint` holds all that its answers depend on: two with the same one read a document alike.
-    """
-
-    labels: tuple[str, ...]
-    warnings: tuple[str, ...]
-    fingerprint: Mapping[str, Any]
 
 
 def open_reader(

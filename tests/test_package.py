@@ -89,6 +89,20 @@ def test_the_core_imports_nothing_heavy(statement: str) -> None:
     assert imported_by(statement) & heavy == set()
 
 
+def test_the_process_that_writes_loads_nothing_that_a_model_needs(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("Naloxone.")
+    code = f"""
+import sys
+from bioner_edge.cli import main
+sys.argv = ["bioner-edge", "extract", {str(tmp_path / "a.txt")!r}, "--out", {str(tmp_path / "o.jsonl")!r}]
+try:
+    main()
+except SystemExit as ended:
+    assert not ended.code
+"""
+    assert loaded_by(code) & {"numpy", "llama_cpp", "onnxruntime", "jinja2", "bioner_edge.loading"} == set()
+
+
 @pytest.mark.parametrize(
     "words", ["", "--help", "--version", "extract --help", "bench run --help", "models pull --help"]
 )
