@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 
-__all__ = ["Backend", "ContextFull", "Logits", "Sequence", "refuse_outside"]
+__all__ = ["Backend", "ContextFull", "Logits", "Sequence", "Spelling", "refuse_outside"]
 
 Logits = NDArray[np.float32]
 
@@ -23,6 +23,18 @@ class Sequence:
 
     slot: int
     length: int = 0
+
+
+class Spelling(Protocol):
+    """What a model knows of text, which can be had without its weights: enough to count tokens and to write prompts."""
+
+    @property
+    def chat_template(self) -> str | None: ...
+    @property
+    def template_tokens(self) -> Mapping[str, str]: ...
+    @property
+    def bos(self) -> int | None: ...
+    def tokenize(self, text: bytes, special: bool) -> list[int]: ...
 
 
 class Backend(Protocol):
