@@ -58,8 +58,8 @@ def _added(folder: Path) -> tuple[Added, ...]:
 def _unfed(folder: Path, token: Added) -> bool:
     """Whether no text becomes it, no prompt has it, and no answer ends with it."""
     settings = optional(folder / _SETTINGS)
-    roles = {role: _content(settings.get(f"{role}_token")) for role in ("pad", "bos", "eos", "unk")}
-    if not (token.special or token.content == roles.pop("pad")) or token.content in roles.values():
+    pad, *others = (_content(settings.get(f"{role}_token")) for role in ("pad", "bos", "eos", "unk"))
+    if not (token.special or token.content == pad) or token.content in others:
         return False
     ends = [optional(folder / name).get("eos_token_id") for name in ("config.json", "generation_config.json")]
     if any(token.id in (end if isinstance(end, list) else [end]) for end in ends):
