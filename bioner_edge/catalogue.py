@@ -124,7 +124,7 @@ def default_model() -> tuple[Path, Manifest | None] | None:
 
 def _has_llama_cpp() -> bool:
     try:
-        import llama_cpp  # noqa: F401
+        from .backends import vocab_only  # noqa: F401
     except ModuleNotFoundError:
         return False
     return True
