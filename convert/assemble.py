@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -134,7 +135,8 @@ def asked(model: Model, about: About) -> domain.Asked:
 def tell_prompt(model: Model, about: About, report: Report) -> None:
     """Tell what is set of the chat template, and what of its prompts makes answers worse."""
     if model.switches:
-        told = ", ".join(f"{name}={value}" for name, value in model.switches.items())
+        written = {name: v if isinstance(v, str) else json.dumps(v) for name, v in model.switches.items()}
+        told = ", ".join(f"{name}={value}" for name, value in written.items())
         report.step(f"chat template: {told}, in every prompt")
     if about.formats:
         form, its = formats.get(about.formats[0]), asked(model, about)

@@ -62,7 +62,7 @@ def test_options_are_in_the_model_and_its_manifest(base: Path, tmp_path: Path, t
     given = ("--template-option", "enable_thinking=false", "--template-option", "strftime_now=2024-02-29")
     done = convert(base, tmp_path, "--to", to, *given)
     assert done.exit_code == 0, (done.exception, done.stderr)
-    assert "chat template: enable_thinking=False, strftime_now=2024-02-29, in every prompt" in done.stderr
+    assert "chat template: strftime_now=2024-02-29, enable_thinking=false, in every prompt" in done.stderr
     assert "warning" not in done.stderr
     path = Path(done.stdout.strip())
     _, before, after = prompt(path)
