@@ -8,15 +8,27 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from pathlib import Path
+from traceback import extract_tb
 from typing import Any
 
-__all__ = ["Failure", "apart"]
+from bioner_edge.errors import BionerError
+
+__all__ = ["Failure", "apart", "told"]
 
 _LOOK_EVERY_S = 0.5
 
 
 class Failure(Exception):
     """A process ended without a result; the message says why, in a line."""
+
+
+def told(error: Exception) -> str:
+    """What went wrong, in a line: of what is no user's error its class and place, as its words may hold a text."""
+    if isinstance(error, BionerError | Failure):
+        return str(error)
+    last = extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {Path(last.filename).name}:{last.lineno}, which is a defect: please report it"
 
 
 def apart(module: str, spec: Mapping[str, Any], tick: Callable[[], None] = lambda: None) -> dict[str, Any]:

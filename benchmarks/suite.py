@@ -9,6 +9,7 @@ taken up where it was by the same command. What fails is a line with its reason,
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,17 +21,17 @@ from typing import Any
 
 from bioner_edge import memory
 from bioner_edge.benchmarks.plan import Task
-from bioner_edge.benchmarks.process import Failure, apart
+from bioner_edge.benchmarks.process import Failure, apart, told
 from bioner_edge.benchmarks.results import Cell, Key, Log, Run
 from bioner_edge.benchmarks.scoring import ceiling, predictions
 from bioner_edge.benchmarks.tell import Tell
-from bioner_edge.corpora import jsonl
 from bioner_edge.errors import InputError
 from bioner_edge.span import Document
 
 __all__ = ["Settings", "Suite"]
 
 _CHILD = "bioner_edge.benchmarks.measuring.child"
+_NAMED = 5  # documents that a warning lists
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,11 @@ class Suite:
         Log(self.folder).append(line | {"asked": list(task.asked)})
         f1 = line["scores"]["strict"]["micro"]["f1"]
         self.tell.say(f"{task.key}: strict F1 {f1:.4f}, {len(documents)} documents in {answer['seconds']:.1f} s")
+        if unread := [*scored.alignment.failed, *scored.alignment.missing]:
+            named = ", ".join(unread[:_NAMED]) + (", …" if unread[_NAMED:] else "")
+            self.tell.say(
+                f"warning: {task.key}: {len(unread)} documents could not be read, and count as missed: {named}"
+            )
 
     def _time_all(self) -> None:
         cells = self._cells()
@@ -120,8 +126,8 @@ class Suite:
         self.extract_s += answer.pop("start_s") + answer["load_s"] + answer.pop("warm_up_s") + answer["seconds"]
         read, copied = answer["read_bytes_per_s"], self.copied.get(str(threads))
         share = read / copied if read is not None and copied else None
-        told = {"threads": threads, "number": number, **answer, "bandwidth_share": share}
-        self._log("repetition", task.key, told)
+        measured = {"threads": threads, "number": number, **answer, "bandwidth_share": share}
+        self._log("repetition", task.key, measured)
 
     def _spec(self, task: Task, documents: Path) -> dict[str, Any]:
         """What a measuring process is told of a cell."""
@@ -150,10 +156,11 @@ class Suite:
         try:
             self._refuse(task)
             measure()
-        except Failure as failure:
-            told = {"reason": str(failure), "predicted": isinstance(failure, _TooLarge)}
-            self._log("failed", task.key, where | told)
-            self.tell.say(f"{task.key}: failed: {failure}")
+        except Exception as failure:  # of this cell alone: the others have nothing to do with it
+            self._log(
+                "failed", task.key, where | {"reason": told(failure), "predicted": isinstance(failure, _TooLarge)}
+            )
+            self.tell.say(f"{task.key}: failed: {told(failure)}")
             return False
         return True
 
@@ -193,7 +200,9 @@ def _written(documents: Sequence[Document]) -> Iterator[Path]:
         path = Path(folder) / "documents.jsonl"
         with path.open("w", encoding="utf-8", newline="\n") as stream:
             for document in documents:
-                jsonl.write(document.without_entities(), stream)
+                stream.write(
+                    json.dumps(document.without_entities().to_json()) + "\n"
+                )  # ASCII holds half characters too
         yield path
 
 

@@ -5,7 +5,7 @@ Whatever is shown is made by the format itself as it is asked for, so that it ca
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,12 +16,12 @@ from rich.text import Text
 
 from . import formats, models, prompts
 from .corpora.notice import surrogate
-from .errors import UsageError
+from .errors import ModelError, UsageError
 from .formats.contract import TEXT
 from .span import Document, Entity
 
 if TYPE_CHECKING:
-    from .backends.contract import Backend
+    from .backends.contract import Spelling
     from .models import Manifest
 
 __all__ = [
@@ -109,23 +109,47 @@ def _shortened(answer: str) -> str:
 
 
 def default_model() -> tuple[Path, Manifest | None] | None:
-    """The file of the bundled model and its manifest, both checked; None where no model is bundled."""
-    return models.find(None) if models.default() is not None else None
+    """The bundled model whose tokens are counted and its manifest, both checked; None where none is bundled.
+
+    Where llama.cpp is not installed it is the first that does without.
+    """
+    if models.default() is None:
+        return None
+    found = models.find(None)
+    if found[0].is_dir() or _has_llama_cpp():
+        return found
+    others = (name for name, row in models.listed().items() if row.path.is_dir())
+    return next((models.find(name) for name in others), None)
+
+
+def _has_llama_cpp() -> bool:
+    try:
+        from .backends import vocab_only  # noqa: F401
+    except ModuleNotFoundError:
+        return False
+    return True
 
 
 @contextmanager
-def loaded(path: Path | None) -> Iterator[Backend | None]:
-    """The vocabulary of a model file; None for none."""
+def loaded(path: Path | None) -> Iterator[Spelling | None]:
+    """The vocabulary of a model; None for none. Raises ModelError where the library that reads it is not installed."""
     if path is None:
         yield None
-        return
-    from .backends.vocab_only import VocabOnly
+    elif path.is_dir():
+        from .backends.onnx_vocabulary import OnnxVocabulary
 
-    with VocabOnly(path) as vocabulary:
-        yield vocabulary
+        yield OnnxVocabulary(path)
+    else:
+        if not _has_llama_cpp():
+            told = "llama-cpp-python is not installed: pip install llama-cpp-python, or name an ONNX model"
+            raise ModelError(f"{path}: {told}")
+        from .backends.vocab_only import VocabOnly
+
+        with VocabOnly(path) as vocabulary:
+            yield vocabulary
 
 
-def tokens(vocabulary: Backend, text: str) -> int:
+def tokens(vocabulary: Spelling, text: str) -> int:
     """How many tokens a text takes, the one that ends an answer not among them."""
     return len(vocabulary.tokenize(text.encode(), False))
 
@@ -161,25 +185,34 @@ def grammars(name: str, labels: Sequence[str]) -> list[tuple[list[str], str]]:
 
 
 def written_prompts(
-    name: str, labels: Sequence[str], guidelines: Mapping[str, str], text: str, model: str | None = None
+    name: str,
+    labels: Sequence[str],
+    guidelines: Mapping[str, str],
+    text: str,
+    model: str | None = None,
+    tell: Callable[[str], None] = lambda note: None,
 ) -> list[tuple[list[str], str]]:
     """The prompt of each answer about `text`, with its labels, as the model reads it, its first token included.
 
-    Raises UsageError for what cannot be written and ModelError for a model or chat template that cannot be used.
+    `tell` hears once what is to be said of all of them, see `prompts.build`. Raises UsageError for what cannot be
+    written and ModelError for a model or chat template that cannot be used.
     """
     form = formats.get(name)
     calls = form.calls(labels)
     if reason := surrogate(text):
         raise UsageError(f"--prompt: {reason}")
-    path, _ = models.find(model)
+    path = models.find(model)[0] if model is not None else (default_model() or models.find(None))[0]
     with loaded(path) as vocabulary:
         assert vocabulary is not None  # there is a path
         found = []
+        notes: list[str] = []
         for asked in calls:
             messages = form.instruction(asked, guidelines)
-            prompt = prompts.build(vocabulary.chat_template, messages, vocabulary.template_tokens)
+            prompt = prompts.build(vocabulary.chat_template, messages, vocabulary.template_tokens, tell=notes.append)
             ids = vocabulary.tokenize(prompt.before.encode(), True)
             missing = vocabulary.bos is not None and ids[:1] != [vocabulary.bos]
             first = vocabulary.template_tokens["bos_token"] if missing else ""
             found.append((asked, f"{first}{prompt.before}{text}{prompt.after}"))
+        for note in dict.fromkeys(notes):
+            tell(note)
         return found

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import math
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .cli_options import guidelines as read_guidelines
 from .cli_options import names, write
 from .errors import UsageError
+
+if TYPE_CHECKING:
+    from .prompts import Value
 
 __all__ = ["convert", "verify"]
 
@@ -70,6 +76,14 @@ def convert(
     pre: Annotated[
         str | None, typer.Option(help="llama.cpp's name of the pre-tokenizer. [default: recognised]")
     ] = None,
+    template_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What the chat template asks for, as enable_thinking=false; strftime_now=2026-01-31 is the date that "
+            "it writes, by default today's. May be repeated.",
+            metavar="NAME=VALUE",
+        ),
+    ] = None,
     check: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Prove that the files are the same model.")
     ] = True,
@@ -117,7 +131,7 @@ def convert(
                 "--importance": importance, "--tensor-type": tensor_type, "--trim-vocab": trim_vocab,
                 "--keep-merged": keep_merged, "--verify-text": verify_text, "--pre": pre,
                 "--qlora-base": qlora_base != "original", "--threads": threads, "--to": to != "gguf",
-                "--exporter": exporter != "auto",
+                "--exporter": exporter != "auto", "--template-option": template_option,
             }  # fmt: skip
             alone = _alone(adapter, merging)
             level = quant or "F32"
@@ -135,6 +149,7 @@ def convert(
                 adapter=adapter,
                 qlora_base=qlora_base,
                 pre=pre,
+                template_options=_template_options(template_option or ()),
                 trim_vocab=trim_vocab or (),
                 importance=importance or (),
                 tensor_types=parse_tensor_types(tensor_type or ()),
@@ -185,6 +200,25 @@ def _alone(adapter: Path | None, merging: Mapping[str, object]) -> Path:
     if given := [option for option, value in merging.items() if value]:
         raise UsageError(f"--runtime-adapter with {given[0]}: an adapter alone is not merged")
     return adapter
+
+
+def _template_options(given: Sequence[str]) -> dict[str, Value]:
+    """NAME=VALUE: true, false and numbers as JSON has them, anything else is text."""
+    found: dict[str, Value] = {}
+    for option in given:
+        name, equals, written = option.partition("=")
+        if not equals or not name.isidentifier():
+            raise UsageError(f"--template-option {option!r}: must be NAME=VALUE, as enable_thinking=false")
+        found[name] = _value(written)
+    return found
+
+
+def _value(written: str) -> Value:
+    with suppress(ValueError):
+        value = json.loads(written)
+        if isinstance(value, bool | int | float) and value == value and abs(value) < math.inf:
+            return value
+    return written
 
 
 def _lines(files: Sequence[Path]) -> list[str]:

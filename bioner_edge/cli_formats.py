@@ -42,7 +42,9 @@ def show(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="Whose chat template and tokens: a name or a GGUF file. [default: the bundled model]"),
+        typer.Option(
+            help="Whose chat template and tokens: a name, a GGUF file or an ONNX folder. [default: the bundled model]"
+        ),
     ] = None,
 ) -> None:
     """Show a format, its grammar or a prompt.
@@ -64,7 +66,10 @@ def show(
             told = f"{len(grammars)} grammars, for an answer each; llama.cpp takes one: ask for it with --labels"
             complain(f"warning: {told}")
     elif prompt is not None:
-        _write_parts(catalogue.written_prompts(name, asked, notes, prompt, model), "=== {}\n")
+        written = catalogue.written_prompts(
+            name, asked, notes, prompt, model, lambda told: complain(f"warning: {told}")
+        )
+        _write_parts(written, "=== {}\n")
     else:
         write(catalogue.shown(name, asked, notes, model) + "\n")
 

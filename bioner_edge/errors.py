@@ -2,7 +2,7 @@
 
     BionerError
     ├── UsageError       an unknown format, label, option, or one that cannot be combined
-    ├── InputError       a file or document that cannot be read
+    ├── InputError       a file or document that cannot be read; `ContextFull` of the back ends, one that has no room
     ├── ModelError       a model file that is damaged, unlisted, or not what its manifest says
     └── CrashError       native code, or the want of memory, ended the process that read a document
 

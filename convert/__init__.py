@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bioner_edge.convert import architectures, runtime_lora
-from bioner_edge.convert.assemble import Model, assemble, trim
+from bioner_edge.convert.assemble import Model, assemble, tell_prompt, trim
 from bioner_edge.convert.calibration import calibrate
 from bioner_edge.convert.deliver import About, Delivery, hashes
 from bioner_edge.convert.figure import Report, Silent
@@ -25,6 +25,7 @@ from bioner_edge.convert.to_gguf import Gguf
 from bioner_edge.convert.to_onnx import Onnx
 from bioner_edge.errors import UsageError, known
 from bioner_edge.manifest import Manifest, size
+from bioner_edge.prompts import Value
 
 __all__ = ["About", "Gguf", "Onnx", "convert", "convert_adapter"]
 
@@ -40,6 +41,7 @@ def convert(
     adapter: Path | None = None,
     qlora_base: str = "original",
     pre: str | None = None,
+    template_options: Mapping[str, Value] | None = None,
     trim_vocab: Sequence[Path] = (),
     importance: Sequence[Path] = (),
     tensor_types: Mapping[str, str] | None = None,
@@ -54,10 +56,11 @@ def convert(
 
     `to` is "gguf", or "onnx" for folders `out`/NAME-LEVEL-onnx, written by an `exporter` of `onnx.export`.
     `qlora_base` is "dequantized" to merge into the rounded weights that a QLoRA adapter was trained on. `pre` names
-    llama.cpp's pre-tokenizer where it is not recognised. `trim_vocab` are texts that the vocabulary is trimmed to,
-    `importance` texts for the importance matrix, `tensor_types` types by regular expression over tensor names.
-    `keep_merged` leaves the merged model as NAME-merged too. `check` is whether the result is verified; token ids are
-    compared on `verify_lines`. `report` hears how it goes.
+    llama.cpp's pre-tokenizer where it is not recognised, `template_options` set variables that the chat template
+    asks for (`enable_thinking`; `strftime_now`, a date, today's where none is given). `trim_vocab` are texts that the
+    vocabulary is trimmed to, `importance` texts for the importance matrix, `tensor_types` types by regular expression
+    over tensor names. `keep_merged` leaves the merged model as NAME-merged too. `check` is whether the result is
+    verified; token ids are compared on `verify_lines`. `report` hears how it goes.
 
     Gives the paths in the order of `levels`; without levels, of the target's usual one. Raises UsageError for a request
     that makes no sense, ModelError for a model that cannot be converted and for a stage of the verification that fails;
@@ -74,9 +77,12 @@ def convert(
     folders = [f"{about.name}-merged"] if keep_merged else []
     names = [name for level in levels for name in target.files(about.name, level)]
     with Delivery.into(out, about, [*names, *folders], overwrite=overwrite) as delivery:
-        model = assemble(base, adapter, delivery.work, report, qlora_base=qlora_base, pre=pre)
+        model = assemble(
+            base, adapter, delivery.work, report, qlora_base=qlora_base, pre=pre, template_options=template_options
+        )
         sources = hashes(model)
         report.step(_told(model))
+        tell_prompt(model, about, report)
         if keep_merged:
             report.step(f"writing {folders[0]}")
             merge.save(model.whole, delivery.work / folders[0], tokenizer=model.tokens, progress=report.progress)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bioner_edge import formats, prompts
 from bioner_edge.convert import architectures, domain, vocabulary
 from bioner_edge.convert.checkpoint import Checkpoint, Source
 from bioner_edge.convert.deliver import About
@@ -17,11 +19,14 @@ from bioner_edge.convert.figure import Report
 from bioner_edge.convert.merging.adapter import Adapter
 from bioner_edge.convert.merging.merge import Merged
 from bioner_edge.convert.proof.verify import Witness
+from bioner_edge.convert.vocabulary.chat import chosen
 from bioner_edge.convert.vocabulary.joined import joined
+from bioner_edge.convert.vocabulary.special import chat_template, optional
 from bioner_edge.convert.vocabulary.trim import Trimmed, trimmed
+from bioner_edge.convert.vocabulary.unfed import without_unfed
 from bioner_edge.errors import UsageError
 
-__all__ = ["Model", "asked", "assemble", "trim"]
+__all__ = ["Model", "asked", "assemble", "tell_prompt", "trim"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +35,7 @@ class Model:
 
     `source` gives its weights; `whole` the same before the vocabulary was trimmed, remembering what passed; `tokens` is
     the folder of its tokenizer; `kept` the ids that its tokens had before trimming, None where it was not trimmed;
-    `merged` is where an adapter was merged.
+    `merged` is where an adapter was merged, `switches` what its chat template is told besides the messages.
     """
 
     base: Path
@@ -41,11 +46,15 @@ class Model:
     pre: str | None = None
     kept: NDArray[np.int64] | None = None
     merged: Merged | None = None
+    switches: Mapping[str, prompts.Value] = field(default_factory=dict)
 
     @property
     def tokenizer(self) -> vocabulary.Tokenizer:
         """The tokenizer as the GGUF will hold it. Raises ModelError where llama.cpp would read it otherwise."""
-        return vocabulary.read(self.tokens, architectures.positive(self.source.config, "vocab_size"), self.pre)
+        read = vocabulary.read(self.tokens, architectures.positive(self.source.config, "vocab_size"), self.pre)
+        if read.prompt_template is None:
+            return read
+        return replace(read, prompt_template=prompts.fixed(read.prompt_template, self.switches))
 
     def saved_in(self, folder: Path) -> Model:
         """The same, read from where its weights were saved, so that they are not merged again."""
@@ -70,6 +79,8 @@ class Model:
             }
         if self.kept is not None:
             found["tokens_kept"] = len(self.kept)
+        if self.switches:
+            found["template_options"] = dict(self.switches)
         return found
 
 
@@ -81,6 +92,7 @@ def assemble(
     *,
     qlora_base: str = "original",
     pre: str | None = None,
+    template_options: Mapping[str, prompts.Value] | None = None,
 ) -> Model:
     """The base with the adapter merged into it, nothing of it read yet but headers.
 
@@ -94,7 +106,14 @@ def assemble(
     if taken:
         report.step(f"of the adapter's folder too: {', '.join(taken)}")
     whole = Witness(merged or bare)
-    return Model(base, adapter, whole, whole, tokens, pre, merged=merged)
+    rows = architectures.positive(whole.config, "vocab_size")
+    tokens, left = without_unfed(tokens, rows, work / f"{tokens.name}-fed")
+    if left:
+        told = f"the embedding has {rows} rows, none for it, and neither a text nor a prompt becomes it"
+        report.step(f"left out of the vocabulary: {', '.join(map(repr, left))}; {told}")
+    template = chat_template(tokens, optional(tokens / "tokenizer_config.json"))
+    switches = chosen(template, template_options or {})
+    return Model(base, adapter, whole, whole, tokens, pre, merged=merged, switches=switches)
 
 
 def trim(model: Model, texts: Sequence[Path], about: About, work: Path, report: Report) -> Model:
@@ -111,6 +130,18 @@ def asked(model: Model, about: About) -> domain.Asked:
     names = {"bos_token": tokenizer.bos, "eos_token": tokenizer.ends[0]}
     written = {role: "" if number is None else tokenizer.tokens[number] for role, number in names.items()}
     return domain.Asked(about.formats, about.labels, about.guidelines, about.unit, tokenizer.prompt_template, written)
+
+
+def tell_prompt(model: Model, about: About, report: Report) -> None:
+    """Tell what is set of the chat template, and what of its prompts makes answers worse."""
+    if model.switches:
+        written = {name: v if isinstance(v, str) else json.dumps(v) for name, v in model.switches.items()}
+        told = ", ".join(f"{name}={value}" for name, value in written.items())
+        report.step(f"chat template: {told}, in every prompt")
+    if about.formats:
+        form, its = formats.get(about.formats[0]), asked(model, about)
+        messages = form.instruction(form.calls(about.labels)[0], about.guidelines)
+        prompts.build(its.template, messages, its.template_tokens, tell=lambda note: report.step(f"warning: {note}"))
 
 
 def _spelled(model: Model, texts: Sequence[Path], about: About, report: Report) -> Iterator[str]:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import platform
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from bioner_edge import formats, listing
+from bioner_edge.convert import workplace
 from bioner_edge.convert.figure import Figure
 from bioner_edge.errors import ModelError, UsageError, known
 from bioner_edge.manifest import UNITS, Manifest, digest, digests, manifest_path, sha256
@@ -28,7 +26,6 @@ _LIBRARIES = (
     "bioner-edge", "gguf", "llama-cpp-python", "numpy", "onnx", "onnxruntime", "onnxruntime-genai", "optimum-onnx",
     "peft", "tokenizers", "torch", "transformers",
 )  # fmt: skip
-_PARTIAL = ".partial-"  # between the name and the process of a conversion, in the name of its folder
 _DESCRIBING = (
     "config.json",
     "tokenizer.json",
@@ -117,13 +114,13 @@ class Delivery:
         delivery = None
         try:
             for name in names:
+                workplace.recover(out / name)
                 _refuse_replacing(out / name, overwrite)
             if (out / listing.NAME).exists():
                 listing.read(out / listing.NAME, out)  # one that is not of converted files is refused at once
             out.mkdir(parents=True, exist_ok=True)
-            _sweep(out, about.name)
-            with TemporaryDirectory(prefix=f"{about.name}{_PARTIAL}{os.getpid()}-", dir=out) as folder:
-                delivery = cls(out, Path(folder), about)
+            with workplace.working(out, about.name) as folder:
+                delivery = cls(out, folder, about)
                 yield delivery
         except ModelError as error:  # of a file that goes away: its name would mislead
             work = str(delivery.work) if delivery else "\0"
@@ -169,14 +166,15 @@ class Delivery:
 
     def finish(self, folders: Sequence[Path] = ()) -> list[Path]:
         """Give the files, and whole `folders` of `work`, their names in `out`. Between the moves of a file and its
-        manifest the hash does not fit: it is refused."""
+        manifest the hash does not fit: it is refused. See `workplace.place` for a folder in the place of another."""
         self.finishing = True
         for path in (*folders, *self._paths):
             beside = manifest_path(path)
             if path.is_dir():
-                shutil.rmtree(self.out / path.name, ignore_errors=True)
+                workplace.place(path, self.out / path.name)
+                continue
             os.replace(path, self.out / path.name)
-            if beside.is_file():  # of a folder it lies inside
+            if beside.is_file():
                 os.replace(beside, self.out / beside.name)
         listing.write_list(self.out)
         return [self.out / path.name for path in self._paths]
@@ -190,18 +188,6 @@ def _refuse_replacing(path: Path, overwrite: bool) -> None:
         raise UsageError(f"{path}: exists; give --overwrite to replace it")
     if path.is_dir() != (path.suffix not in (".gguf", ".json")):
         raise UsageError(f"{path}: is {'a folder' if path.is_dir() else 'a file'}, which is not replaced; remove it")
-
-
-def _sweep(out: Path, name: str) -> None:
-    """Remove what conversions of this name left that were killed: their processes are no more."""
-    for folder in out.glob(f"{glob.escape(name)}{_PARTIAL}*-*"):
-        number = folder.name.removeprefix(f"{name}{_PARTIAL}").split("-")[0]
-        try:
-            os.kill(int(number), 0)
-        except ProcessLookupError:
-            shutil.rmtree(folder, ignore_errors=True)
-        except (ValueError, OSError):  # no folder of ours, or a process of somebody else
-            continue
 
 
 def hashes(model: Model) -> dict[str, str]:

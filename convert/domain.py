@@ -61,8 +61,12 @@ def examples(found: Iterable[Document], asked: Asked) -> Iterator[tuple[str, str
                 form = formats.get(name)
                 for labels in form.calls(asked.labels):
                     messages = form.instruction(labels, asked.guidelines)
-                    prompt = prompts.build(asked.template, messages, asked.template_tokens)
+                    prompt = prompts.build(asked.template, messages, asked.template_tokens, tell=_told_before)
                     yield prompt.before, part.text, prompt.after, form.render(part, labels)
+
+
+def _told_before(_: str) -> None:
+    """What is to be said of the prompts is said once, by `assemble.tell_prompt`."""
 
 
 def token_ids(backend: Backend, parts: tuple[str, str, str, str]) -> list[int]:

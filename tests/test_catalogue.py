@@ -241,6 +241,33 @@ def test_what_is_no_model(tmp_path: Path) -> None:
         VocabOnly(tmp_path / "m.gguf")
 
 
+@pytest.mark.parametrize("arguments", [[], ["--prompt", "Aspirin helps."]])
+@pytest.mark.parametrize("name", ["multi_tag", "conv_term"])
+def test_an_onnx_model_counts_and_asks_as_its_gguf_does(run: Run, name: str, arguments: list[str]) -> None:
+    """The two bundled models are one: their tokens and their prompts are the same."""
+    code, ours, told = run("show", name, "--model", "chemdis-9m-onnx", *arguments)
+    assert (code, told) == (0, [])
+    _, theirs, _ = run("show", name, "--model", "chemdis-9m", *arguments)
+    paths = {row: listed.path.name for row, listed in models.listed().items()}
+    assert ours == theirs.replace(paths["chemdis-9m"], paths["chemdis-9m-onnx"])
+    assert arguments or paths["chemdis-9m-onnx"] in ours
+
+
+def test_what_a_template_does_to_prompts_is_told_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    template = "{% for m in messages %}{{ m.content }}{% endfor %}{{ strftime_now('%Y') }}<think>"
+    fake = SimpleNamespace(chat_template=template, template_tokens={"bos_token": ""}, bos=None, tokenize=lambda *_: [])
+
+    @contextmanager
+    def loaded(path: Path) -> Iterator[Any]:
+        yield fake
+
+    monkeypatch.setattr(catalogue, "loaded", loaded)
+    code, out, told = run("show", "single_term", "--prompt", "Aspirin helps.")
+    assert code == 0 and "<think>" in out
+    assert len(told) == 2 and all(line.startswith("bioner-edge: warning: the model's chat template") for line in told)
+    assert "writes today's date" in told[0] and "opens a thinking part" in told[1]
+
+
 def test_a_prompt_that_is_no_text() -> None:
     with pytest.raises(UsageError, match=r"--prompt: lone surrogate U\+DC80 at offset 0"):
         catalogue.written_prompts("multi_tag", LABELS, {}, "\udc80")

@@ -40,6 +40,7 @@ from bioner_edge import models
 from bioner_edge.benchmarks.measuring import bandwidth, baselines, memory, speed
 from bioner_edge.benchmarks.measuring.energy import Meter
 from bioner_edge.benchmarks.measuring.machine import pinned
+from bioner_edge.benchmarks.process import told
 from bioner_edge.errors import BionerError, InputError, UsageError, known
 from bioner_edge.extract import Extractor
 from bioner_edge.extraction import Extraction
@@ -136,8 +137,8 @@ def _record(reader: Extractor, document: Document) -> dict[str, Any]:
     error = None
     try:
         found = reader(document)
-    except BionerError as failure:
-        found, error = Extraction(document, ()), str(failure)
+    except Exception as failure:  # whatever one document does to a reader, the others are read
+        found, error = Extraction(document, ()), told(failure)
     cost: dict[str, float] = {"seconds": time.perf_counter() - started}
     cost |= {name: getattr(found, name) for name in _COUNTS}
     record = {**found.to_json(), "cost": cost, "broken_answers": found.broken, "salvaged": found.salvaged}

@@ -22,7 +22,8 @@ from statistics import median
 from typing import Any
 
 import bioner_edge.extract
-from bioner_edge.errors import BionerError, InputError
+from bioner_edge.benchmarks.process import told
+from bioner_edge.errors import InputError
 from bioner_edge.extract import Extractor
 from bioner_edge.extraction import Extraction
 from bioner_edge.span import Document
@@ -43,6 +44,7 @@ class Watch:
     ttfts_s: list[float] = field(default_factory=list)
     latencies_s: list[float] = field(default_factory=list)
     found: list[Extraction] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
     _document: float | None = None  # when it began, None once its first prompt is read
     _answer: float | None = None  # since when it is decoded, None outside of one
     _steps: int = 0  # of this answer
@@ -133,22 +135,24 @@ def warm_up(reader: Extractor, documents: Sequence[Document]) -> None:
 def read(reader: Extractor, documents: Sequence[Document], between: Callable[[], object]) -> Watch:
     """Read documents against the clock, calling `between` after each.
 
-    One that cannot be read is left out, as `extract` goes on without it. Raises InputError where none can be.
+    One that cannot be read is left out, whatever it raises; `unread` has its id. Raises InputError where none can be.
     """
-    failure = None
+    failure: Exception = InputError("there is none")
     with watched(reader) as watch:
         for document in documents:
-            failure = _attempt(watch.document, document) or failure
+            if failed := _attempt(watch.document, document):
+                failure = failed
+                watch.unread.append(document.id)
             between()
     if not watch.found:
-        raise InputError(f"none of {len(documents)} documents can be read, so none is timed; the last: {failure}")
+        raise InputError(f"none of {len(documents)} documents can be read, so none is timed; the last: {told(failure)}")
     return watch
 
 
-def _attempt(action: Callable[[Document], object], document: Document) -> BionerError | None:
+def _attempt(action: Callable[[Document], object], document: Document) -> Exception | None:
     try:
         action(document)
-    except BionerError as error:
+    except Exception as error:
         return error
     return None
 
@@ -160,6 +164,7 @@ def figures(watch: Watch) -> dict[str, Any]:
     tokens, chosen = sum(e.tokens for e in watch.found), sum(e.chosen for e in watch.found)
     return {
         "documents": len(watch.found),
+        "unread": watch.unread,
         "seconds": seconds,
         "ttft_s": median(watch.ttfts_s) if watch.ttfts_s else None,
         "latencies_s": watch.latencies_s,

@@ -10,21 +10,38 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Backend", "ContextFull", "Logits", "Sequence"]
+from ..errors import InputError
+
+__all__ = ["Backend", "ContextFull", "Logits", "Sequence", "Spelling", "refuse_outside"]
 
 Logits = NDArray[np.float32]
 
 
 @dataclass(slots=True)
 class Sequence:
-    """A handle on cached tokens: a slot of the back end, and how many positions are filled."""
+    """A handle on cached tokens: a slot of the back end, -1 once it was released, and how many positions are filled."""
 
     slot: int
     length: int = 0
 
 
+class Spelling(Protocol):
+    """What a model knows of text, which can be had without its weights: enough to count tokens and to write prompts."""
+
+    @property
+    def chat_template(self) -> str | None: ...
+    @property
+    def template_tokens(self) -> Mapping[str, str]: ...
+    @property
+    def bos(self) -> int | None: ...
+    def tokenize(self, text: bytes, special: bool) -> list[int]: ...
+
+
 class Backend(Protocol):
-    """A loaded model. Not safe for use from several threads at once."""
+    """A loaded model. Not safe for use from several threads at once.
+
+    Whatever is done with a sequence after its release is a ValueError, a second release too: its slot may be another's.
+    """
 
     context: int
     """Positions that all sequences together may fill; shared prefixes count once."""
@@ -49,14 +66,17 @@ class Backend(Protocol):
     def eval(self, sequence: Sequence, ids: Ids[int]) -> Logits:
         """Append `ids`, at least one, and return the logits after the last: (vocabulary_size,), until the next call.
 
-        Raises ContextFull, with the sequence as it was, where the context has no room for them.
+        Raises ContextFull, with the sequence as it was, where the context has no room for them, ValueError for none.
         """
 
     def fork(self, sequence: Sequence, upto: int) -> Sequence:
-        """A new sequence that shares the first `upto` positions."""
+        """A new sequence that shares the first `upto` positions: from none to all that are filled.
+
+        Raises ValueError for more, or less than none, and RuntimeError where no slot is free.
+        """
 
     def truncate(self, sequence: Sequence, length: int) -> None:
-        """Forget all positions from `length` on."""
+        """Forget all positions from `length` on. Raises ValueError where fewer are filled, or it is less than none."""
 
     def release(self, sequence: Sequence) -> None:
         """Give the slot back."""
@@ -65,5 +85,13 @@ class Backend(Protocol):
         """Free the model."""
 
 
-class ContextFull(Exception):
-    """The context has no room for the tokens; says how many were asked for."""
+class ContextFull(InputError):
+    """The context has no room for the tokens; says how many were asked for. Of a document: the next one may fit."""
+
+
+def refuse_outside(sequence: Sequence, length: int) -> None:
+    """Raises ValueError where a sequence was released, or `length` is none of its lengths until now."""
+    if sequence.slot < 0:
+        raise ValueError("the sequence was released")
+    if not 0 <= length <= sequence.length:
+        raise ValueError(f"{sequence.length} positions are filled, not {length}")

@@ -19,7 +19,7 @@ import numpy as np
 
 from ..errors import ModelError
 from . import adapter_file
-from .contract import ContextFull, Logits, Sequence
+from .contract import ContextFull, Logits, Sequence, refuse_outside
 from .cores import cores
 from .kernels import choose, loading
 from .native import PROMPT_TEMPLATE, library, listen, plain_text, reason, set_fields
@@ -160,7 +160,7 @@ class LlamaCpp:
                 batch.logits[n] = at + n == len(ids) - 1
             batch.n_tokens = len(part)
             if status := lib.llama_decode(self._context, batch):
-                self.truncate(sequence, before)
+                self.truncate(sequence, before)  # a sequence that was released, of no slot, is refused here
                 if status == 1:
                     raise ContextFull(f"no room for {len(ids)} tokens after {before} in a context of {self.context}")
                 raise ModelError(f"llama.cpp failed to decode (status {status})")
@@ -169,18 +169,21 @@ class LlamaCpp:
         return np.ctypeslib.as_array(logits, shape=(self.vocabulary_size,))
 
     def fork(self, sequence: Sequence, upto: int) -> Sequence:
+        refuse_outside(sequence, upto)
         other = self.new_sequence()
         lib.llama_memory_seq_cp(self._memory, sequence.slot, other.slot, 0, upto)
         other.length = upto
         return other
 
     def truncate(self, sequence: Sequence, length: int) -> None:
+        refuse_outside(sequence, length)
         lib.llama_memory_seq_rm(self._memory, sequence.slot, length, -1)
         sequence.length = length
 
     def release(self, sequence: Sequence) -> None:
         self.truncate(sequence, 0)
         self._free.append(sequence.slot)
+        sequence.slot = -1
 
     def close(self) -> None:
         if self._context:

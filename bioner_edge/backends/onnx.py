@@ -13,7 +13,7 @@ from .. import onnx_folder
 from ..errors import ModelError, UsageError
 from ..onnx_folder import Runtime
 from . import onnx_session
-from .contract import ContextFull, Logits, Sequence
+from .contract import ContextFull, Logits, Sequence, refuse_outside
 from .cores import cores
 from .hf_tokenizer import HfTokenizer
 from .onnx_cache import CACHES, Cache, probed
@@ -121,12 +121,12 @@ class Onnx:
     def _refuse_overflow(self, sequence: Sequence, ids: Ids[int]) -> None:
         if not ids:
             raise ValueError("eval needs at least one token")
-        if sequence.length + len(ids) > self.context:
+        if sequence.slot < 0 or sequence.length + len(ids) > self.context:
+            refuse_outside(sequence, sequence.length)
             raise ContextFull(f"no room for {len(ids)} tokens after {sequence.length} in a context of {self.context}")
 
     def fork(self, sequence: Sequence, upto: int) -> Sequence:
-        if upto > sequence.length:
-            raise ValueError(f"{sequence.length} positions are filled, not {upto}")
+        refuse_outside(sequence, upto)
         other = self.new_sequence()
         try:
             self._cache.copy(sequence.slot, other.slot, upto)
@@ -137,13 +137,13 @@ class Onnx:
         return other
 
     def truncate(self, sequence: Sequence, length: int) -> None:
-        if length > sequence.length:
-            raise ValueError(f"{sequence.length} positions are filled, not {length}")
+        refuse_outside(sequence, length)
         sequence.length = length
 
     def release(self, sequence: Sequence) -> None:
-        sequence.length = 0
+        refuse_outside(sequence, 0)
         self._free.add(sequence.slot)
+        sequence.slot, sequence.length = -1, 0
 
     def close(self) -> None:
         """Free the model and the cache; it may be called again."""

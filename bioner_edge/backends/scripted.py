@@ -7,7 +7,7 @@ from collections.abc import Sequence as Ids
 
 import numpy as np
 
-from .contract import ContextFull, Logits, Sequence
+from .contract import ContextFull, Logits, Sequence, refuse_outside
 
 __all__ = ["Scripted"]
 
@@ -59,6 +59,7 @@ class Scripted:
     def eval(self, sequence: Sequence, ids: Ids[int]) -> Logits:
         if not ids:
             raise ValueError("eval needs at least one token")
+        refuse_outside(sequence, sequence.length)
         if sequence.length + len(ids) > self.context:
             raise ContextFull(f"no room for {len(ids)} tokens after {sequence.length} in a context of {self.context}")
         self._cached[sequence.slot] += ids
@@ -67,17 +68,21 @@ class Scripted:
         return np.asarray(self._logits(self._cached[sequence.slot]), np.float32)
 
     def fork(self, sequence: Sequence, upto: int) -> Sequence:
+        refuse_outside(sequence, upto)
         other = self.new_sequence()
         self._cached[other.slot] = self._cached[sequence.slot][:upto]
         other.length = upto
         return other
 
     def truncate(self, sequence: Sequence, length: int) -> None:
+        refuse_outside(sequence, length)
         del self._cached[sequence.slot][length:]
         sequence.length = length
 
     def release(self, sequence: Sequence) -> None:
+        refuse_outside(sequence, 0)
         del self._cached[sequence.slot]
+        sequence.slot, sequence.length = -1, 0
 
     def close(self) -> None:
         self._cached.clear()

@@ -6,6 +6,7 @@ talks nonsense.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,20 @@ __all__ = ["Adapter", "Target", "Tokens"]
 
 _FILE = "adapter_model.safetensors"
 _PREFIX = "base_model.model."  # of every name that peft writes
+
+# The name of an adapter where the model gives it and peft leaves it out when it saves; peft merges this one as it is.
+_DEFAULT = re.compile(
+    r"(?<=\.lora_[AB])\.default(?=\.(?:weight|bias)$)"
+    r"|(?<=\.lora_embedding_[AB])\.default$"
+    r"|(?<=\.lora_magnitude_vector)\.default(?=\.weight$)"
+)
+# Any adapter's name at any part, which peft passes over in silence.
+_NAMED = re.compile(
+    r"(\.(?:lora_[AB]|lora_embedding_[AB]|lora_magnitude_vector|modules_to_save|trainable_tokens_delta))"
+    r"\.(?!weight$|bias$)[^.]+(?=$|\.weight$|\.bias$)"
+)
+# What wraps a module while it is trained: torch.compile, FSDP, checkpointing, data parallelism.
+_WRAPPERS = re.compile(r"\b_orig_mod\.|\b_fsdp_wrapped_module\.|\b_checkpoint_wrapped_module\.|^module\.")
 
 # End of a tensor's name -> what it is to its module; the first that fits.
 _PARTS = {
@@ -132,10 +147,13 @@ class Adapter:
         """Module -> part -> name in the file, of every tensor."""
         modules: dict[str, dict[str, str]] = {}
         for name in self.shapes:
-            ending = next((ending for ending in _PARTS if name.endswith(ending)), None)
-            if not name.startswith(_PREFIX) or ending is None:
+            known = _DEFAULT.sub("", name)
+            ending = next((ending for ending in _PARTS if known.endswith(ending)), None)
+            if ending is None:
                 raise self._strange(name)
-            parts = modules.setdefault(name.removeprefix(_PREFIX).removesuffix(ending), {})
+            if (wanted := _as_saved(known)) != known:
+                raise self._misnamed(name, wanted)
+            parts = modules.setdefault(known.removeprefix(_PREFIX).removesuffix(ending), {})
             if parts.setdefault(_PARTS[ending], name) != name:
                 raise self._strange(name)
         return modules
@@ -183,9 +201,19 @@ class Adapter:
             raise ModelError(f"{self.file}: {told}; save the adapter again")
         return tuple(ids)
 
+    def _misnamed(self, name: str, wanted: str) -> ModelError:
+        told = f"tensor {name!r} has another name than peft gives it, which would merge nothing of it"
+        return ModelError(f"{self.file}: {told}; rename it to {wanted!r}, and the others likewise")
+
     def _strange(self, name: str) -> ModelError:
         told = f"tensor {name!r} has no place in a LoRA adapter of these settings"
         return ModelError(f"{self.file}: {told}; {BY_PEFT}")
+
+
+def _as_saved(name: str) -> str:
+    """A tensor's name as peft saves it: without wrappers and the adapter's name, with the prefix."""
+    bare = _NAMED.sub(r"\1", _WRAPPERS.sub("", name))
+    return bare if bare.startswith(_PREFIX) else _PREFIX + bare
 
 
 def _missing(folder: Path) -> str:

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import date
 
 from bioner_edge.convert.vocabulary.record import Added
+from bioner_edge.errors import UsageError, known
+from bioner_edge.prompts import Value, switches
 
-__all__ = ["wrapped"]
+__all__ = ["chosen", "wrapped"]
 
 # Where a tokenizer puts a blank -> the blank as Jinja, of a stretch `rest` that is not empty. "every": whatever it
 # begins with; "always" and "first": unless it begins with one, the latter only before the whole text.
@@ -24,6 +27,7 @@ _BLANK = {
     "never": "''",
 }
 _CUT = "␞"
+_DATE = "strftime_now"  # a function that templates call for the date
 
 # {{ '' }} keeps the lines at both ends from losing their breaks to the tags beside them.
 _WRAPPED = """{% set written %}{{ '' }}TEMPLATE{{ '' }}{% endset %}
@@ -65,6 +69,28 @@ def wrapped(template: str | None, added: Sequence[Added], prefix: str) -> str | 
     before, after = _WRAPPED.split("TEMPLATE")
     before, after = (re.sub("TOKENS|STRIPPING|BLANK|CUT", lambda m: values[m[0]], part) for part in (before, after))
     return before + values["TEMPLATE"] + after
+
+
+def chosen(template: str | None, given: Mapping[str, Value]) -> dict[str, Value]:
+    """The values that a template's switches get: those `given`, and where it writes the date, today's if none is.
+
+    With one date for all time a prompt is the same bytes tomorrow: as prefixes that are cached, runs that are resumed
+    and the fingerprint of a verified file ask. Raises UsageError for a switch that the template does not have.
+    """
+    found = switches(template) if template is not None else set()
+    for name, value in given.items():
+        if name not in found:
+            raise UsageError(f"--template-option {known('name', name, sorted(found) or ['none of this template'])}")
+        if name == _DATE and not _is_date(value):
+            raise UsageError(f"--template-option {name}={value}: must be a date, as 2026-01-31")
+    return {**({_DATE: date.today().isoformat()} if _DATE in found else {}), **given}
+
+
+def _is_date(value: Value) -> bool:
+    try:
+        return isinstance(value, str) and date.fromisoformat(value).isoformat() == value
+    except ValueError:
+        return False
 
 
 def _listed(contents: Sequence[str]) -> str:

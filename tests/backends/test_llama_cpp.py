@@ -90,9 +90,10 @@ def test_what_is_truncated_is_forgotten(backend: LlamaCpp) -> None:
     backend.truncate(sequence, 9)
     assert sequence.length == 9
     same(backend.eval(sequence, ids[15:20]).copy(), fresh(backend, ids[:9] + ids[15:20]))
+    slot = sequence.slot
     backend.release(sequence)
-    again = backend.new_sequence()  # the same slot
-    assert (again.slot, again.length) == (sequence.slot, 0)
+    again = backend.new_sequence()
+    assert (again.slot, again.length) == (slot, 0)
     same(backend.eval(again, ids[:4]).copy(), fresh(backend, ids[:4]))
     backend.release(again)
 

@@ -21,9 +21,11 @@ from bioner_edge.benchmarks.launch import Asked, launch
 from bioner_edge.benchmarks.process import Failure
 from bioner_edge.benchmarks.results import Cell, Key, Log, Run
 from bioner_edge.benchmarks.suite import Settings
+from bioner_edge.benchmarks.tell import Tell
 from bioner_edge.corpora import jsonl, read_file
 from bioner_edge.errors import InputError, UsageError
 from bioner_edge.lock import appending
+from bioner_edge.span import Document
 from bioner_edge.tuning.sources import split
 
 ROOT = Path(__file__).parents[2]
@@ -278,6 +280,54 @@ def test_a_repetition_that_fails_does_not_hide_the_others(
     assert cell.failed and cell.failed["threads"] == 2 and cell.failed["reason"] == "killed by SIGKILL"
     tried = [line for line in Log(tmp_path / "run").lines() if line["kind"] == "failed"]
     assert len(tried) == 1  # a second one would fail too, and may take hours
+
+
+class Heard(Tell):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def test_a_document_that_cannot_be_read_costs_itself_alone(
+    tiny_model: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a character, which no file can hold as it is."""
+    whole = launching.open_corpus(str(corpus))
+    bad = Document("bad", "Aspirin \ud800.", whole.documents[0].entities[:1])
+    broken = replace(whole, documents=[*whole.documents[:1], bad, *whole.documents[1:]])
+    monkeypatch.setattr(launching, "open_corpus", lambda name: broken)
+    heard = Heard()
+    settings = Settings((1,), repetitions=1, timed=3)
+    run, _ = launch(asked(tiny_model, corpus, settings, decodings=["free", "grounded"]), tmp_path / "run", heard)
+    for cell in run.cells:
+        assert cell.failed is None and cell.accuracy and cell.accuracy["documents"] == 4
+        assert sum(cell.accuracy["unpredicted"].values()) == 1
+        (line,) = cell.repetitions
+        assert line["documents"] == 2 and line["unread"] == ["bad"]
+    told = [line for line in heard.lines if line.startswith("warning: tiny")]
+    assert len(told) == 2 and told[0].endswith("1 documents could not be read, and count as missed: bad")
+
+
+@pytest.mark.parametrize("error", [ValueError("Aspirin"), InputError("no gold"), RecursionError()])
+def test_what_goes_wrong_with_one_cell_is_its_own(
+    error: Exception, tiny_model: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score = suites.predictions.score_predictions
+
+    def failing(files: list[str], *more: Any) -> Any:
+        if "free" in files[0]:
+            raise error
+        return score(files, *more)
+
+    monkeypatch.setattr(suites.predictions, "score_predictions", failing)
+    settings = Settings((1,), repetitions=1, timed=1)
+    run, _ = launch(asked(tiny_model, corpus, settings, decodings=["free", "grounded"]), tmp_path / "run")
+    free, grounded = sorted(run.cells, key=lambda cell: cell.key.decoding)
+    assert free.failed and free.accuracy is None and "Aspirin" not in free.failed["reason"]
+    assert "no gold" in free.failed["reason"] or f"{type(error).__name__} in test_suite.py:" in free.failed["reason"]
+    assert grounded.failed is None and grounded.accuracy and len(grounded.repetitions) == 1
 
 
 def test_a_corpus_without_a_label_in_common_is_a_row(tiny_model: Path, tmp_path: Path) -> None:

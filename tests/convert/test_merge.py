@@ -312,6 +312,32 @@ def test_untrained_adapter_changes_nothing(bases: Callable[..., Path], tmp_path:
         assert np.array_equal(merged.tensor(name), before.tensor(name))
 
 
+def as_in_the_model(name: str) -> str:
+    """A name with that of the adapter, as in a checkpoint that was not saved by peft."""
+    return re.sub(
+        r"(lora_[AB]|lora_magnitude_vector)(\.weight|\.bias)?$|(lora_embedding_[AB])$",
+        lambda m: f"{m[3]}.default" if m[3] else f"{m[1]}.default{m[2] or '.weight'}",
+        name,
+    )
+
+
+@pytest.mark.parametrize("name", ["LoRA", "DoRA", "embedding", "rank pattern", "whole modules"])
+def test_names_with_the_adapters(bases: Callable[..., Path], tmp_path: Path, name: str) -> None:
+    """peft merges those of "default" as they are."""
+    base = bases(tie_word_embeddings=False)
+    adapter = trained(base, tmp_path, **VARIANTS[name])
+    rewrite(adapter, lambda before: {as_in_the_model(key): tensor for key, tensor in before.items()})
+    merged = check(base, adapter)
+    assert all(".default" in name for target in merged.adapter.targets.values() for name in (target.a, target.b))
+
+
+def test_names_of_biases_with_the_adapters(bases: Callable[..., Path], tmp_path: Path) -> None:
+    base = bases("Qwen2")
+    adapter = trained(base, tmp_path, target_modules=["q_proj"], lora_bias=True)
+    rewrite(adapter, lambda before: {as_in_the_model(key): tensor for key, tensor in before.items()})
+    assert any(target.added_bias for target in check(base, adapter).adapter.targets.values())
+
+
 def test_real_widths(tmp_path: Path) -> None:
     """One layer of 896 x 4864 and an embedding of 5,000 tokens, whose norms run down the columns."""
     shape = {"hidden_size": 896, "intermediate_size": 4864, "num_attention_heads": 14, "num_hidden_layers": 1}
@@ -350,6 +376,17 @@ def _two_tokens(adapter: Path) -> None:
     tensors(lambda t: t.update({name: np.ones((2, 32), "f4")}))(adapter)
 
 
+def _renamed(start: str, to: str) -> Change:
+    return tensors(lambda t: {re.sub(f"^{re.escape(start)}", to, name): tensor for name, tensor in t.items()})
+
+
+def _rename(start: str) -> str:
+    """What is said of the first name of an adapter whose names begin so."""
+    layer = "layers.0.mlp.down_proj.lora_A.weight"
+    told = "has another name than peft gives it, which would merge nothing of it; rename it to"
+    return f"tensor '{start}{layer}' {told} 'base_model.model.model.{layer}', and the others likewise"
+
+
 LAYER = "base_model.model.model.layers.0.self_attn.q_proj"
 COPIES = ("", ".modules_to_save", ".original_module")
 REFUSED: dict[str, tuple[Change, str]] = {
@@ -384,9 +421,34 @@ REFUSED: dict[str, tuple[Change, str]] = {
         tensors(lambda t: t.update({f"{LAYER}.lora_C.weights": np.ones(4, "f4")})),
         f"tensor '{LAYER}.lora_C.weights' has no place",
     ),
-    "unknown prefix": (
+    "no prefix": (
         tensors(lambda t: {name.removeprefix("base_model.model."): tensor for name, tensor in t.items()}),
-        "tensor 'model.layers.0.mlp.down_proj.lora_A.weight' has no place",
+        "tensor 'model.layers.0.mlp.down_proj.lora_A.weight' has another name than peft gives it, which would merge "
+        "nothing of it; rename it to 'base_model.model.model.layers.0.mlp.down_proj.lora_A.weight', and the others "
+        "likewise",
+    ),
+    "prefix of torch.compile": (_renamed("", "_orig_mod."), _rename("_orig_mod.base_model.model.model.")),
+    "torch.compile inside": (
+        _renamed("base_model.model.", "base_model.model._orig_mod."), _rename("base_model.model._orig_mod.model."),
+    ),
+    "a layer compiled alone": (
+        _renamed("base_model.model.model.layers.0.", "base_model.model.model.layers.0._orig_mod."),
+        "rename it to 'base_model.model.model.layers.0.mlp.down_proj.lora_A.weight'",
+    ),
+    "prefix of FSDP": (_renamed("", "_fsdp_wrapped_module."), _rename("_fsdp_wrapped_module.base_model.model.model.")),
+    "FSDP around each layer, without a prefix": (
+        _renamed("base_model.model.model.layers.0.", "model.layers.0._fsdp_wrapped_module."),
+        "rename it to 'base_model.model.model.layers.0.mlp.down_proj.lora_A.weight'",
+    ),
+    "prefix of data parallelism": (_renamed("", "module."), _rename("module.base_model.model.model.")),
+    "the name of another adapter": (
+        tensors(lambda t: {re.sub("(lora_[AB])", r"\1.drugs", name): tensor for name, tensor in t.items()}),
+        "down_proj.lora_A.drugs.weight' has another name than peft gives it, which would merge nothing of it; "
+        "rename it to 'base_model.model.model.layers.0.mlp.down_proj.lora_A.weight'",
+    ),
+    "both names": (
+        tensors(lambda t: t.update({f"{LAYER}.lora_A.default.weight": t[f"{LAYER}.lora_A.weight"]})),
+        "has no place in a LoRA adapter of these settings",
     ),
     "a bias beside, which peft drops": (
         tensors(lambda t: t.update({f"{LAYER}.bias": np.ones(32, "f4")})),

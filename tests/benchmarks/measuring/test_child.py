@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 import bioner_edge
+from bioner_edge.backends.contract import ContextFull
 from bioner_edge.benchmarks.measuring import child, energy
 from bioner_edge.benchmarks.measuring.baselines import reader
 from bioner_edge.errors import InputError, ModelError
@@ -32,7 +34,7 @@ TEXTS = (
 )
 COUNTS = {"answers", "calls", "fed", "prompt", "tokens", "chosen"}
 REPETITION = {
-    "threads", "documents", "seconds", "load_s", "warm_up_s", "ttft_s", "latencies_s", "prefill_tokens_per_s",
+    "threads", "documents", "unread", "seconds", "load_s", "warm_up_s", "ttft_s", "latencies_s", "prefill_tokens_per_s",
     "decode_tokens_per_s", "documents_per_s", "calls_per_answer", "tokens_per_answer", "forced_share",
     "peak_rss_bytes", "anonymous_bytes", "file_bytes", "before_bytes", "model_bytes", "cache_bytes",
     "read_bytes_per_s", "bandwidth_share", "energy_j", "energy_told",
@@ -156,6 +158,30 @@ def test_documents_that_cannot_be_read_have_a_line_too(spec: dict[str, Any], tmp
     assert (answer["documents"], answer["errors"]) == (3, 1)
     Path(spec["predictions"]).read_bytes().decode("utf-8")
     assert answered(spec) | {"load_s": 0} == answer | {"load_s": 0, "resumed": 3, "new_seconds": 0}
+
+
+@pytest.mark.parametrize("error", [ValueError("Aspirin"), ContextFull("no room"), MemoryError(), RecursionError()])
+def test_a_document_that_no_reader_survives_is_left_out_alone(
+    spec: dict[str, Any], error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the reading, the warm-up and the timed repetition alike."""
+    call = Extractor.__call__
+
+    def failing(self: Extractor, source: Any) -> Any:
+        if source.id in ("d0", "d2"):
+            raise error
+        return call(self, source)
+
+    monkeypatch.setattr(Extractor, "__call__", failing)
+    answer = child.run(spec)
+    assert (answer["documents"], answer["errors"]) == (4, 2)
+    defect = rf"{type(error).__name__} in test_child\.py:\d+, which is a defect"
+    told = re.compile("no room" if isinstance(error, ContextFull) else defect)
+    for n, line in enumerate(lines(spec)):
+        assert bool(told.match(line.get("error", ""))) == (n in (0, 2))
+        assert "Aspirin" not in line.get("error", "")
+    found = child.run(spec | {"phase": "repetition"})
+    assert found["unread"] == ["d0", "d2"] and found["documents"] == len(found["latencies_s"]) == 2
 
 
 def test_nothing_else_is_on_standard_output(spec: dict[str, Any]) -> None:

@@ -166,7 +166,7 @@ def test_documents_that_cannot_be_read_are_left_out(clock: Clock) -> None:
     speed.warm_up(made, documents)
     after: list[int] = []
     watch = speed.read(made, documents, lambda: after.append(1))
-    assert len(watch.found) == len(watch.latencies_s) == 1 and len(after) == 3
+    assert len(watch.found) == len(watch.latencies_s) == 1 and len(after) == 3 and watch.unread == ["1", "3"]
     told = r"none of 1 documents can be read, so none is timed; the last: document 3: lone surrogate U\+DFFF"
     with pytest.raises(InputError, match=told):
         speed.read(made, documents[2:], lambda: None)
@@ -198,6 +198,7 @@ def test_figures(clock: Clock) -> None:
     assert chosen < tokens
     assert found == {
         "documents": 3,
+        "unread": [],
         "seconds": sum(watch.latencies_s),
         "ttft_s": sum(watch.ttfts_s) / 2,  # the median of two; the empty document has none
         "latencies_s": watch.latencies_s,
@@ -214,7 +215,7 @@ def test_figures(clock: Clock) -> None:
 def test_figures_of_nothing_written(clock: Clock) -> None:
     found = speed.figures(speed.read(extractor(clock), [Document("1", "")], lambda: None))
     there = {name: value for name, value in found.items() if value is not None}
-    assert there == {"documents": 1, "seconds": 0, "latencies_s": [0]} and len(found) == 10
+    assert there == {"documents": 1, "unread": [], "seconds": 0, "latencies_s": [0]} and len(found) == 11
 
 
 @pytest.fixture(params=["free", "gbnf", "grounded", "llama-gbnf", "llama-cpp-python", "text-filter"])
