@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from . import formats, models, prompts
+from .backends.opening import NEEDS_LLAMA
 from .corpora.notice import surrogate
 from .errors import ModelError, UsageError
 from .formats.contract import TEXT
@@ -109,25 +110,8 @@ def _shortened(answer: str) -> str:
 
 
 def default_model() -> tuple[Path, Manifest | None] | None:
-    """The bundled model whose tokens are counted and its manifest, both checked; None where none is bundled.
-
-    Where llama.cpp is not installed it is the first that does without.
-    """
-    if models.default() is None:
-        return None
-    found = models.find(None)
-    if found[0].is_dir() or _has_llama_cpp():
-        return found
-    others = (name for name, row in models.listed().items() if row.path.is_dir())
-    return next((models.find(name) for name in others), None)
-
-
-def _has_llama_cpp() -> bool:
-    try:
-        from .backends import vocab_only  # noqa: F401
-    except ModuleNotFoundError:
-        return False
-    return True
+    """The bundled model whose tokens are counted and its manifest, both checked; None where none is bundled."""
+    return None if models.default() is None else models.find(None)
 
 
 @contextmanager
@@ -140,10 +124,10 @@ def loaded(path: Path | None) -> Iterator[Spelling | None]:
 
         yield OnnxVocabulary(path)
     else:
-        if not _has_llama_cpp():
-            told = "llama-cpp-python is not installed: pip install llama-cpp-python, or name an ONNX model"
-            raise ModelError(f"{path}: {told}")
-        from .backends.vocab_only import VocabOnly
+        try:
+            from .backends.vocab_only import VocabOnly
+        except ModuleNotFoundError:
+            raise ModelError(f"{path}: {NEEDS_LLAMA}") from None
 
         with VocabOnly(path) as vocabulary:
             yield vocabulary

@@ -10,7 +10,12 @@ from pathlib import Path
 from ..errors import ModelError, UsageError
 from .contract import Backend
 
-__all__ = ["opened"]
+__all__ = ["NEEDS_LLAMA", "opened"]
+
+NEEDS_LLAMA = (
+    "a GGUF model needs llama.cpp: pip install 'bioner-edge[llama]' (it is compiled, which takes minutes), "
+    "or name an ONNX model"
+)
 
 
 def opened(path: Path, *, threads: int | None = None, adapter: Path | None = None, exact: bool = False) -> Backend:
@@ -32,5 +37,4 @@ def opened(path: Path, *, threads: int | None = None, adapter: Path | None = Non
         module = (error.name or "a library").split(".")[0]
         if path.is_dir():
             raise ModelError(f"{path}: {module} is not installed: pip install bioner-edge") from None
-        told = "a GGUF model needs llama.cpp: pip install 'bioner-edge[llama]' (it is compiled, which takes minutes)"
-        raise ModelError(f"{path}: {told}, or name an ONNX model") from None
+        raise ModelError(f"{path}: {NEEDS_LLAMA}") from None

@@ -171,7 +171,7 @@ except bioner_edge.ModelError as error:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     count, told = done.stdout.splitlines()
     assert int(count) >= 0 and done.stderr == ""
-    assert "llama-cpp-python is not installed: pip install llama-cpp-python, or name an ONNX model" in told
+    assert "a GGUF model needs llama.cpp: pip install 'bioner-edge[llama]'" in told
 
 
 def test_from_the_command_line(base: Path, tmp_path: Path) -> None:
