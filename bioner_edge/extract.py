@@ -8,9 +8,8 @@ extractor("Naloxone reverses the antihypertensive effect of clonidine.").entitie
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from itertools import groupby
 
 from . import formats, prompts
@@ -22,10 +21,13 @@ from .decoding.automaton import Anything
 from .decoding.gbnf import GrammarAutomaton
 from .decoding.lift import Lift, Vocabulary
 from .decoding.loop import Answer, decode
+from .decoding.remembering import remembered
 from .errors import InputError, UsageError, known
 from .extraction import Extraction
 from .formats.contract import Parsed, Problem
+from .manifest import UNITS
 from .scores import scored
+from .sentences import unwrapped
 from .span import Document, Entity, Span
 
 __all__ = ["CONSTRAINTS", "Extraction", "Extractor"]
@@ -46,12 +48,14 @@ class Extractor:
         labels: Sequence[str],
         constraint: str = "grounded",
         guidelines: Mapping[str, str] | None = None,
-        unit: str = "sentence",
+        unit: str = "document",
         min_score: float = 0.0,
         removed_mass: bool = True,
     ) -> None:
         if constraint not in CONSTRAINTS:
             raise UsageError(known("constraint", constraint, CONSTRAINTS))
+        if unit not in UNITS:
+            raise UsageError(known("unit", unit, UNITS))
         if bad := next(
             (reason for text in (*labels, *(guidelines or {}).values()) if (reason := surrogate(text))), None
         ):
@@ -67,7 +71,9 @@ class Extractor:
         self._calls = [_Call(self, asked, guidelines or {}) for asked in self.format.calls(self.labels)]
         self._prefixes: dict[tuple[int, ...], Cached] = {}
         cached = sum(map(len, {tuple(c.before) for c in self._calls}))
-        self._least = lru_cache(maxsize=8)(self._least_tokens)  # asked for a chunk's limit, then for its budget
+        self._least: Callable[[str], int] = remembered(
+            self._least_tokens, 8
+        )  # asked for a chunk's limit, then for its budget
         self._empty = self._least("")
         self._room = backend.context - cached - max(len(c.after) for c in self._calls) - 2 * self._empty
         if self._room < 48:
@@ -87,7 +93,8 @@ class Extractor:
         problems: list[tuple[Span, Problem]] = []
         counts = Counter[str]()
         for chunk in self._chunks(document):
-            part = Document(document.id, document.text[chunk.start : chunk.end])
+            # As long as the text, so that offsets are the same in both.
+            part = Document(document.id, unwrapped(document.text[chunk.start : chunk.end]))
             for answer, parsed in self._answers(part):
                 counts.update(answers=1, calls=answer.calls, fed=answer.fed)
                 counts.update(prompt=answer.prompt, tokens=answer.tokens, chosen=answer.chosen)
@@ -97,7 +104,7 @@ class Extractor:
                     if entity.score is None or entity.score >= self.min_score:
                         moved = entity.shifted(chunk.start)
                         entities.setdefault(moved.key, moved)
-                if parsed.problems:
+                if any(p.kind != "cut" for p in parsed.problems):
                     counts.update(broken=1, salvaged=len(entities) - before)
         found = sorted(entities.values(), key=lambda e: (e.start, -e.end, self.labels.index(e.label)))
         return Extraction(document, tuple(found), tuple(problems), **counts)
@@ -107,6 +114,7 @@ class Extractor:
 
     def _cost(self, text: str) -> int:
         """Tokens that a text takes with its answer: at least as long again, or twice the answer without mentions."""
+        text = unwrapped(text)
         size = len(self.backend.tokenize(text.encode(), False))
         return size + max(2 * (self._least(text) - self._empty), size)
 

@@ -18,9 +18,11 @@ __all__ = ["About", "Extraction"]
 class Extraction:
     """What was found in one document.
 
-    `problems` are what could not be read of the answers, each with the chunk [start, end) of the text that it is
-    about; under the grounded constraint there are none. `broken` answers have some, and `salvaged` entities come from
-    these. The other numbers are sums over the answers, of which there are `answers`; see `Answer`.
+    `problems` are what is wrong with the answers, each with the chunk [start, end) of the text that it is about. Under
+    the grounded constraint there is one kind, `cut`: the budget of the chunk ran out, and the answer was closed by the
+    shortest way, so that it parses and is grounded, but says nothing about what the model had not come to. `broken`
+    counts the answers that do not parse (`syntax`) or depart from the text (`ungrounded`), `salvaged` the entities that
+    come from these. The other numbers are sums over the answers, of which there are `answers`; see `Answer`.
     """
 
     document: Document

@@ -115,9 +115,11 @@ def _attempt(reader: Reader, sink: Sink, position: int, document: Document, out:
     except OutputError:
         raise
     except BionerError as error:
+        named = str(error).startswith("document ")
+        found = error if named else InputError(f"document {document.id}: {error}")
         with _writing(out):
-            sink.fail(position, document, str(error))
-        return error
+            sink.fail(position, document, str(found))
+        return found
     return extraction
 
 

@@ -33,7 +33,7 @@ class Span:
 class Entity:
     """A typed mention: one fragment, or several in text order when it is discontinuous.
 
-    `score` is the product of p(chosen | allowed) over the choices that wrote it, `removed_mass` the largest
+    `score` is the product of p(chosen | candidates) over the choices that wrote it, `removed_mass` the largest
     probability that the constraint took away at one of them; both lie in [0, 1] and are None for gold.
     """
 

@@ -6,7 +6,7 @@ What the importance matrix is computed from, and what a trimmed vocabulary must 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bioner_edge import formats, prompts
@@ -14,6 +14,7 @@ from bioner_edge.backends.contract import Backend
 from bioner_edge.corpora import Notice
 from bioner_edge.errors import InputError
 from bioner_edge.inputs import Inputs
+from bioner_edge.sentences import unwrapped
 from bioner_edge.span import Document
 from bioner_edge.tuning.sources import split
 
@@ -56,7 +57,8 @@ def examples(found: Iterable[Document], asked: Asked) -> Iterator[tuple[str, str
         if not asked.formats:
             yield "", document.text, "", ""
             continue
-        for part in split(document) if asked.unit == "sentence" else [document]:
+        whole = [replace(document, text=unwrapped(document.text))]
+        for part in split(document) if asked.unit == "sentence" else whole:
             for name in asked.formats:
                 form = formats.get(name)
                 for labels in form.calls(asked.labels):

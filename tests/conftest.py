@@ -1,4 +1,4 @@
-"""Where the corpora lie, a tiny random model, and hypothesis without deadlines: a busy machine is no failure."""
+"""Where the corpora lie, a tiny model, and hypothesis without deadlines: a busy machine is no failure."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -20,6 +21,12 @@ SENTENCES = (
     "<Disease>Renal <Disease>failure</Disease></Disease> followed 200 mg of <Chemical>amphotericin B</Chemical>.",
     "Tag Chemical, Disease.",
 )
+TAUGHT = (
+    "Naloxone reverses the antihypertensive effect of clonidine.",
+    "Hypertension fell after clonidine.",
+    "Aspirin relieved headache in 12 of 30 patients, and in none of 29.",
+)
+TAUGHT_MENTIONS = {"Chemical": ("Naloxone", "clonidine", "Aspirin"), "Disease": ("Hypertension", "headache")}
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +40,8 @@ def corpora() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Llama, a GGUF file with its manifest: every promise must hold whatever it says."""
+    """A Llama that has learnt three sentences and is random else, a GGUF file with its manifest: every promise must
+    hold whatever it says. A model that means nothing would mark nothing."""
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     from bioner_edge.convert import About, convert
@@ -46,10 +54,38 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = transformers.LlamaConfig(
         vocab_size=400, max_position_embeddings=2048, initializer_range=0.3, eos_token_id=0, bos_token_id=None, **shape
     )
-    transformers.LlamaForCausalLM(config).save_pretrained(folder / "checkpoint")
+    model = transformers.LlamaForCausalLM(config)
+    _teach(model, folder / "checkpoint")
+    model.save_pretrained(folder / "checkpoint")
     about = About(name="tiny", labels=("Chemical", "Disease"), formats=("multi_tag",), unit="sentence")
     (path,) = convert(folder / "checkpoint", folder, ["F32"], about, verify_lines=SENTENCES)
     return path
+
+
+def _teach(model: Any, vocabulary: Path) -> None:
+    """Train on prompts and answers about TAUGHT until the model knows them by heart."""
+    import torch
+
+    from bioner_edge.span import Document, Entity
+    from bioner_edge.tuning import pack
+    from bioner_edge.tuning.vocabulary import load
+
+    rows = []
+    for text in TAUGHT:
+        found = [(label, m) for label, mentions in TAUGHT_MENTIONS.items() for m in mentions if m in text]
+        gold = Document("", text, tuple(Entity.at(x, text.index(m), text.index(m) + len(m)) for x, m in found))
+        for labels in (["Chemical", "Disease"], ["Disease"]):
+            rows += [torch.tensor(row.ids) for row in pack.encode(load(vocabulary), gold, labels, "multi_tag")]
+    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    targets = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-100)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # threads that wait for each other take minutes beside a busy program
+    for _ in range(80):
+        optimizer.zero_grad()
+        model(input_ids=ids, labels=targets).loss.backward()
+        optimizer.step()
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

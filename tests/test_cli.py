@@ -598,7 +598,8 @@ def test_every_seed_gives_the_same(run: Run) -> None:
 
 
 def test_show(run: Run) -> None:
-    put(a__jsonl='{"id": "x\\u001b[31m", "text": "Aspirin \\u001b[31m eased [bold]asthma[/bold]."}\n')
+    text = "Hypertension fell after clonidine. Aspirin \x1b[31m eased [bold]asthma[/bold]."
+    put(a__jsonl=json.dumps({"id": "x\x1b[31m", "text": text}) + "\n")
     code, out, err = run("extract", "a.jsonl", "--show", "--out", "o.jsonl", "--threads", "1")
     assert (code, err) == (0, [])
     assert "\x1b[31m" not in out and "Aspirin \ufffd[31m eased [bold]asthma[/bold]." in out

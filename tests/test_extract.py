@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import warnings
+import weakref
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -21,6 +23,7 @@ from bioner_edge.backends import Sequence as Cached
 from bioner_edge.backends.contract import Logits
 from bioner_edge.backends.scripted import Scripted
 from bioner_edge.boundaries import boundaries
+from bioner_edge.decoding.lift import Lift
 from bioner_edge.decoding.loop import Answer, Choice
 from bioner_edge.errors import InputError, ModelError, UsageError
 from bioner_edge.extract import CONSTRAINTS, Extractor
@@ -80,6 +83,31 @@ def anything(ids: list[int]) -> Logits:
     return np.random.default_rng(zlib.crc32(bytes(str(ids[-9:]), "ascii"))).normal(0, 3, 257).astype(np.float32)
 
 
+class Willing(Scripted):
+    """Wants at random, but only what it may, and tags most: so it marks much, as none of its mass is forbidden."""
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, words: Sequence[bytes] = (), *, eager: float = 12.0, **settings: Any
+    ) -> None:
+        self.allowed: Any = ()
+        self.eager = eager
+        inner = Lift.allowed
+
+        def noted(lift: Lift, state: Any) -> Any:
+            self.allowed = inner(lift, state)
+            return self.allowed
+
+        monkeypatch.setattr(Lift, "allowed", noted)
+        super().__init__(self._wants, words, **settings)
+
+    def _wants(self, ids: list[int]) -> Logits:
+        wanted = np.resize(anything(ids)[::-1], self.vocabulary_size)
+        wanted[self.allowed] += 20
+        wanted[-1] += 20
+        wanted[ord("<")] += self.eager
+        return wanted
+
+
 class Recorded(Scripted):
     """Keeps what was read: (positions filled before, ids) for each call."""
 
@@ -93,7 +121,7 @@ class Recorded(Scripted):
 
 
 def extractor(backend: Scripted, **settings: Any) -> Extractor:
-    return Extractor(backend, **{"format": "multi_tag", "labels": LABELS, **settings})
+    return Extractor(backend, **{"format": "multi_tag", "labels": LABELS, "unit": "sentence", **settings})
 
 
 @pytest.fixture(scope="module")
@@ -136,8 +164,66 @@ def test_what_the_model_wants_is_found() -> None:
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
 @pytest.mark.parametrize("unit", ["sentence", "document"])
-def test_hostile_texts_scripted(text: str, unit: str) -> None:
+def test_hostile_texts_scripted(text: str, unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     check(extractor(Scripted(anything), unit=unit)(text), text)
+    willing = extractor(Willing(monkeypatch), unit=unit)(text)
+    check(willing, text)
+    assert willing.entities or len(text.strip()) < 2
+
+
+def wraps(text: str, width: int, end: str = "\n") -> str:
+    """The text with a line break for a blank wherever a line would be longer than `width`."""
+    lines, line = [], ""
+    for word in text.split(" "):
+        if line and len(line) + 1 + len(word) > width:
+            lines.append(line)
+            line = word
+        else:
+            line = f"{line} {word}" if line else word
+    return end.join([*lines, line])
+
+
+WRAPPED = (
+    "In a randomised trial, amphotericin B (0.7 mg/kg i.v. daily) caused acute renal failure: serum creatinine rose; "
+    "urine output fell. E. coli and S. aureus were isolated from 12 of 30 patients vs. 3 of 29 controls, "
+    "approx. 5 days after admission. Hypertension and nausea followed."
+)
+
+
+@pytest.mark.parametrize("width", [32, 40, 60, 79])
+@pytest.mark.parametrize("unit", ["sentence", "document"])
+@pytest.mark.parametrize("form", ["multi_tag", "multi_code", "multi_brat", "conv_term"])
+def test_a_wrapped_text_is_read_as_the_same_text(form: str, unit: str, width: int, tiny: Extractor) -> None:
+    """What the model reads, and so what is found, does not depend on where lines were wrapped."""
+    text = wraps(WRAPPED, width)
+    assert len(text) == len(WRAPPED) and text.count("\n") > 2
+    plain, wrapped = Recorded(anything), Recorded(anything)
+    found = extractor(plain, format=form, unit=unit)(WRAPPED)
+    again = extractor(wrapped, format=form, unit=unit)(text)
+    assert wrapped.read == plain.read
+    assert again.entities == found.entities
+    check(again, text)
+
+
+def test_mentions_of_a_wrapped_text_are_its_own() -> None:
+    text = "It was acute\nrenal failure,\r\nand nausea."
+    read = text.replace("\n", " ").replace("\r", " ")
+    answer = "It was <Disease>acute renal failure</Disease>,  and <Disease>nausea</Disease>."
+    found = extractor(Scripted(wants({read: answer})))(text)
+    assert [(e.start, e.end) for e in found.entities] == [(7, 26), (33, 39)]
+    assert [e["text"] for e in found.to_json()["entities"]] == ["acute\nrenal failure", "nausea"]
+    terms = extractor(Scripted(anything), format="multi_term", constraint="free")
+    parsed = terms._calls[0].read(
+        Answer(b'{"Chemical": [], "Disease": ["acute renal failure"]}', (), False, 0, 0), Document("d", read)
+    )
+    assert [(e.start, e.end) for e in parsed.entities] == [(7, 26)]
+
+
+def test_paragraphs_and_items_are_read_as_they_stand() -> None:
+    text = "Plan:\n- aspirin 81 mg\n  once daily\n- rest\n\nSeen by\nDr. Hale"
+    backend = Recorded(anything)
+    extractor(backend, unit="document")(text)
+    assert prompts(backend) == [text.replace("mg\n", "mg ").replace("by\n", "by ")]
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
@@ -221,9 +307,11 @@ def test_fewer_labels(tiny_model: Path) -> None:
     assert found.entities and {e.label for e in found.entities} == {"Disease"}
 
 
-def test_without_removed_mass() -> None:
-    found = extractor(Scripted(anything), removed_mass=False)(NALOXONE)
+def test_without_removed_mass(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = extractor(Willing(monkeypatch), removed_mass=False)(NALOXONE)
     assert found.entities and all(e.removed_mass is None for e in found.entities)
+    told = extractor(Willing(monkeypatch))(NALOXONE)
+    assert {e.key for e in told.entities} == {e.key for e in found.entities}
 
 
 def test_guidelines_are_in_the_prompt() -> None:
@@ -338,21 +426,17 @@ def test_the_instruction_is_read_once() -> None:
     assert len(backend._cached) == 1  # all sequences but the instruction's were given back
 
 
-def test_a_budget_that_runs_out_closes_the_answer() -> None:
-    def tags(ids: list[int]) -> Logits:
-        made = np.zeros(257, np.float32)
-        made[ord("<")] = 9.0
-        return made
-
+def test_a_budget_that_runs_out_closes_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     labels = [f"{letter}{'long' * 9}" for letter in "ABC"]
     text = "a b c d e f g h i j k l m n o p q r s t u v w x y z"
-    found = extractor(Scripted(tags, context=1000), labels=labels)(text)
+    found = extractor(Willing(monkeypatch, context=1000), labels=labels)(text)
     ((chunk, problem),) = found.problems
     assert (problem.kind, chunk) == ("cut", Span(0, len(text)))
     assert "budget" in problem.message
     starts, ends = boundaries(text)
     assert found.entities and all(e.start in starts and e.end in ends for e in found.entities)
     assert found.to_json()["problems"][0]["kind"] == "cut"
+    assert (found.broken, found.salvaged) == (0, 0)  # it parses, and what it says is in the text
 
 
 @pytest.mark.parametrize("stop", [".", ""], ids=["sentences", "one word"])
@@ -369,12 +453,35 @@ def test_a_million_characters(stop: str) -> None:
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
 @pytest.mark.parametrize("form", FORMATS)
-def test_every_format_holds_on_any_text(form: str, text: str) -> None:
+def test_every_format_holds_on_any_text(form: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that wants anything, in every format: what it finds is in the text, between boundaries."""
     words = [b'", "', b"<Disease>", b"T1\t", b"\tO\n"]
     backend = Scripted(lambda ids: np.resize(anything(ids)[::-1], 257 + len(words)), words)
     with extractor(backend, format=form) as reader:
         check(reader(text), text)
+    with extractor(Willing(monkeypatch, words), format=form) as reader:
+        check(reader(text), text)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_chunks_constraint_goes_when_it_is_dropped(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the cyclic collector: else the constraints of a long document wait for it together."""
+    kept: list[weakref.ref[Any]] = []
+    inner = Lift.__init__
+
+    def noted(lift: Lift, automaton: Any, vocabulary: Any) -> None:
+        inner(lift, automaton, vocabulary)
+        kept.extend(weakref.ref(thing) for thing in (lift, automaton, automaton.surfaces) if thing is not None)
+
+    reader = extractor(Willing(monkeypatch, [b'", "']), format=form)
+    monkeypatch.setattr(Lift, "__init__", noted)
+    gc.collect()
+    gc.disable()
+    try:
+        reader(NALOXONE)
+        assert len(kept) >= 4 and [alive for ref in kept if (alive := ref()) is not None] == []
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("form", ["conv_term", "single_tag", "single_code", "single_span"])
@@ -399,6 +506,18 @@ def test_a_context_that_is_too_small_is_refused() -> None:
 
 
 # What is refused
+
+
+def test_an_unknown_unit_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"^unknown unit 'sentances'; known: sentence, document$"):
+        extractor(Scripted(anything), unit="sentances")
+
+
+def test_the_usual_unit_is_the_same_everywhere(tiny_model: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare.gguf"
+    bare.symlink_to(tiny_model)
+    with load(bare, format="multi_tag", labels=LABELS, threads=1) as loaded:
+        assert Extractor(Scripted(anything), format="multi_tag", labels=LABELS).unit == loaded.unit == "document"
 
 
 @pytest.mark.parametrize(

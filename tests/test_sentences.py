@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import textwrap
 import time
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bioner_edge.corpora import read_file
-from bioner_edge.sentences import sentences
+from bioner_edge.sentences import sentences, unwrapped
 
 NOTE = """HISTORY:
 Pt. denies chest pain. BP 120/80, HR 72.
@@ -55,10 +56,75 @@ def test_examples(text: str, expected: list[str]) -> None:
         "given i.v. Once",
         "Staphylococcus sp. Nova",
         "in the U.S. Army",
+        "rich in vit. D3",
+        "Bacteroides ssp. Nov",
+        "two pts. (12%) died",
+        "Hx. Of asthma",
+        "take 2 tabs. Daily",
+        "30 mg q.o.d. Or less",
+        "after 6 wks. In all",
+        "Aspergillus var. B",
+        "E. coli",
+        "given p.r.n. At night",
     ],
 )
 def test_abbreviations_end_no_sentence(text: str) -> None:
     assert cut(text) == [text]
+    for end in ("\n", "\r\n", " \n", "\n  "):  # nor where they end a line
+        wrapped = text.replace(". ", f".{end}")
+        assert cut(wrapped) == [wrapped]
+
+
+@pytest.mark.parametrize("text", ["The answer came late. The rest", "Seen in clinic. BP fell", "in the liver. (Fig)"])
+def test_words_that_are_no_abbreviations_end_one(text: str) -> None:
+    assert len(cut(text)) == 2 == len(cut(text.replace(". ", ".\n")))
+
+
+PARAGRAPH = (
+    "Patients received amphotericin B (0.7 mg/kg i.v. daily); serum creatinine, blood urea nitrogen and potassium: "
+    "all were measured twice. E. coli was isolated from 12 of 30 pts. vs. 3 of 29 controls in the same ward. "
+    "Hypertension followed."
+)
+
+
+@pytest.mark.parametrize("width", range(32, 80))
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_wrapped_paragraph_has_the_sentences_that_it_has(width: int, end: str) -> None:
+    """Whatever stands at the end of a full line: a semicolon, a colon, an abbreviation."""
+    wrapped = textwrap.fill(PARAGRAPH, width, break_on_hyphens=False)
+    assert [" ".join(s.split()) for s in cut(wrapped.replace("\n", end))] == cut(PARAGRAPH)
+
+
+def test_a_line_that_is_not_full_ends_as_before() -> None:
+    text = (
+        "Findings:\nfever and cough of three days;\nno chest pain at all, as far as could be told,\nno rash.\nbp 120/80"
+    )
+    assert len(cut(text)) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("acute\nrenal failure", "acute renal failure"),
+        ("acute\r\nrenal", "acute  renal"),
+        ("acute \n  renal", "acute    renal"),
+        ("one\n\ntwo\r\n\r\nthree\n \nfour", "one\n\ntwo\r\n\r\nthree\n \nfour"),
+        ("Plan:\n- rest\n\u2022 fluids\n  * aspirin", "Plan:\n- rest\n\u2022 fluids\n  * aspirin"),
+        ("It fell.\nIt rose.", "It fell. It rose."),
+        ("5\n-6", "5 -6"),
+        ("\na\n", "\na\n"),
+    ],
+)
+def test_a_line_break_inside_a_paragraph_is_a_blank(text: str, read: str) -> None:
+    assert unwrapped(text) == read
+
+
+@given(st.text(st.sampled_from("aB1 .;-\n\r\t*\u2028")) | st.text())
+def test_what_is_unwrapped_keeps_its_length_and_its_characters(text: str) -> None:
+    read = unwrapped(text)
+    assert len(read) == len(text)
+    assert all(a == b or (a in "\r\n" and b == " ") for a, b in zip(text, read, strict=True))
+    assert [s.split() for s in cut(text)] == [s.split() for s in map(unwrapped, cut(text))]
 
 
 def test_an_empty_line_ends_a_sentence_even_after_an_abbreviation() -> None:
@@ -117,6 +183,7 @@ def test_a_million_characters_take_linear_time(piece: str) -> None:
     text = "Start." + piece * (1_000_000 // len(piece)) + "End"
     started = time.process_time()
     assert sentences(text)
+    assert len(unwrapped(text)) == len(text)
     assert time.process_time() - started < 10  # under a second where nothing else runs; quadratic time takes hours
 
 

@@ -19,9 +19,10 @@ one JSON object:
 One JSON object is written to standard output, and nothing else ever. An error that is the caller's to mend is one line
 on standard error and exit code 2; Ctrl-C is 130.
 
-A line of predictions is what `bioner-edge extract` writes, with `cost` (what it took), `broken_answers` (those with a
-problem) and `salvaged` (entities read from these). One for which nothing could be read has `error` instead of entities.
-Lines that are there already are kept, if they are whole, and are about the first documents: the rest is read.
+A line of predictions is what `bioner-edge extract` writes, with `cost` (what it took), `broken_answers` (those that do
+not parse or depart from the text) and `salvaged` (entities read from these). One for which nothing could be read has
+`error` instead of entities. Lines that are there already are kept, if they are whole, and are about the first
+documents: the rest is read.
 """
 
 from __future__ import annotations

@@ -120,6 +120,8 @@ def difference(one: Extractor, other: Extractor, document: Document) -> Differen
             return None
         if ours.chosen != theirs.chosen:
             a, b = ours.chosen, theirs.chosen
+            if a is None or b is None:
+                return None
             margins = float(ours.logits[a] - ours.logits[b]), float(theirs.logits[b] - theirs.logits[a])
             return Difference(number, (pieces[a] or b"the end", pieces[b] or b"the end"), margins)
     return None
@@ -127,11 +129,12 @@ def difference(one: Extractor, other: Extractor, document: Document) -> Differen
 
 @dataclass(slots=True)
 class _Step:
-    """What a model read in one step, and the token that was chosen then; -1 where nothing was asked."""
+    """What a model read in one step, and the token that was chosen then; -1 where nothing was asked, None where a
+    mention was taken back instead."""
 
     ids: list[int]
     logits: Logits
-    chosen: int = -1
+    chosen: int | None = -1
 
 
 def _steps(extractor: Extractor, document: Document) -> list[_Step]:
@@ -144,8 +147,8 @@ def _steps(extractor: Extractor, document: Document) -> list[_Step]:
         steps.append(_Step(list(ids), np.array(logits)))
         return logits
 
-    def chosen(run: Run, candidates: Any) -> int:
-        token = choose(run, candidates)  # which evaluates first
+    def chosen(run: Run, candidates: Any, allowed: Any) -> int | None:
+        token = choose(run, candidates, allowed)  # which evaluates first
         steps[-1].chosen = token
         return token
 

@@ -174,7 +174,7 @@ def _overheads(backend: Backend, ids: Sequence[int], tokens: int) -> dict[str, f
             backend.eval(sequence, [ids[number % len(ids)]])
         step = (time.perf_counter() - started) / sum(spent) - 1
         backend.release(sequence)
-        extractor = Extractor(backend, format="multi_tag", labels=["Chemical", "Disease"])
+        extractor = Extractor(backend, format="multi_tag", labels=["Chemical", "Disease"], unit="sentence")
         spent.clear()
         started = time.perf_counter()
         extractor(_TEXT)

@@ -48,6 +48,21 @@ class ByteAutomaton(ABC):
             state = self.step(state, byte)
         return bytes(written)
 
+    # Where a format can be written on without a mention, the loop asks these; an automaton without that has neither.
+
+    def neutral(self, state: State) -> bytes | None:
+        """What is written up to the end where no mention is begun; None inside one, and where no such way is known."""
+        return None
+
+    def unfinished(self, state: State) -> bool:
+        """Whether a mention was begun that `withdrawn` can take back."""
+        return False
+
+    def withdrawn(self, before: State, state: State) -> bytes:
+        """What would have been written from `before`, a state that was not unfinished, to a little behind `state`,
+        had no mention been begun between them; empty where the answer then is whole."""
+        raise NotImplementedError
+
     # What follows serves speed alone; an automaton need not know of it.
 
     def stretch(self, state: State) -> tuple[bytes, State]:

@@ -13,7 +13,7 @@ from .gbnf_reader import MAX_CODE_POINT, GrammarError, Ranges, Rules, Symbol, fi
 
 __all__ = ["GrammarAutomaton", "GrammarError"]
 
-_KEPT = 1 << 16  # steps that are remembered
+_KEPT = 1 << 16  # steps that are remembered; and states whose options are
 
 Stack = tuple["Frame", ...]
 Frame = tuple[str, int, int]
@@ -36,6 +36,8 @@ class GrammarAutomaton(ByteAutomaton):
     def options(self, state: _State) -> Set[int]:
         found = self._options.get(state)
         if found is None:
+            if len(self._options) >= _KEPT:
+                self._options.clear()
             found = self._options[state] = frozenset(b for b in range(256) if self._fits(state, b))
         return found
 

@@ -112,15 +112,17 @@ class Terms(_Lists):
         head = self._heads[n]
         if kind == "mention":
             least = min(len(tail) for _, tail in head.tails) + len(self.ending(("list", number, last)))
-            then = partial(self._after, number, n, last)
+            then = partial(_after, head, number, n, last)  # a bound method would keep the automaton in a cycle
             return Mention(self.surfaces, self._floor(head, last), then, rest=least)
         (key,) = rest
         left = [(tail, r) for r, tail in head.tails if last is None or (key, r) > last]
         return Literals([(tail, ("list", number, (key, r))) for tail, r in left])
 
-    def _after(self, number: int, n: int, last: _Last, key: int) -> _Place:
-        (rank, tail), *others = self._heads[n].tails
-        return ("tail", number, n, last, key) if tail or others else ("list", number, (key, rank))
+
+def _after(head: Head, number: int, n: int, last: _Last, key: int) -> _Place:
+    """The place behind the mention of an item of the n-th head."""
+    (rank, tail), *others = head.tails
+    return ("tail", number, n, last, key) if tail or others else ("list", number, (key, rank))
 
 
 class Offsets(_Lists):

@@ -3,6 +3,11 @@
 Bytes that must come next are fed as canonical tokens together with the next question, so they cost no step of their
 own. The last canonical token is held back where a longer token could take its place, and so is white space at the
 end, which tokenizers glue to the word that follows. Greedy, hence deterministic for one setting.
+
+A mention is asserted only where the model means it. What a constraint leaves of a model that wanted something else
+is noise, blown up to a probability of one: so a model that fails to copy a character that its tokenizer spells in
+bytes would mark it. Where the automaton knows a neutral way to go on, as a copy does, that way has all the mass that is
+not for a mention, and a mention at one of whose choices nearly all mass was forbidden is taken back.
 """
 
 from __future__ import annotations
@@ -22,13 +27,21 @@ from .lift import Lift
 __all__ = ["Answer", "Choice", "Run", "decode"]
 
 
+_NOISE = 0.9
+"""The share of the model's mass that the constraint forbids from which a choice says nothing about the text."""
+
 _CONTINUATION = bytes(range(0x80, 0xC0))  # the bytes of a UTF-8 character after its first
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One choice: the bytes [start, end) of the answer that it wrote, p(chosen | allowed), and the probability that
-    the model gave to what the constraint took away (None where it was not asked for)."""
+    """One choice: the bytes [start, end) of the answer that it wrote, and two figures of it.
+
+    `probability` is p(chosen | candidates): over the tokens that the constraint allows, less those that are shorter
+    than the canonical token of bytes that must come next anyway, and with the end tokens where the answer may end.
+    `removed_mass` is what the model gave to all tokens that the constraint forbids, and to those alone; None where it
+    was not asked for.
+    """
 
     start: int
     end: int
@@ -75,6 +88,7 @@ class Run:
         self.choices: list[Choice] = []
         self.calls = self.fed = 0
         self.tokens = self.chosen = 0
+        self.certain: _Mark | None = None  # the last choice before the mention that is being written, if one is
 
     def write(self, token: int) -> None:
         piece = self.lift.vocabulary.pieces[token] or b""
@@ -115,12 +129,20 @@ class Run:
         ids = self.canonical(forced) if forced else []
         pieces = self.lift.vocabulary.pieces
         for n, token in enumerate(ids):
+            if self.doubtful(token):
+                return 0
             size = len(pieces[token] or b"")
             last = not b"".join(pieces[i] or b"" for i in ids[n + 1 :]).strip()  # nothing but white space follows
             if last and any(len(pieces[i] or b"") > size for i in self.lift.allowed(self.state)):
                 return size
             self.write(token)
         return 0
+
+    def doubtful(self, token: int) -> bool:
+        """Whether a token writes a part of a character of a mention. The model is asked about it even where nothing
+        else may come: it may have meant a character that begins alike, or have nothing to say of such a one at all."""
+        piece = self.lift.vocabulary.pieces[token] or b""
+        return not piece.isascii() and not _whole(piece) and self.lift.automaton.unfinished(self.state)
 
     def ask(self) -> Logits:
         logits = self.backend.eval(self.sequence, self.pending)
@@ -129,25 +151,72 @@ class Run:
         self.pending = []
         return logits
 
-    def choose(self, candidates: NDArray[np.int64]) -> int:
-        """The best candidate by the model's logits, noted with its probability."""
+    def choose(self, candidates: NDArray[np.int64], allowed: NDArray[np.int64]) -> int | None:
+        """The best candidate by the model's logits, noted with its probability; None where it is noise, and the
+        mention that was being written has been taken back. `allowed` is all that the constraint allows."""
         logits = self.ask()
         among = logits[candidates].astype(np.float64)
         best = int(among.argmax())
         if not np.isfinite(among[best]):  # argmax prefers NaN, so one is enough to be seen here
             raise ModelError("the model gives NaN or infinite logits; its weights are damaged, convert it again")
         top = among[best]
-        mass = np.exp(among - top).sum()
+        unfinished = self.lift.automaton.unfinished(self.state)
+        if not unfinished:
+            self.certain = _Mark(self)
+        ahead = self.lift.automaton.neutral(self.state)
+        begins = ahead is not None and not self.copies(int(candidates[best]), ahead)
         removed = None
-        if self.with_removed_mass:
-            # Relative to the same maximum; over the whole vocabulary, in float32, which is exact enough for a warning.
+        if self.with_removed_mass or unfinished or begins:
+            # Relative to the same maximum; over the whole vocabulary, in float32, which is exact enough here.
             total = float(np.exp(np.minimum(logits - np.float32(top), 80.0)).sum(dtype=np.float64))
-            removed = max(0.0, 1.0 - float(mass) / total)
+            kept = among if allowed is candidates else logits[allowed].astype(np.float64)
+            removed = max(0.0, 1.0 - float(np.exp(np.minimum(kept - top, 80.0)).sum()) / total)
+            if unfinished and removed >= _NOISE:
+                self.withdraw()
+                return None
+            if ahead is not None and begins:
+                neutral = np.array([self.copies(i, ahead) for i in candidates.tolist()])
+                mentions = float(np.exp(among[~neutral] - top).sum())
+                if neutral.any() and mentions <= total - mentions:
+                    best = int(np.where(neutral, among, -np.inf).argmax())
+        mass = np.exp(among - among[best]).sum()
         token = int(candidates[best])
         size = len(self.lift.vocabulary.pieces[token] or b"")
         at = len(self.written)
-        self.choices.append(Choice(at, at + size, float(1.0 / mass), removed))
+        self.choices.append(Choice(at, at + size, float(1.0 / mass), removed if self.with_removed_mass else None))
         return token
+
+    def copies(self, token: int, ahead: bytes) -> bool:
+        """Whether a token writes what is ahead where no mention is begun, or ends the answer."""
+        return token in self.backend.end_tokens or ahead.startswith(self.lift.vocabulary.pieces[token] or b"")
+
+    def withdraw(self) -> None:
+        """Go back to where the mention began that is being written, and write its text without it."""
+        mark, self.certain = self.certain, None
+        assert mark is not None  # an answer does not begin inside a mention
+        text = self.lift.automaton.withdrawn(mark.state, self.state)
+        self.backend.truncate(self.sequence, mark.length)
+        self.state = mark.state
+        del self.written[mark.written :], self.choices[mark.choices :]
+        self.tokens, self.chosen = mark.tokens, mark.chosen
+        for token in self.canonical(text):
+            self.write(token)
+
+
+def _whole(piece: bytes) -> bool:
+    """Whether a token's bytes are whole characters."""
+    return piece.decode("utf-8", "ignore").encode() == piece
+
+
+class _Mark:
+    """How far a run had come at a choice, what was asked having been read."""
+
+    __slots__ = ("choices", "chosen", "length", "state", "tokens", "written")
+
+    def __init__(self, run: Run) -> None:
+        self.state, self.length = run.state, run.sequence.length
+        self.written, self.choices = len(run.written), len(run.choices)
+        self.tokens, self.chosen = run.tokens, run.chosen
 
 
 def decode(
@@ -171,7 +240,7 @@ def decode(
     closed = False
     while True:
         held_back = run.write_forced()
-        candidates = lift.allowed(run.state)
+        candidates = allowed = lift.allowed(run.state)
         if held_back:  # a token shorter than the canonical one is never canonical either
             candidates = candidates[[len(pieces[i] or b"") >= held_back for i in candidates]]
         accepting = automaton.accepts(run.state)
@@ -181,11 +250,15 @@ def decode(
             run.written += automaton.closing(run.state)
             closed = True
             break
-        if len(candidates) == 1 and not accepting:
+        if len(candidates) == 1 and not accepting and not run.doubtful(int(candidates[0])):
             run.write(int(candidates[0]))
             continue
-        token = run.choose(np.concatenate([candidates, ends]) if accepting else candidates)
-        if token in backend.end_tokens:
+        if accepting:
+            candidates, allowed = np.concatenate([candidates, ends]), np.concatenate([allowed, ends])
+        token = run.choose(candidates, allowed)
+        if token is None and run.pending:
+            continue
+        if token is None or token in backend.end_tokens:
             break
         run.write(token)
         run.chosen += 1

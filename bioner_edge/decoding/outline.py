@@ -9,10 +9,10 @@ from __future__ import annotations
 from abc import abstractmethod
 from bisect import bisect_left
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence, Set
-from functools import lru_cache
 from typing import Any, Protocol
 
 from .automaton import ByteAutomaton
+from .remembering import remembered
 from .surfaces import Search, Searching, Surfaces
 
 __all__ = ["Literals", "Mention", "Number", "Outline", "Slot"]
@@ -174,8 +174,8 @@ class Outline(ByteAutomaton):
     """An automaton of places and slots."""
 
     def __init__(self, first: Place) -> None:
-        self._slot = lru_cache(maxsize=256)(self.slot)
-        self._moves = lru_cache(maxsize=256)(self._following)
+        self._slot = remembered(self.slot, 256)
+        self._moves = remembered(self._following, 256)
         self.start = self._entered(first)
 
     @abstractmethod

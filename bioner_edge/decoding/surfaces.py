@@ -9,12 +9,13 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Sequence
-from functools import lru_cache
 from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .remembering import remembered
 
 __all__ = ["Search", "Searching", "Surfaces", "byte_offsets"]
 
@@ -54,7 +55,7 @@ class Surfaces:
         self._sorted = _sorted(self._bytes, owners)
         self._order = array("i", self._sorted.tobytes())
         self.root: Search = (0, len(owners), 0, int(owners[-1]) if len(owners) else -1)
-        self._branches = lru_cache(maxsize=2048)(self._branch)
+        self._branches = remembered(self._branch, 2048)
 
     def _owners(self) -> int:
         """How many starts, from the left, are the first place of some surface.

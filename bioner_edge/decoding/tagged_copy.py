@@ -114,6 +114,20 @@ class TaggedCopy(ByteAutomaton):
             return self.text[position:until] + super().forced((until, state[1], 0, b""))
         return super().forced(state)
 
+    def neutral(self, state: _State) -> bytes | None:
+        """The text: to copy it asserts nothing."""
+        position, _, _, part = state
+        return None if self.unfinished(state) else self.text[position + len(part) :]
+
+    def unfinished(self, state: _State) -> bool:
+        position, stack, _, part = state
+        return bool(stack or (part and not self._is_text(part, position)))
+
+    def withdrawn(self, before: _State, state: _State) -> bytes:
+        """The text as far as the next edge: in front of it the same tag could be opened again."""
+        begin = before[0] + len(before[3])
+        return self.text[begin : self._next_edge(max(begin, state[0]))]
+
     def closing(self, state: _State) -> bytes:
         written = bytearray()
         while not self.accepts(state):

@@ -15,7 +15,7 @@ from typing import Any
 from ..corpora import read_file
 from ..corpora.named import corpora_dir
 from ..errors import InputError
-from ..sentences import sentences
+from ..sentences import sentences, unwrapped
 from ..span import Document, Entity, Span
 
 __all__ = ["Sentence", "corpora_dir", "gold", "held_out", "piece", "recipe", "silver_text", "split", "text_dir"]
@@ -78,10 +78,10 @@ def split(document: Document) -> list[Document]:
 
 
 def piece(document: Document, span: Span) -> Document:
-    """A stretch of a document as a document, with the entities that lie in it, moved."""
+    """A stretch of a document as a document, as the model reads it, with the entities that lie in it, moved."""
     inside = [e for e in document.entities if span.start <= e.start and e.end <= span.end]
     moved: list[Entity] = [e.shifted(-span.start) for e in inside]
-    return Document(document.id, document.text[span.start : span.end], tuple(moved))
+    return Document(document.id, unwrapped(document.text[span.start : span.end]), tuple(moved))
 
 
 def silver_text(settings: Recipe) -> Iterator[Document]:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bioner_edge.decoding import gbnf
 from bioner_edge.decoding.automaton import accepts_all
 from bioner_edge.decoding.gbnf import GrammarAutomaton, GrammarError
 from bioner_edge.formats import FORMATS
@@ -245,3 +246,14 @@ def test_nesting_and_repetition_have_no_depth() -> None:
     automaton = GrammarAutomaton('root ::= "a"{0,2000} "b"')
     assert accepts_all(automaton, 2000 * b"a" + b"b") and not accepts_all(automaton, 2001 * b"a" + b"b")
     assert automaton.closing(automaton.start) == b"b"
+
+
+def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A grammar comes to ever new states, and one automaton serves all documents."""
+    monkeypatch.setattr(gbnf, "_KEPT", 8)
+    automaton = GrammarAutomaton('root ::= "(" root ")" | "x"')
+    state: Any = automaton.start
+    for _ in range(50):
+        assert automaton.options(state) == {ord("("), ord("x")}
+        state = automaton.step(state, ord("("))
+    assert len(automaton._options) <= 8 and len(automaton._steps) <= 8

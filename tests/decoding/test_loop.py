@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from bioner_edge.backends.contract import Logits
 from bioner_edge.backends.scripted import Scripted
 from bioner_edge.boundaries import tokens
-from bioner_edge.decoding.automaton import Anything, ByteAutomaton, accepts_all
+from bioner_edge.decoding.automaton import Anything, ByteAutomaton, State, accepts_all
 from bioner_edge.decoding.gbnf import GrammarAutomaton
 from bioner_edge.decoding.lift import Lift, Vocabulary
 from bioner_edge.decoding.loop import Answer, decode
+from bioner_edge.decoding.tagged_copy import TaggedCopy
+from bioner_edge.formats import multi_code
 from bioner_edge.formats.multi_tag import constraint, gbnf, parse
 from bioner_edge.span import Document
 
@@ -87,23 +89,34 @@ def answer(backend: Scripted, automaton: ByteAutomaton, budget: int = 10_000, **
     return decode(backend, backend.new_sequence(), PROMPT, lift, budget=budget, **options)
 
 
-def candidates(automaton: ByteAutomaton, backend: Scripted, data: bytes) -> list[int]:
-    """What may be chosen after `data`: each token tried; none shorter than the canonical one of what is forced."""
-    state = automaton.start
+def after(automaton: ByteAutomaton, data: bytes) -> State:
+    state: State = automaton.start
     for byte in data:
         state = automaton.step(state, byte)
-    forced = automaton.forced(state)
-    inside = forced[:1] in [bytes((b,)) for b in range(0x80, 0xC0)]  # of a character, which has no canonical tokens
-    whole = b"" if inside else forced.decode(errors="ignore").encode()
-    least = len(backend.piece(backend.tokenize(whole, False)[0]) or b"") if whole else 1
-    found = []
+    return state
+
+
+def permitted(automaton: ByteAutomaton, backend: Scripted, data: bytes) -> list[int]:
+    """What the constraint allows after `data`: each token tried."""
+    state, found = after(automaton, data), []
     for token in range(backend.vocabulary_size):
         at, piece = state, backend.piece(token) or b""
         for byte in piece:
             at = None if at is None else automaton.step(at, byte)
-        if at is not None and len(piece) >= least:
+        if at is not None and piece:
             found.append(token)
     return [*found, *backend.end_tokens] if automaton.accepts(state) else found
+
+
+def candidates(automaton: ByteAutomaton, backend: Scripted, data: bytes) -> list[int]:
+    """What may be chosen after `data`: what is allowed, but none shorter than the canonical one of what is forced."""
+    state = after(automaton, data)
+    forced = automaton.forced(state)
+    inside = forced[:1] in [bytes((b,)) for b in range(0x80, 0xC0)]  # of a character, which has no canonical tokens
+    whole = b"" if inside else forced.decode(errors="ignore").encode()
+    least = len(backend.piece(backend.tokenize(whole, False)[0]) or b"") if whole else 1
+    allowed = permitted(automaton, backend, data)
+    return [t for t in allowed if t in backend.end_tokens or len(backend.piece(t) or b"") >= least]
 
 
 def softmax(logits: Logits) -> NDArray[np.float64]:
@@ -118,8 +131,31 @@ AUTOMATA: dict[str, Callable[[], ByteAutomaton]] = {
 }
 
 
+class Indifferent(TaggedCopy):
+    """A copy that knows no neutral way: its tags are choices like any other."""
+
+    def neutral(self, state: State) -> bytes | None:
+        return None
+
+    def unfinished(self, state: State) -> bool:
+        return False
+
+
+def indifferent() -> ByteAutomaton:
+    automaton = constraint(Document("d", TEXT), LABELS)
+    automaton.__class__ = Indifferent
+    return automaton
+
+
+OPEN_TO_ALL: dict[str, Callable[[], ByteAutomaton]] = {
+    **AUTOMATA,
+    "grounded": indifferent,
+    "terms": lambda: multi_code.constraint(Document("d", TEXT), LABELS),
+}
+
+
 @pytest.mark.parametrize("words", [(), WORDS], ids=["bytes", "words"])
-@pytest.mark.parametrize("make", AUTOMATA.values(), ids=AUTOMATA.keys())
+@pytest.mark.parametrize("make", OPEN_TO_ALL.values(), ids=OPEN_TO_ALL.keys())
 def test_choices_are_the_best_allowed_and_scored(make: Callable[[], ByteAutomaton], words: tuple[bytes, ...]) -> None:
     automaton, backend = make(), Recorded(noise(words), words)
     found = answer(backend, automaton, budget=70)
@@ -134,7 +170,7 @@ def test_choices_are_the_best_allowed_and_scored(make: Callable[[], ByteAutomato
         assert found.data[choice.start : choice.end] == (backend.piece(best) or b"")
         share = softmax(told)
         assert choice.probability == pytest.approx(share[best] / share[allowed].sum(), rel=1e-5)
-        assert choice.removed_mass == pytest.approx(1 - share[allowed].sum(), abs=1e-5)
+        assert choice.removed_mass == pytest.approx(1 - share[permitted(automaton, backend, written)].sum(), abs=1e-5)
         assert len(allowed) > 1
     again = answer(Recorded(noise(words), words), make(), budget=70)
     assert again == found
@@ -188,6 +224,110 @@ def test_white_space_waits_for_the_word_that_it_is_glued_to() -> None:
     both = Recorded(prefer(words, b" x"), words)
     found = answer(both, GrammarAutomaton('root ::= "ab  " ("x" | "y")'))
     assert found.data == b"ab  x" and both.read[0] == [*PROMPT, 256, ord(" ")]
+
+
+def test_removed_mass_is_what_the_constraint_forbids_and_nothing_else() -> None:
+    """A model that likes the token "a", which is allowed, but shorter than the canonical one: nothing of it is
+    forbidden. Of one that likes "x" nearly all is."""
+    words = (b"ab", b"abc", b"automaton")
+    for liked, removed in ((b"a", 0.0), (b"x", 1.0)):
+        wanted = prefer(words, liked)
+        backend = Recorded(lambda ids, wanted=wanted: 20 * wanted(ids), words)  # type: ignore[misc]
+        found = answer(backend, GrammarAutomaton('root ::= "ab" ("c" | "d")'))
+        assert found.choices[0].removed_mass == pytest.approx(removed, abs=1e-3)
+        assert found.choices[0].probability == pytest.approx(0.5)  # over "ab" and "abc"
+
+
+# Mentions that the model does not mean
+
+
+def shares(words: tuple[bytes, ...], shared: Callable[[bytes], dict[bytes, float]]) -> Callable[[list[int]], Logits]:
+    """A model that gives these shares of its mass after what was written; what they leave goes to the byte NUL."""
+    known = [*(bytes((b,)) for b in range(256)), *words]
+
+    def logits(ids: list[int]) -> Logits:
+        given = shared(b"".join(known[i] for i in ids[len(PROMPT) :]))
+        told = np.full(257 + len(words), -60, np.float32)
+        told[0] = np.log(max(1e-9, 1 - sum(given.values())))
+        for piece, share in given.items():
+            told[known.index(piece)] = np.log(share)
+        return told
+
+    return logits
+
+
+def tagged(text: str, shared: Callable[[bytes], dict[bytes, float]]) -> tuple[Answer, Recorded]:
+    backend = Recorded(shares((), shared))
+    found = answer(backend, constraint(Document("d", text), ["A"]))
+    assert parse(found.text, Document("d", text), ["A"]).problems == () and not found.closed
+    return found, backend
+
+
+@pytest.mark.parametrize(
+    ("tag", "copy", "expected"),
+    [
+        (0.31, 0.00002, "a b"),  # nearly all of what may be is the tag, but it is not what the model means
+        (0.31, 0.6, "a b"),
+        (0.45, 0.4, "a b"),
+        (0.55, 0.00002, "<A>a</A> b"),
+        (0.55, 0.4, "<A>a</A> b"),
+    ],
+)
+def test_a_mention_begins_where_the_model_gives_it_most_of_its_mass(tag: float, copy: float, expected: str) -> None:
+    def shared(written: bytes) -> dict[bytes, float]:
+        rest = {b"": {b"<": tag, b"a": copy}, b"<A>": {b"a": 0.9}, b"<A>a": {b"<": 0.9}, b"<A>a</A>": {b" ": 0.9}}
+        return rest.get(written, {b" ": 0.3, b"b": 0.3, b"<": 0.01})
+
+    assert tagged("a b", shared)[0].text == expected
+
+
+def test_a_character_that_the_model_cannot_copy_is_no_mention() -> None:
+    """It opens a tag before the two bytes of a Greek letter, then wants other things: the tag is taken back."""
+
+    def shared(written: bytes) -> dict[bytes, float]:
+        if written == b"IL-":
+            return {b"<": 0.9}
+        if written == b"IL-<A>":
+            return {b"\xce": 0.01, b"<": 0.001}
+        return {b"<": 0.2}  # at a choice, never enough for a tag
+
+    found, backend = tagged("IL-β rose", shared)
+    assert found.text == "IL-β rose"
+    assert not any(b"<" in found.data[c.start : c.end] for c in found.choices)
+    assert found.tokens == len("IL-β rose".encode()) and found.chosen <= found.tokens
+    assert len(backend.evaluated) == found.calls > len(found.choices)
+    # What the model reads from there on is the plain text, each token of it once.
+    assert backend.read[-1][len(PROMPT) :] == [*found.data[: found.choices[-1].start]]
+
+
+def test_what_is_only_begun_like_what_the_model_means_is_no_mention() -> None:
+    """It means © where the text has the other character that begins with the same byte."""
+
+    def shared(written: bytes) -> dict[bytes, float]:
+        return {b"": {b"<": 0.9}, b"<A>": {b"\xc2": 0.99}, b"<A>\xc2": {b"\xa9": 0.99}}.get(
+            written, {b" ": 0.9, b"<": 0.05}
+        )
+
+    assert tagged("® b", shared)[0].text == "® b"
+    meant = {b"<A>\xc2\xa9": {b"<": 0.9}}
+    assert tagged("© b", lambda written: meant.get(written) or shared(written))[0].text == "<A>©</A> b"
+
+
+def test_no_word_is_left_cut_at_a_character_that_the_model_cannot_copy() -> None:
+    """Inside a mention that it means the model fails: the whole mention goes, also the one nested in it."""
+
+    def shared(written: bytes) -> dict[bytes, float]:
+        rest = {b"": {b"<": 0.9}, b"<A>": {b"a": 0.9}, b"<A>a": {b"-": 0.8, b"<": 0.1}, b"<A>a-": {b"<": 0.01}}
+        return rest.get(written, {b" ": 0.9, b"<": 0.05})
+
+    assert tagged("a-β b", shared)[0].text == "a-β b"
+
+
+@pytest.mark.parametrize("text", ["<", "<<", "a<", "< b", "β", "\\", "<β", "", "a<b", "<β<"])
+@pytest.mark.parametrize("liked", [b"<", b"A", b">", b"/"])
+def test_a_model_that_fails_at_everything_marks_nothing_and_comes_to_an_end(text: str, liked: bytes) -> None:
+    found, _ = tagged(text, lambda written: {liked: 0.3})
+    assert parse(found.text, Document("d", text), ["A"]).entities == ()
 
 
 class _Sentencepiece(Recorded):
@@ -248,8 +388,9 @@ def test_labels_that_share_half_a_character() -> None:
         backend = Recorded(noise((), seed))
         found = answer(backend, constraint(document, labels))
         assert parse(found.text, document, labels).problems == () and not found.closed
-    wanted = prefer((), b"<", b"\x85", b">")
-    assert answer(Recorded(wanted), constraint(document, labels)).text.startswith("<病>")
+    wanted = "<病>患</病>".encode()
+    copy = shares((), lambda written: {wanted[len(written) :][:1] or b"\xe8": 0.9})
+    assert answer(Recorded(copy), constraint(document, labels)).text.startswith("<病>")
 
 
 def legal(text: str, labels: list[str]) -> set[str]:
@@ -274,7 +415,8 @@ def legal(text: str, labels: list[str]) -> set[str]:
 def sayable(text: str, labels: list[str], words: tuple[bytes, ...]) -> Iterator[str]:
     """Every answer that some model gives: each choice is taken the other way in turn."""
     automaton = constraint(Document("d", text), labels)
-    lift = Lift(automaton, Vocabulary(Scripted(noise(words), words)))
+    silent = Scripted(noise(words), words)
+    lift = Lift(automaton, Vocabulary(silent))
     scripts: list[list[int]] = [[]]
     known: dict[bytes, list[int]] = {}
     while scripts:
@@ -282,9 +424,12 @@ def sayable(text: str, labels: list[str], words: tuple[bytes, ...]) -> Iterator[
         told: list[list[int]] = []
 
         def logits(ids: list[int], script: list[int] = script, told: list[list[int]] = told) -> Logits:
-            wanted = -np.arange(257 + len(words), dtype=np.float32)  # else the first of the candidates
+            wanted = np.zeros(257 + len(words), dtype=np.float32)
             if len(told) < len(script):
-                wanted[script[len(told)]] = 1
+                wanted[script[len(told)]] = 99
+            else:  # the first of the candidates
+                before = lift.vocabulary.spell(ids[len(PROMPT) :])
+                wanted[candidates(automaton, silent, before)[0]] = 99
             told.append(list(ids))
             return wanted
 

@@ -122,19 +122,19 @@ def test_the_same_twice(spec: dict[str, Any], tmp_path: Path) -> None:
 
 
 def test_title_limit_unit_and_guidelines(spec: dict[str, Any]) -> None:
-    text = "Aspirin in asthma It is tolerated. It is cheap."
+    text = "Hypertension fell after clonidine. Naloxone reverses the antihypertensive effect of clonidine."
     Path(spec["documents"]).write_text(
-        json.dumps({"id": "1", "text": text, "title_end": 17}) + "\n" + json.dumps({"id": "2", "text": text}) + "\n"
+        json.dumps({"id": "1", "text": text, "title_end": 12}) + "\n" + json.dumps({"id": "2", "text": text}) + "\n"
     )
     answered(spec)
     assert [row["cost"]["answers"] for row in lines(spec)] == [3, 2]
-    assert [row.get("title_end") for row in lines(spec)] == [17, None]
+    assert [row.get("title_end") for row in lines(spec)] == [12, None]
+    plain = lines(spec)
     Path(spec["predictions"]).unlink()
     assert answered(spec | {"limit": 1, "unit": "document"})["documents"] == 1
-    plain = lines(spec)
-    assert [row["cost"]["answers"] for row in plain] == [1]
+    assert [row["cost"]["answers"] for row in lines(spec)] == [1]
     Path(spec["predictions"]).unlink()
-    answered(spec | {"limit": 1, "unit": "document", "guidelines": {"Chemical": "a drug that is not named here"}})
+    answered(spec | {"limit": 1, "guidelines": {"Chemical": "a drug that is not named here"}})
     assert lines(spec)[0]["cost"]["prompt"] == plain[0]["cost"]["prompt"]  # it is in the instruction, read before
     assert lines(spec)[0]["entities"] != plain[0]["entities"]
 

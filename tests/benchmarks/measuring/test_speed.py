@@ -58,7 +58,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def extractor(clock: Clock, format: str = "multi_tag", **settings: Any) -> Extractor:
-    made = Extractor(Slow(clock, copies), format=format, labels=LABELS, **settings)
+    made = Extractor(Slow(clock, copies), format=format, labels=LABELS, **{"unit": "sentence", **settings})
     speed.warm_up(made, [Document("w", "Warm.")])  # the instruction is read
     return made
 

@@ -22,7 +22,7 @@ from bioner_edge.span import Document
 
 Capture = pytest.CaptureFixture[str]
 TINY = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
-TEXT = "Naloxone reverses the antihypertensive effect of clonidine in rats."
+TEXT = "Naloxone reverses the antihypertensive effect of clonidine."
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +74,8 @@ def test_difference_gives_the_margins_of_both() -> None:
 
     def play(lead: float) -> Callable[[list[int]], Any]:
         def logits(ids: list[int]) -> Any:
-            row = np.zeros(257, np.float32)
-            row[256] = 1.0  # the end, where it may be
+            row = np.full(257, -30, np.float32)  # it means what it writes
+            row[ord("a")] = 0.0
             row[ord("<")] = lead
             return row
 
