@@ -151,7 +151,7 @@ def _run(opening: Opening, sources: Inputs, output: Output, *, quiet: bool) -> O
         except BrokenPipeError:  # `| head` has seen enough
             raise typer.Exit(0) from None
         except (_Interrupted, BionerError) as error:
-            if not (done := sink.ledger.count if sink.ledger else 0):
+            if not (done := sink.ledger.done if sink.ledger else 0):
                 raise
             complain(str(error) or "interrupted")
             complain(f"{done} documents are kept; the same command with --resume goes on")
@@ -162,6 +162,7 @@ def _run(opening: Opening, sources: Inputs, output: Output, *, quiet: bool) -> O
 
 def _conclude(outcome: Outcome, output: Output, *, quiet: bool) -> None:
     """What is said at the end of a run."""
+    from .guard import remedy
     from .run import MOST_CRASHES
 
     if outcome.problems and not quiet:
@@ -174,13 +175,7 @@ def _conclude(outcome: Outcome, output: Output, *, quiet: bool) -> None:
         complain(f"{len(outcome.failed)} documents failed{rest}; --retry-failed tries them again")
     if outcome.crashed:
         told = f"{MOST_CRASHES} documents in a row ended the process that reads them ({outcome.crashed})"
-        complain(f"{told}; {_remedy(outcome.crashed)}" + ("; --resume goes on" if output.path else ""))
-
-
-def _remedy(how: str) -> str:
-    if "memory" in how:
-        return "end other programs, or take a smaller model or level"
-    return "`bioner-edge doctor` looks for the cause; --model chemdis-9m-onnx runs without llama.cpp"
+        complain(f"{told}; {remedy(outcome.crashed)}" + ("; --retry-failed goes on" if output.path else ""))
 
 
 class _Interrupted(KeyboardInterrupt):

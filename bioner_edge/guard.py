@@ -25,7 +25,7 @@ from .errors import BionerError, CrashError, ModelError
 from .extraction import Extraction
 from .span import Document
 
-__all__ = ["Guard", "Opening", "Reader"]
+__all__ = ["Guard", "Opening", "Reader", "remedy"]
 
 
 class Reader(Protocol):
@@ -68,7 +68,7 @@ class Guard:
             self.about = _result(ours.recv())
         except (EOFError, OSError):
             how = self._ended()
-            raise ModelError(f"the process that loads the model was ended by {how}; {_remedy(how)}") from None
+            raise ModelError(f"the process that loads the model was ended by {how}; {remedy(how)}") from None
         except BaseException:
             self.close()
             raise
@@ -121,10 +121,11 @@ def _result(answer: Any) -> Any:
     return answer
 
 
-def _remedy(how: str) -> str:
+def remedy(how: str) -> str:
+    """What to try where the process that reads is ended again and again."""
     if "memory" in how:
-        return "take a smaller level, or end other programs"
-    return "`bioner-edge doctor` looks for the cause; an ONNX model may run"
+        return "end other programs, or take a smaller model or level"
+    return "`bioner-edge doctor` looks for the cause; --model chemdis-9m-onnx runs without llama.cpp"
 
 
 # --- The child

@@ -111,6 +111,11 @@ class Ledger:
             self.failed[entry.position] = entry
         self.complete = False
 
+    @property
+    def done(self) -> int:
+        """The documents that did not fail."""
+        return self.count - len(self.failed)
+
     def seen(self, position: int, document: Document) -> Entry | None:
         """What became of a document in the run that is taken up again. Raises UsageError where it was another one."""
         entry = self.before.get(position)

@@ -200,7 +200,7 @@ class FileSink:
         """Nothing stays where no document was done: there is nothing to go on with."""
         if self._body:
             self._body.close()
-        if self.ledger.count == len(self.ledger.failed):
+        if not self.ledger.done:
             self._partial.unlink(missing_ok=True)
             self.ledger.discard()
         self.ledger.close()
@@ -241,7 +241,7 @@ class FolderSink:
             self.ledger.discard()
 
     def close(self) -> None:
-        if self.ledger.count == len(self.ledger.failed):
+        if not self.ledger.done:
             self.ledger.discard()
         self.ledger.close()
         self._folder.close()

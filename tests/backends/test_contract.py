@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from bioner_edge.backends.scripted import Scripted
 from bioner_edge.errors import BionerError, InputError
 from bioner_edge.extract import Extractor
 from bioner_edge.inputs import Inputs
-from bioner_edge.run import Output, run
+from bioner_edge.output import Output
+from bioner_edge.run import run
 
 IDS = [10, 40, 7, 99, 3, 3, 12]
 
@@ -151,13 +153,11 @@ def test_a_document_without_room_fails_alone(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "in.jsonl").write_text(lines, "utf-8")
     told: list[str] = []
     extractor = Extractor(_Narrow(lambda ids: np.zeros(257, np.float32)), format="multi_term", labels=["A"])
-    outcome = run(
-        extractor,
-        Inputs([str(tmp_path / "in.jsonl")], lambda notice: told.append(str(notice))),
-        Output.named(tmp_path / "out.jsonl", None, overwrite=False, with_gold=False, shown=False),
-        complain=told.append,
-        quiet=True,
-    )
+    output = Output.named(tmp_path / "out.jsonl", None, overwrite=False, with_gold=False, shown=False)
+    sink = output.open({})
+    inputs = Inputs([str(tmp_path / "in.jsonl")], lambda notice: pytest.fail(str(notice)))
+    with closing(sink):
+        outcome = run(extractor, inputs, sink, out="out.jsonl", complain=told.append, quiet=True)
     written = [json.loads(line)["id"] for line in io.StringIO((tmp_path / "out.jsonl").read_text("utf-8"))]
     assert written == ["d0", "d2"] and outcome.exit_code == 1 and outcome.failures == 1
-    assert len(told) == 1 and "no room for" in told[0]
+    assert len(told) == 1 and told[0].startswith("document d1: no room for")
