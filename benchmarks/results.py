@@ -194,7 +194,7 @@ class Log:
 
     def append(self, line: Line) -> None:
         """Add a line, whole or not at all, as far as a disk can promise that."""
-        with self.path.open("a+b") as stream:
+        with self.path.open("a+b", buffering=0) as stream:
             journal.cut_broken_line(stream)
             journal.append(stream, line)
             os.fsync(stream.fileno())

@@ -14,7 +14,6 @@ import typer
 
 from .cli_options import complain, names
 from .cli_options import guidelines as read_guidelines
-from .errors import BionerError
 
 if TYPE_CHECKING:
     from .extraction import Extraction
@@ -103,7 +102,7 @@ def extract(
     sources = Inputs(inputs or ["-"], lambda notice: complain(str(notice)), from_, annotated=keep_annotations)
     output.refuse_among(sources)
     if output.finished:
-        complain(f"{out} is finished; there is nothing to go on with")
+        complain(f"{out} is finished: beside it is no run to go on with; --overwrite reads everything anew")
         raise typer.Exit(0)
     opening = partial(
         _open,
@@ -121,7 +120,8 @@ def extract(
         try:
             outcome = _run(opening, sources, output, quiet=quiet)
         except _Interrupted as error:
-            complain("interrupted" if output.path is None else "interrupted; nothing was written")
+            begun = output.progress and output.progress.exists()
+            complain("interrupted; the same command with --resume goes on" if begun else "interrupted")
             raise typer.Exit(error.code) from None
     _conclude(outcome, output, quiet=quiet)
     raise typer.Exit(outcome.exit_code)
@@ -136,8 +136,8 @@ def _open(**options: Any) -> Any:
 
 def _run(opening: Opening, sources: Inputs, output: Output, *, quiet: bool) -> Outcome:
     """Read everything. An interruption is told, with what stays and how to go on."""
-    from .guard import Guard
-    from .run import run
+    from .guard import Guard, LostError
+    from .run import OutputError, run
 
     with Guard(opening) as reader:
         about = reader.about
@@ -146,18 +146,20 @@ def _run(opening: Opening, sources: Inputs, output: Output, *, quiet: bool) -> O
         sink = output.open(about.fingerprint)
         name = str(output.path or "standard output")
         shown = _shower(about.labels) if output.shown else None
+        interrupted = False
         try:
             return run(reader, sources, sink, out=name, complain=complain, quiet=quiet, shown=shown)
         except BrokenPipeError:  # `| head` has seen enough
             raise typer.Exit(0) from None
-        except (_Interrupted, BionerError) as error:
+        except (_Interrupted, OutputError, LostError) as error:
+            interrupted = isinstance(error, _Interrupted)
             if not (done := sink.ledger.done if sink.ledger else 0):
                 raise
             complain(str(error) or "interrupted")
             complain(f"{done} documents are kept; the same command with --resume goes on")
             raise typer.Exit(error.code if isinstance(error, _Interrupted) else 1) from None
         finally:
-            sink.close()
+            sink.close(keep=interrupted)
 
 
 def _conclude(outcome: Outcome, output: Output, *, quiet: bool) -> None:
@@ -172,7 +174,7 @@ def _conclude(outcome: Outcome, output: Output, *, quiet: bool) -> None:
             complain(f"failed: {message}")
         more = len(outcome.failed) - _NAMED
         rest = f" ({more} more are in {output.progress})" if more > 0 else ""
-        complain(f"{len(outcome.failed)} documents failed{rest}; --retry-failed tries them again")
+        complain(f"{len(outcome.failed)} failed{rest}; --retry-failed tries them again")
     if outcome.crashed:
         told = f"{MOST_CRASHES} documents in a row ended the process that reads them ({outcome.crashed})"
         complain(f"{told}; {remedy(outcome.crashed)}" + ("; --retry-failed goes on" if output.path else ""))
@@ -191,9 +193,11 @@ def _signals() -> Iterator[None]:
     """Ctrl-C, a terminal that closes, and the system's request to end are one thing: stop, and keep what is done."""
 
     def interrupt(number: int, _: FrameType | None) -> None:
+        for other in before:  # one is enough: what follows keeps what is done
+            signal.signal(other, signal.SIG_IGN)
         raise _Interrupted(number)
 
-    before = {}
+    before: dict[int, Any] = {}
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if (number := getattr(signal, name, None)) and signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
             before[number] = signal.signal(number, interrupt)

@@ -25,7 +25,14 @@ from .errors import BionerError, CrashError, ModelError
 from .extraction import Extraction
 from .span import Document
 
-__all__ = ["Guard", "Opening", "Reader", "remedy"]
+__all__ = ["Guard", "LostError", "Opening", "Reader", "remedy"]
+
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+class LostError(BionerError):
+    """There is no process any more that reads: a run ends here, and what was done stays."""
 
 
 class Reader(Protocol):
@@ -49,9 +56,10 @@ class Guard:
     def __init__(self, opening: Opening) -> None:
         self._opening = pickle.dumps(opening)
         self._child: tuple[subprocess.Popen[bytes], Connection] | None = None
-        self._start()
+        self.about = self._start()
 
-    def _start(self) -> None:
+    def _start(self) -> Any:
+        """Start a child; what its opening said."""
         ours, theirs = Pipe()
         with theirs:
             command = [sys.executable, "-P", "-m", "bioner_edge.guard", str(theirs.fileno())]
@@ -65,26 +73,46 @@ class Guard:
         self._child = process, ours
         try:
             ours.send_bytes(self._opening)
-            self.about = _result(ours.recv())
+            answer = ours.recv()
         except (EOFError, OSError):
             how = self._ended()
             raise ModelError(f"the process that loads the model was ended by {how}; {remedy(how)}") from None
         except BaseException:
             self.close()
             raise
+        if isinstance(answer, Exception):
+            self.close()
+            raise answer
+        return answer
 
     def __call__(self, document: Document) -> Extraction:
-        """The extraction of a document. Raises CrashError where reading it ended the process, else as the reader."""
-        if self._child is None:
-            self._start()
+        """The extraction of a document.
+
+        Raises CrashError where reading it ended the process, LostError where none could be started in its place, and
+        else what the reader raises.
+        """
+        self._restart()
         assert self._child is not None
         try:
             self._child[1].send(document)
-            extraction: Extraction = _result(self._child[1].recv())
+            answer: Extraction | BionerError = self._child[1].recv()
         except (EOFError, OSError):
             how = self._ended()
             raise CrashError(f"document {document.id}: the process that read it was ended by {how}", how) from None
-        return extraction
+        if isinstance(answer, BionerError):
+            raise answer
+        return answer
+
+    def _restart(self) -> None:
+        if self._child is not None:
+            return
+        try:
+            about = self._start()
+        except (BionerError, ModuleNotFoundError, OSError) as error:
+            raise LostError(f"the process that reads could not be started again: {error}") from None
+        if about != self.about:
+            self.close()
+            raise LostError("the model is not the one any more with which the run was begun")
 
     def _ended(self) -> str:
         """What ended a child that no longer answers."""
@@ -112,13 +140,6 @@ class Guard:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _result(answer: Any) -> Any:
-    """What the child answered. Raises it where it is an error."""
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
 
 
 def remedy(how: str) -> str:
@@ -165,8 +186,18 @@ def _be_killed_first() -> None:
         Path("/proc/self/oom_score_adj").write_text("500")
 
 
+def _end_with_parent() -> None:
+    """A parent that is killed cannot end its child: on Linux the system does, elsewhere the next answer fails."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for asked in ("SIGINT", "SIGTERM", "SIGHUP"):  # of all processes of a job; the parent ends this one when it is done
+        signal.signal(getattr(signal, asked), signal.SIG_IGN)
+    _end_with_parent()
     _be_killed_first()
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent is gone, or has enough
         _serve(Connection(int(sys.argv[1])))

@@ -54,6 +54,8 @@ class Inputs:
     """How far reading has come, for an estimate of the time left."""
     files: list[tuple[str, Path | None]] = field(init=False)
     """(name in ids and messages, path; None for standard input)"""
+    current: str = field(default="", init=False)
+    """The name of the input that is being read."""
     annotated: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
@@ -76,8 +78,9 @@ class Inputs:
 
     def __iter__(self) -> Iterator[Document]:
         for name, path in self.files:
+            self.current = name
             if path is None:
-                yield from self._documents(sys.stdin.buffer, name, None)
+                yield from self._stream(sys.stdin.buffer, name)
                 continue
             try:
                 with path.open("rb") as stream:
@@ -91,6 +94,13 @@ class Inputs:
             if stream.seekable():  # a pipe cannot tell
                 self.done_bytes = before + stream.tell()
             yield document
+
+    def _stream(self, stream: BinaryIO, name: str) -> Iterator[Document]:
+        """The documents of standard input; that none had annotations is known only when all are read."""
+        try:
+            yield from self._documents(stream, name, None)
+        except InputError as error:
+            self.report(Notice(name, None, str(error).removeprefix(f"{name}: ")))
 
     def _documents(self, stream: BinaryIO, name: str, path: Path | None) -> Iterator[Document]:
         return documents(stream, name, self.report, path=path, file_type=self.file_type, annotated=self.annotated)

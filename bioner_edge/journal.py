@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
+from io import RawIOBase
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from .errors import InputError
 
-__all__ = ["append", "cut_broken_line", "lines"]
+__all__ = ["append", "cut_broken_line", "lines", "write"]
 
 _BLOCK = 1 << 16  # bytes
 
@@ -34,20 +35,26 @@ def lines(path: Path) -> Iterator[tuple[int, Any]]:
             raise InputError(f"{path}:{number}: not a line of JSON") from None
 
 
-def cut_broken_line(stream: BinaryIO) -> None:
+def cut_broken_line(stream: RawIOBase) -> None:
     """Cut what follows the last line break of a file that is open for reading and writing, and go to its end."""
     end = stream.seek(0, os.SEEK_END)
     whole = 0
     for at in range((end - 1) // _BLOCK * _BLOCK, -1, -_BLOCK):
         stream.seek(at)
-        if (found := stream.read(_BLOCK).rfind(b"\n")) >= 0:
+        if (found := (stream.read(_BLOCK) or b"").rfind(b"\n")) >= 0:
             whole = at + found + 1
             break
     stream.seek(whole)
     stream.truncate()
 
 
-def append(stream: BinaryIO, line: Mapping[str, Any]) -> None:
-    """Add a line to an open file, so that another process, or the next one, finds it there."""
-    stream.write(json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n")
-    stream.flush()
+def append(stream: RawIOBase, line: Mapping[str, Any]) -> None:
+    """Add a line to a file opened without a buffer, so that another process, or the next one, finds it there."""
+    write(stream, json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+
+
+def write(stream: RawIOBase, data: bytes) -> None:
+    """Write all of `data` to a file opened without a buffer: what is held back would fail again when it is closed."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[stream.write(rest) or 0 :]

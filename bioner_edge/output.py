@@ -107,15 +107,23 @@ class Output:
 
     @property
     def finished(self) -> bool:
-        """Whether a run is asked for that was finished before, with nothing left to do."""
-        progress = self.progress
-        return self.resume and progress is not None and not progress.exists() and bool(self.path and self.path.exists())
+        """Whether a run is to be taken up again of which there is nothing but its output: it was finished before."""
+        path, progress = self.path, self.progress
+        if not self.resume or path is None or progress is None or progress.exists() or not path.exists():
+            return False
+        return any(path.iterdir()) if path.is_dir() else path.stat().st_size > 0
 
     def refuse_among(self, inputs: Inputs) -> None:
-        """Raise UsageError where the output lies among the inputs: a second run would read the first one's answers."""
+        """Raise UsageError where the output lies among the inputs: a second run would read the first one's answers.
+
+        A run that is taken up again passes over what it wrote itself.
+        """
         if self.path is None:
             return
         own = self.path.resolve()
+        if self.resume and self.file_type not in FOLDERS:
+            mine = {own, *(own.with_name(own.name + end) for end in (".partial", LEDGER))}
+            inputs.files = [(name, path) for name, path in inputs.files if path is None or path.resolve() not in mine]
         for path in (path.resolve() for _, path in inputs.files if path):
             if path == own or (self.file_type in FOLDERS and own in path.parents):
                 raise UsageError(f"{self.path}: is among the inputs; write it elsewhere")

@@ -26,14 +26,14 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from .errors import ModelError
 from .formats.contract import TEXT, Message
 
-__all__ = ["Prompt", "Value", "build", "fixed", "switches"]
+__all__ = ["DATE", "Prompt", "Value", "build", "fixed", "switches"]
 
 Value = bool | int | float | str
 """What a switch of a template can be set to."""
 
 _GIVEN = {"messages", "tools", "documents", "add_generation_prompt"}  # by the renderer, with tokens
 _PROBE = "SystemMessage"
-_DATE = "strftime_now"  # the function that a template calls for it
+DATE = "strftime_now"  # the function that a template calls for it
 _THINKING = re.compile(r"[<\[](/?)((?:\w+:)?(?:think|thinking|thought|reasoning))[>\]]", re.IGNORECASE)
 
 
@@ -138,8 +138,8 @@ def switches(template: str) -> set[str]:
 def fixed(template: str, values: Mapping[str, Value]) -> str:
     """The template with some of its `switches` set; that of `strftime_now` is the day that it tells, as 2026-01-31."""
     written = {name: json.dumps(value, ensure_ascii=False) for name, value in values.items()}  # Jinja spells them so
-    if _DATE in written:
-        written[_DATE] = f"strftime_at({written[_DATE]})"
+    if DATE in written:
+        written[DATE] = f"strftime_at({written[DATE]})"
     # The line break is taken off behind a tag, so that the template begins on a line of its own, as it did.
     return "".join(f"{{% set {name} = {value} %}}\n" for name, value in written.items()) + template
 

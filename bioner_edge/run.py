@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from .corpora import Notice
 from .errors import BionerError, CrashError, InputError, UsageError
 from .extraction import Extraction
-from .guard import Reader
+from .guard import LostError, Reader
 from .inputs import Inputs
-from .ledger import Entry
+from .ledger import Entry, Place
 from .progress import Progress
 from .sinks import Sink
 from .span import Document
@@ -30,8 +30,8 @@ class OutputError(UsageError):
 class Outcome:
     """How a run went: documents written, entities in them, and what could not be read or done.
 
-    `failed` are the documents that failed, of a run that is remembered those of earlier times too; `crashed` says what
-    ended the run before its end.
+    `failed` says what failed, documents and text that could not be read, of a run that is remembered in earlier times
+    too; `lost` that there was such text; `crashed` what ended the run before its end.
     """
 
     documents: int = 0
@@ -39,6 +39,7 @@ class Outcome:
     problems: int = 0
     failures: int = 0
     failed: list[str] = field(default_factory=list)
+    lost: bool = False
     crashed: str = ""
 
     @property
@@ -76,11 +77,12 @@ def run(
     """
     outcome, crashes = Outcome(), 0
     with Progress(inputs, quiet=quiet or shown is not None) as progress, _noting(inputs, outcome, progress):
-        for position, document in enumerate(inputs):
-            if entry := sink.done(position, document):
+        for place, document in _placed(inputs):
+            if entry := sink.done(place, document):
                 outcome.count(entry)
+                crashes = crashes if entry.failed else 0
                 continue
-            found = _attempt(reader, sink, position, document, out)
+            found = _attempt(reader, sink, place, document, out)
             progress.advance()
             if isinstance(found, BionerError):
                 progress.clear()
@@ -102,23 +104,32 @@ def run(
             lost = "no document could be read" if outcome.failures else "no documents in the input"
             raise InputError(f"{lost}; nothing was written")
         with _writing(out):
-            sink.finish()
+            sink.finish(outcome.lost)
     return outcome
 
 
-def _attempt(reader: Reader, sink: Sink, position: int, document: Document, out: str) -> Extraction | BionerError:
+def _placed(inputs: Inputs) -> Iterator[tuple[Place, Document]]:
+    """Each document with its input and its place among the documents of that."""
+    name, index = "", -1
+    for document in inputs:
+        index = index + 1 if inputs.current == name else 0
+        name = inputs.current
+        yield (name, index), document
+
+
+def _attempt(reader: Reader, sink: Sink, place: Place, document: Document, out: str) -> Extraction | BionerError:
     """The extraction of one document, written; or why there is none, noted."""
     try:
         extraction = reader(document)
         with _writing(out):
-            sink.write(position, extraction)
-    except OutputError:
+            sink.write(place, extraction)
+    except (OutputError, LostError):
         raise
     except BionerError as error:
         named = str(error).startswith("document ")
         found = error if named else InputError(f"document {document.id}: {error}")
         with _writing(out):
-            sink.fail(position, document, str(found))
+            sink.fail(place, document, str(found))
         return found
     return extraction
 
@@ -140,7 +151,10 @@ def _noting(inputs: Inputs, outcome: Outcome, progress: Progress) -> Iterator[No
     report = inputs.report
 
     def noted(notice: Notice) -> None:
-        outcome.failures += notice.text_lost
+        if notice.text_lost:
+            outcome.failures += 1
+            outcome.failed.append(str(notice))
+            outcome.lost = True
         progress.clear()
         report(notice)
 

@@ -11,13 +11,16 @@ import shutil
 import sys
 import zlib
 from collections.abc import Callable, Mapping
+from io import FileIO
+from itertools import accumulate
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
+from . import journal
 from .corpora import FolderWriter
 from .errors import UsageError
 from .extraction import Extraction
-from .ledger import LEDGER, Entry, Ledger, document_hash
+from .ledger import LEDGER, Entry, Ledger, Place, document_hash
 from .span import Document
 
 __all__ = ["FileSink", "FolderSink", "Render", "Sink", "StandardOutput"]
@@ -31,23 +34,23 @@ class Sink(Protocol):
     def ledger(self) -> Ledger | None:
         """What is remembered of the run; None where nothing is."""
 
-    def done(self, position: int, document: Document) -> Entry | None:
+    def done(self, place: Place, document: Document) -> Entry | None:
         """What became of this document in the run that is taken up again; None where it is to be read.
 
-        To be called for every document, in the order of the inputs, `position` counting from 0.
+        To be called for every document, in the order of the inputs.
         """
 
-    def write(self, position: int, extraction: Extraction) -> None:
+    def write(self, place: Place, extraction: Extraction) -> None:
         """Raises InputError where the file format cannot hold it, OSError where there is no room."""
 
-    def fail(self, position: int, document: Document, reason: str) -> None:
+    def fail(self, place: Place, document: Document, reason: str) -> None:
         """There is nothing to write of this document."""
 
-    def finish(self) -> None:
-        """All inputs were read."""
+    def finish(self, lost: bool) -> None:
+        """All inputs were read. `lost` says that some of their text could not be: the ledger then stays for it."""
 
-    def close(self) -> None:
-        """Let go: what was written stays, and nothing does where there was no document."""
+    def close(self, keep: bool = False) -> None:
+        """Let go: what was written stays, and nothing does where there was no document, but the ledger for `keep`."""
 
 
 class StandardOutput:
@@ -58,10 +61,10 @@ class StandardOutput:
     def __init__(self, render: Render | None) -> None:
         self._render = render
 
-    def done(self, position: int, document: Document) -> Entry | None:
+    def done(self, place: Place, document: Document) -> Entry | None:
         return None
 
-    def write(self, position: int, extraction: Extraction) -> None:
+    def write(self, place: Place, extraction: Extraction) -> None:
         if self._render is None:
             return
         data = self._render(extraction)
@@ -73,13 +76,13 @@ class StandardOutput:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise
 
-    def fail(self, position: int, document: Document, reason: str) -> None:
+    def fail(self, place: Place, document: Document, reason: str) -> None:
         pass
 
-    def finish(self) -> None:
+    def finish(self, lost: bool) -> None:
         pass
 
-    def close(self) -> None:
+    def close(self, keep: bool = False) -> None:
         pass
 
 
@@ -92,10 +95,9 @@ class FileSink:
 
     def __init__(self, path: Path, render: Render, settings: Mapping[str, Any], *, resume: bool, retry: bool) -> None:
         self._path, self._render, self._retry = path, render, retry
-        self._partial, self._whole = _beside(path, ".partial"), _beside(path, ".whole")
+        self._partial, self._whole, self._again = (_beside(path, end) for end in (".partial", ".whole", ".again"))
         self.ledger = Ledger(_beside(path, LEDGER), settings, resume=resume)
-        self._body: BinaryIO | None = None
-        self._last, self._ordered = -1, True
+        self._body: FileIO | None = None
         try:
             self._settle()
             self._cut_damaged()
@@ -105,6 +107,7 @@ class FileSink:
 
     def _settle(self) -> None:
         """Finish what `finish` began, or take it back; see there."""
+        self._again.unlink(missing_ok=True)
         if self.ledger.complete:
             if self._whole.exists():
                 os.replace(self._whole, self._path)
@@ -125,82 +128,66 @@ class FileSink:
         with path.open("rb") as body:
             for count, entry in enumerate(self.ledger.written):
                 if zlib.crc32(body.read(entry.bytes)) != entry.crc:
-                    if self.ledger.complete:
-                        raise UsageError(f"{path}: was changed since it was written; start anew with --overwrite")
                     self.ledger.keep(count)
                     return
 
-    def _grow(self) -> BinaryIO:
+    def _grow(self) -> FileIO:
         """The file, open behind what the ledger says of it; one that was complete is taken up again as a copy."""
         if self._body is None:
             if self.ledger.complete:
-                copy = _beside(self._path, ".again")
-                shutil.copyfile(self._path, copy)
-                os.replace(copy, self._partial)
-            self._body = self._partial.open("r+b" if self._partial.exists() else "w+b")
+                shutil.copyfile(self._path, self._again)
+                os.replace(self._again, self._partial)
+            self._body = FileIO(self._partial, "r+" if self._partial.exists() else "w+")
             self._body.seek(sum(entry.bytes for entry in self.ledger.written))
             self._body.truncate()
-            for entry in self.ledger.written:
-                self._note(entry.position)
         return self._body
 
-    def _note(self, position: int) -> None:
-        self._ordered &= position > self._last
-        self._last = position
-
-    def done(self, position: int, document: Document) -> Entry | None:
-        entry = self.ledger.seen(position, document)
+    def done(self, place: Place, document: Document) -> Entry | None:
+        entry = self.ledger.seen(place, document)
         return None if entry and entry.failed and self._retry else entry
 
-    def write(self, position: int, extraction: Extraction) -> None:
+    def write(self, place: Place, extraction: Extraction) -> None:
         data = self._render(extraction)
-        body = self._grow()
-        body.write(data)
-        body.flush()
-        self._note(position)
-        self.ledger.add(_entry(position, extraction, len(data), zlib.crc32(data)))
+        journal.write(self._grow(), data)
+        self.ledger.add(_entry(place, extraction, len(data), zlib.crc32(data)))
 
-    def fail(self, position: int, document: Document, reason: str) -> None:
+    def fail(self, place: Place, document: Document, reason: str) -> None:
         self._grow()
-        self.ledger.add(Entry(position, document.id, document_hash(document), failed=reason))
+        self.ledger.add(Entry(*place, document.id, document_hash(document), failed=reason))
 
-    def finish(self) -> None:
+    def finish(self, lost: bool) -> None:
         """Give the file its name. Killed between any two lines, the next run finds either state whole."""
-        if self._body is None and self.ledger.complete:
-            return
-        body = self._grow()
-        body.flush()
-        os.fsync(body.fileno())
-        if self._ordered:
-            os.replace(self._partial, self._whole)
-        else:
-            self._sort(body)
-        self.ledger.finish()
-        os.replace(self._whole, self._path)
-        if not self.ledger.failed:
+        self.ledger.refuse_missing()
+        if self._body is not None or not self.ledger.complete:
+            body = self._grow()
+            os.fsync(body.fileno())
+            order = self.ledger.sorted()
+            if order is None:
+                os.replace(self._partial, self._whole)
+            else:
+                self._sort(body, order)
+            self.ledger.finish(order)
+            os.replace(self._whole, self._path)
+        if not (self.ledger.failed or lost):
             self.ledger.discard()
         self._partial.unlink(missing_ok=True)
 
-    def _sort(self, body: BinaryIO) -> None:
+    def _sort(self, body: FileIO, order: list[int]) -> None:
         """Copy the file, in the order of the inputs."""
-        half = _beside(self._path, ".again")
-        starts, at = [], 0
-        for entry in self.ledger.reread():
-            starts.append((entry.position, at, entry.bytes))
-            at += entry.bytes
-        with half.open("wb") as whole:
-            for _, start, size in sorted(starts):
-                body.seek(start)
-                whole.write(body.read(size))
+        sizes = [entry.bytes for entry in self.ledger.written]
+        starts = [0, *accumulate(sizes)]
+        with self._again.open("wb") as whole:
+            for part in order:
+                body.seek(starts[part])
+                whole.write(body.read(sizes[part]))
             whole.flush()
             os.fsync(whole.fileno())
-        os.replace(half, self._whole)
+        os.replace(self._again, self._whole)
 
-    def close(self) -> None:
-        """Nothing stays where no document was done: there is nothing to go on with."""
+    def close(self, keep: bool = False) -> None:
         if self._body:
             self._body.close()
-        if not self.ledger.done:
+        if not (self.ledger.done or keep):
             self._partial.unlink(missing_ok=True)
             self.ledger.discard()
         self.ledger.close()
@@ -215,10 +202,15 @@ class FolderSink:
 
     def __init__(self, folder: FolderWriter, settings: Mapping[str, Any], *, resume: bool, retry: bool) -> None:
         self._folder, self._retry = folder, retry
-        self.ledger = Ledger(folder.path / LEDGER, settings, resume=resume)
+        try:
+            folder.check(settings.get("labels", ()))
+            self.ledger = Ledger(folder.path / LEDGER, settings, resume=resume)
+        except BaseException:
+            folder.close()
+            raise
 
-    def done(self, position: int, document: Document) -> Entry | None:
-        entry = self.ledger.seen(position, document)
+    def done(self, place: Place, document: Document) -> Entry | None:
+        entry = self.ledger.seen(place, document)
         if entry is None or (entry.failed and self._retry):
             return None
         there = self._folder.skip(document)
@@ -227,21 +219,23 @@ class FolderSink:
             raise UsageError(f"{self._folder.path}: {told}; start anew with --overwrite")
         return entry
 
-    def write(self, position: int, extraction: Extraction) -> None:
+    def write(self, place: Place, extraction: Extraction) -> None:
         self._folder.write(extraction.answered())
-        self.ledger.add(_entry(position, extraction))
+        self.ledger.add(_entry(place, extraction))
 
-    def fail(self, position: int, document: Document, reason: str) -> None:
+    def fail(self, place: Place, document: Document, reason: str) -> None:
         self._folder.skip(document)
-        self.ledger.add(Entry(position, document.id, document_hash(document), failed=reason))
+        self.ledger.add(Entry(*place, document.id, document_hash(document), failed=reason))
 
-    def finish(self) -> None:
-        self.ledger.finish()
-        if not self.ledger.failed:
+    def finish(self, lost: bool) -> None:
+        self.ledger.refuse_missing()
+        if not self.ledger.complete:
+            self.ledger.finish()
+        if not (self.ledger.failed or lost):
             self.ledger.discard()
 
-    def close(self) -> None:
-        if not self.ledger.done:
+    def close(self, keep: bool = False) -> None:
+        if not (self.ledger.done or keep):
             self.ledger.discard()
         self.ledger.close()
         self._folder.close()
@@ -251,6 +245,6 @@ def _beside(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
 
 
-def _entry(position: int, extraction: Extraction, size: int = 0, crc: int = 0) -> Entry:
+def _entry(place: Place, extraction: Extraction, size: int = 0, crc: int = 0) -> Entry:
     document, found, problems = extraction.document, len(extraction.entities), len(extraction.problems)
-    return Entry(position, document.id, document_hash(document), size, crc, found, problems)
+    return Entry(*place, document.id, document_hash(document), size, crc, found, problems)

@@ -13,14 +13,16 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 __all__ = ["place", "recover", "working"]
 
 _PARTIAL = ".partial-"  # between the name of a conversion and the machine, in the name of its folder
-_ASIDE = ".replaced"  # behind the name of a folder while another takes its place
+_ASIDE = ".partial-replaced"  # behind the name of a folder while another takes its place
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
+_LOCKS = find_spec("fcntl") is not None
 
 
 @contextmanager
@@ -32,8 +34,9 @@ def working(out: Path, name: str) -> Iterator[Path]:
             if ours:
                 shutil.rmtree(left, ignore_errors=True)
     while True:
-        with TemporaryDirectory(prefix=prefix, dir=out) as folder, _locked(Path(folder)):
-            if Path(folder).is_dir():  # else another conversion swept it before it was locked
+        new = TemporaryDirectory(prefix=prefix, dir=out, ignore_cleanup_errors=True)
+        with new as folder, _locked(Path(folder)) as ours:
+            if (ours or not _LOCKS) and Path(folder).is_dir():  # else another conversion is sweeping it
                 yield Path(folder)
                 return
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bioner_edge.errors import BionerError, CrashError, InputError, ModelError
-from bioner_edge.guard import Guard
+from bioner_edge.guard import Guard, LostError
 from bioner_edge.inputs import Inputs
 from bioner_edge.output import Output
 from bioner_edge.run import MOST_CRASHES, Outcome, run
@@ -35,10 +35,15 @@ def opening(monkeypatch: pytest.MonkeyPatch, name: str = "opening"):  # type: ig
     return getattr(crashing, name)
 
 
+def pid(guard: Guard) -> int:
+    assert guard._child
+    return guard._child[0].pid
+
+
 def test_a_document_is_read_in_another_process(crashing: Guard) -> None:
     document = Document("1", "asthma", title_end=2)
     found = crashing(document)
-    assert crashing.about != os.getpid()
+    assert crashing.about == "about" and pid(crashing) != os.getpid()
     assert (found.document, [e.mention("asthma") for e in found.entities]) == (document, ["asthma"])
 
 
@@ -74,27 +79,46 @@ def test_a_model_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
         Guard(opening(monkeypatch, "failing"))
     with pytest.raises(ModelError, match="loads the model was ended by SIGILL; `bioner-edge doctor`"):
         Guard(opening(monkeypatch, "dying"))
+    with pytest.raises(PermissionError, match="Permission denied"):
+        Guard(opening(monkeypatch, "forbidden"))
+
+
+def test_a_reader_that_cannot_be_started_again_ends_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ONCE", str(tmp_path / "once"))
+    for name, told in (("once", "could not be started again"), ("changing", "is not the one any more")):
+        (tmp_path / "once").touch()
+        with Guard(opening(monkeypatch, name)) as guard:
+            with pytest.raises(LostError, match=told):
+                read_all(guard, tmp_path, ["asthma", "segfault", "asthma", "asthma"])
+            assert (tmp_path / "o.jsonl.partial").read_text().count("\n") == 1
+            assert (tmp_path / "o.jsonl.progress").read_text().count("failed") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_all_processes_of_a_job_is_the_parents(crashing: Guard, number: signal.Signals) -> None:
+    os.kill(pid(crashing), number)
+    assert crashing(Document("1", "asthma")).entities
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="this system does not tell its processes")
 def test_no_process_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     with Guard(opening(monkeypatch)) as guard:
-        pid = guard.about
-        score = Path(f"/proc/{pid}/oom_score_adj").read_text()
-    assert not Path(f"/proc/{pid}").exists()
+        process = Path(f"/proc/{pid(guard)}")
+        score = (process / "oom_score_adj").read_text()
+    assert not process.exists()
     assert int(score) >= 500  # where memory runs out it is the first to go
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="this system does not tell its processes")
 def test_the_child_ends_with_its_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opening(monkeypatch)
-    pid = os.fork()
-    if pid == 0:  # a parent that is killed
+    parent = os.fork()
+    if parent == 0:  # one that is killed
         import crashing
 
-        (tmp_path / "pid").write_text(str(Guard(crashing.opening).about))
+        (tmp_path / "pid").write_text(str(pid(Guard(crashing.opening))))
         os.kill(os.getpid(), signal.SIGKILL)
-    os.waitpid(pid, 0)
+    os.waitpid(parent, 0)
     child, deadline = Path("/proc", (tmp_path / "pid").read_text()), time.monotonic() + 30
     while child.exists() and "State:\tZ" not in (child / "status").read_text() and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -104,13 +128,14 @@ def test_the_child_ends_with_its_parent(tmp_path: Path, monkeypatch: pytest.Monk
 # In a run
 
 
-def read_all(guard: Guard, folder: Path, texts: list[str]) -> tuple[Outcome, list[str]]:
+def read_all(guard: Guard, folder: Path, texts: list[str], **how: bool) -> tuple[Outcome, list[str]]:
     """What a run over documents of these texts comes to, and what was said."""
     source = folder / "in.jsonl"
     source.write_text("".join(f'{{"id": {n}, "text": "{text}"}}\n' for n, text in enumerate(texts)))
     told: list[str] = []
     inputs = Inputs([str(source)], lambda notice: told.append(str(notice)))
-    output = Output.named(folder / "o.jsonl", None, overwrite=True, with_gold=False, shown=False)
+    named = {"overwrite": True, "with_gold": False, "shown": False, **how}
+    output = Output.named(folder / "o.jsonl", None, **named)
     sink = output.open({})
     try:
         return run(guard, inputs, sink, out="o.jsonl", complain=told.append, quiet=True), told
@@ -132,3 +157,10 @@ def test_crashes_in_a_row_end_a_run(crashing: Guard, tmp_path: Path) -> None:
     assert not (tmp_path / "o.jsonl").exists() and (tmp_path / "o.jsonl.partial").read_text().count("\n") == 1
     outcome, _ = read_all(crashing, tmp_path, ["segfault"] * MOST_CRASHES)
     assert outcome.exit_code == 2
+
+
+def test_crashes_with_documents_between_them_are_not_in_a_row(crashing: Guard, tmp_path: Path) -> None:
+    texts = ["segfault", "asthma"] * (MOST_CRASHES + 1)
+    for how in ({"overwrite": True}, {"overwrite": False, "retry_failed": True}):
+        outcome, _ = read_all(crashing, tmp_path, texts, **how)
+        assert (outcome.documents, outcome.failures, outcome.crashed) == (MOST_CRASHES + 1, MOST_CRASHES + 1, "")

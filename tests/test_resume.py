@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -137,15 +138,17 @@ def attempt(script: Script, tmp_path: Path) -> Attempt:
         rows = [{"id": chr(97 + n), "text": text} for n, text in enumerate(texts)]
         source.write_text("".join(json.dumps(row) + "\n" for row in rows))
         settings = {"model": "m", "labels": ["Drug"]} if settings is None else settings
-        kind = how.pop("to", None)
-        named = {"overwrite": False, "with_gold": False, "shown": False, **how}
-        sink = Output.named(tmp_path / out, kind, **named).open(settings)
-        try:
-            return run(script, Inputs([str(source)], print), sink, out=out, complain=lambda _: None, quiet=True)
-        finally:
-            sink.close()
+        return go(script, [source], tmp_path / out, settings, **how)
 
     return begin
+
+
+def go(reader: Script, sources: list[Path], out: Path, settings: dict[str, Any], **how: Any) -> Outcome:
+    kind = how.pop("to", None)
+    named = {"overwrite": False, "with_gold": False, "shown": False, **how}
+    inputs = Inputs([str(source) for source in sources], lambda notice: None)
+    with closing(Output.named(out, kind, **named).open(settings)) as sink:
+        return run(reader, inputs, sink, out=out.name, complain=lambda told: None, quiet=True)
 
 
 TEXTS = ["Naloxone.", "Two.", "Three.", "Naloxone again."]
@@ -188,8 +191,10 @@ def test_other_settings_are_refused_and_named(script: Script, attempt: Attempt, 
 
 def test_other_inputs_are_refused_and_named(script: Script, attempt: Attempt, tmp_path: Path) -> None:
     broken_off(script, attempt, "c")
-    with pytest.raises(UsageError, match="document 2 of the inputs, b, is not the one that was read before"):
+    with pytest.raises(UsageError, match=r"in\.jsonl: document 2, b, is not the one that was read before \(b\)"):
         attempt(["Naloxone.", "2.", *TEXTS[2:]], resume=True)
+    with pytest.raises(UsageError, match=r"1 documents that were read before are not there any more, document 2 of in"):
+        attempt(TEXTS[:1], resume=True)
     assert attempt([*TEXTS, "More."], resume=True).documents == 5  # those behind may be new
 
 
@@ -229,7 +234,7 @@ def test_what_a_disk_lost_is_done_again(script: Script, attempt: Attempt, tmp_pa
     data[data.index(b"Two")] ^= 1
     partial.write_bytes(data)
     progress = tmp_path / "o.jsonl.progress"
-    progress.write_bytes(progress.read_bytes() + b'{"position": 3, "id": "d", "ha')
+    progress.write_bytes(progress.read_bytes() + b'{"input": "in.jsonl", "index": 3, "id": "d", "ha')
     attempt(TEXTS, resume=True)
     assert script.read == ["b", "c", "d"]
     assert (tmp_path / "o.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
@@ -257,6 +262,57 @@ def test_a_full_disk_keeps_what_was_written(
         attempt(TEXTS)
     attempt(TEXTS, resume=True)
     assert (tmp_path / "o.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits on the size of files")
+@pytest.mark.parametrize("file_type", ["jsonl", "brat"])
+def test_a_disk_that_is_really_full(tmp_path: Path, file_type: str) -> None:
+    """A limit on the size of files stands for it: what does not fit is not written, and may not fail again later."""
+    source = corpus(tmp_path, 60)
+    whole, out = tmp_path / f"whole{SUFFIX[file_type]}", tmp_path / f"out{SUFFIX[file_type]}"
+    assert killable(source, whole, file_type).wait() == 1
+
+    def limited() -> None:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3000, resource.RLIM_INFINITY))
+
+    command = [sys.executable, str(KILLABLE), str(source), str(out), file_type]
+    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=limited)
+    assert done.returncode == 1 and "cannot be written: File too large" in done.stderr
+    assert killable(source, out, file_type, "resume").wait() == 1
+    mine, theirs = contents(out), contents(whole)
+    mine.pop(".progress", None), theirs.pop(".progress", None)
+    assert mine == theirs
+
+
+def test_an_id_that_is_empty(script: Script, tmp_path: Path) -> None:
+    source = tmp_path / "e.jsonl"
+    source.write_text("".join(json.dumps({"id": name, "text": "x"}) + "\n" for name in ("", "", "z")))
+    script.stop = "z"
+    with pytest.raises(KeyboardInterrupt):
+        go(script, [source], tmp_path / "o.jsonl", {})
+    script.stop = None
+    assert go(script, [source], tmp_path / "o.jsonl", {}, resume=True).documents == 3
+
+
+def test_a_file_that_could_not_be_read_takes_its_place_once_it_can(script: Script, tmp_path: Path) -> None:
+    sources, out = [tmp_path / f"{name}.txt" for name in "abc"], tmp_path / "o.jsonl"
+    for source in sources:
+        source.write_bytes(b"na\xefve" if source.stem == "b" else b"Naloxone.")
+    outcome = go(script, sources, out, {})
+    assert outcome.exit_code == 1 and ["b.txt" in told for told in outcome.failed] == [True]
+    assert out.exists() and (tmp_path / "o.jsonl.progress").exists()
+    sources[1].write_text("naive")
+    assert go(script, sources, out, {}, retry_failed=True).exit_code == 0
+    assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == ["a.txt", "b.txt", "c.txt"]
+    assert not (tmp_path / "o.jsonl.progress").exists()
+
+
+def test_labels_that_a_folder_would_merge_are_refused_at_once(script: Script, attempt: Attempt, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="brat writes the labels 'A b' and 'A_b' alike, 'A_b'; rename one"):
+        attempt(TEXTS, {"labels": ["A b", "A_b"]}, out="o", to="brat")
+    assert not (tmp_path / "o").exists() and not script.read
 
 
 def test_two_processes_never_write_to_one_file(script: Script, attempt: Attempt, tmp_path: Path) -> None:

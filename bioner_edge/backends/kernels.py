@@ -21,6 +21,7 @@ import ctypes
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -45,7 +46,7 @@ _SMALL_STACK = 2048  # bytes: MINSIGSTKSZ, too few for a signal frame with tile 
 def choose(model: Path, library: Path, system_info: str) -> str:
     """The fastest of `KERNELS` that work for the weights in `model`.
 
-    `library` is the file of llama.cpp's CPU kernels, `system_info` what `llama_print_system_info` says of it.
+    `library` is the folder of llama.cpp's libraries, `system_info` what `llama_print_system_info` says of them.
     Raises ModelError where none works.
     """
     if _AMX not in (of_build(system_info) or ()) or _AMX not in (processor().features or ()):
@@ -86,8 +87,18 @@ def loading(kernels: str) -> Iterator[bool]:
     if kernels != "no-amx":
         yield kernels == "all"
         return
-    with _small_signal_stack(), _silent_stderr():
+    with _no_signals(), _small_signal_stack(), _silent_stderr():
         yield True
+
+
+@contextmanager
+def _no_signals() -> Iterator[None]:
+    """Signals wait meanwhile: their frames would not fit into the small stack."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
@@ -108,7 +119,11 @@ def _small_signal_stack() -> Iterator[None]:
 
 @contextmanager
 def _silent_stderr() -> Iterator[None]:
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    except OSError:  # there is none
+        yield
+        return
     try:
         os.dup2(nowhere, 2)
         yield
@@ -122,11 +137,11 @@ def _silent_stderr() -> Iterator[None]:
 
 
 def _key(model: Path, library: Path) -> str:
-    """What an answer holds for: a library file, a processor, the types of the weights."""
-    file, cpu = library.stat(), processor()
+    """What an answer holds for: library files, a processor, the types of the weights."""
+    cpu = processor()
+    files = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(library.glob("lib*"))]
     types = sorted({tensor.type for tensor in read(model).tensors})
-    parts = [str(library), file.st_size, file.st_mtime_ns, cpu.name, sorted(cpu.features or ()), types]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([files, cpu.name, sorted(cpu.features or ()), types]).encode()).hexdigest()
 
 
 def _cache_file() -> Path:

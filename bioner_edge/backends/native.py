@@ -27,8 +27,8 @@ def _log_callback(level: int, text: bytes, data: object) -> None:
 
 
 def library() -> tuple[Path, str]:
-    """The file of llama.cpp, and what it says it was built for; see `kernels.choose`."""
-    return Path(lib._lib._name), lib.llama_print_system_info().decode()
+    """The folder of llama.cpp's libraries, and what they say that they were built for; see `kernels.choose`."""
+    return Path(lib._lib._name).parent, lib.llama_print_system_info().decode()
 
 
 def listen() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -52,6 +52,8 @@ class FolderWriter(Protocol):
     """Writes documents into a folder, several files each; see `brat.Folder`."""
 
     path: Path
+
+    def check(self, labels: Iterable[str]) -> None: ...
 
     def write(self, document: Document) -> None: ...
 

@@ -17,7 +17,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -154,6 +154,11 @@ class Folder:
         annotations = _standoff(document, self._labels)
         _put(self.path, _file_name(document.id, self._taken), document.text, annotations)
 
+    def check(self, labels: Iterable[str]) -> None:
+        """Raises InputError for a label that cannot be written, and for two that would be written alike."""
+        for label in labels:
+            _label(label, self._labels)
+
     def skip(self, document: Document) -> bool:
         """Leave a document out, but not its name; whether files of that name are there."""
         name = _file_name(document.id, self._taken)
@@ -172,11 +177,10 @@ def _standoff(document: Document, labels: dict[str, str]) -> str:
     """
     if reason := surrogate(document.text):
         raise InputError(f"document {document.id!r}: {reason}")
-    written = {entity.label: _label(entity.label, document.id) for entity in document.entities}
-    for label, name in written.items():
-        if labels.setdefault(name, label) != label:
-            told = f"brat writes the labels {labels[name]!r} and {label!r} alike, {name!r}; rename one"
-            raise InputError(f"document {document.id!r}: {told}")
+    try:
+        written = {entity.label: _label(entity.label, labels) for entity in document.entities}
+    except InputError as error:
+        raise InputError(f"document {document.id!r}: {error}") from None
     rows = []
     for number, entity in enumerate(document.entities, start=1):
         offsets = ";".join(f"{fragment.start} {fragment.end}" for fragment in entity.fragments)
@@ -185,10 +189,13 @@ def _standoff(document: Document, labels: dict[str, str]) -> str:
     return "".join(rows)
 
 
-def _label(label: str, identifier: str) -> str:
+def _label(label: str, labels: dict[str, str]) -> str:
+    """How a label is written; `labels` are those so far by how they are. Raises InputError for one that cannot be."""
     name = re.sub(r"\s", "_", label)
     if not name or any(unicodedata.category(c) in ("Cc", "Cs") for c in name):
-        raise InputError(f"document {identifier!r}: brat has no way to write the label {label!r}")
+        raise InputError(f"brat has no way to write the label {label!r}")
+    if labels.setdefault(name, label) != label:
+        raise InputError(f"brat writes the labels {labels[name]!r} and {label!r} alike, {name!r}; rename one")
     return name
 
 

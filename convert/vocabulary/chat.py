@@ -14,7 +14,7 @@ from datetime import date
 
 from bioner_edge.convert.vocabulary.record import Added
 from bioner_edge.errors import UsageError, known
-from bioner_edge.prompts import Value, switches
+from bioner_edge.prompts import DATE, Value, switches
 
 __all__ = ["chosen", "wrapped"]
 
@@ -27,7 +27,6 @@ _BLANK = {
     "never": "''",
 }
 _CUT = "␞"
-_DATE = "strftime_now"  # a function that templates call for the date
 
 # {{ '' }} keeps the lines at both ends from losing their breaks to the tags beside them.
 _WRAPPED = """{% set written %}{{ '' }}TEMPLATE{{ '' }}{% endset %}
@@ -81,9 +80,9 @@ def chosen(template: str | None, given: Mapping[str, Value]) -> dict[str, Value]
     for name, value in given.items():
         if name not in found:
             raise UsageError(f"--template-option {known('name', name, sorted(found) or ['none of this template'])}")
-        if name == _DATE and not _is_date(value):
+        if name == DATE and not _is_date(value):
             raise UsageError(f"--template-option {name}={value}: must be a date, as 2026-01-31")
-    return {**({_DATE: date.today().isoformat()} if _DATE in found else {}), **given}
+    return {**({DATE: date.today().isoformat()} if DATE in found else {}), **given}
 
 
 def _is_date(value: Value) -> bool:

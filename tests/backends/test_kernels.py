@@ -37,8 +37,9 @@ def tried(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, str | No
 
 @pytest.fixture
 def library(tmp_path: Path) -> Path:
-    (tmp_path / "libllama.so").write_bytes(b"x")
-    return tmp_path / "libllama.so"
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "libggml-cpu.so").write_bytes(b"x")
+    return tmp_path / "lib"
 
 
 def test_without_amx_nothing_is_tried(
@@ -75,7 +76,7 @@ def test_an_answer_is_of_one_library_and_processor(
 ) -> None:
     kernels.choose(tiny_model, library, AMX)
     tried |= {"asked": "", "all": "signal 11"}
-    library.write_bytes(b"another build")
+    (library / "libggml-cpu.so").write_bytes(b"another build")
     assert kernels.choose(tiny_model, library, AMX) == "no-amx"
     monkeypatch.setattr(kernels, "processor", lambda: Processor("Another Xeon", XEON.features))
     tried["asked"] = ""

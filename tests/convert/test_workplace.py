@@ -171,12 +171,12 @@ def test_killed_at_any_step_a_whole_one_is_there_or_comes_back(tmp_path: Path, s
     if target.exists():
         assert whole(target) == ("new" if done else "old")
     else:
-        assert whole(tmp_path / "x-onnx.replaced") == "old" and not done
+        assert whole(tmp_path / "x-onnx.partial-replaced") == "old" and not done
     about = About.of([tmp_path], name="x")
     told = "x-onnx: exists; give --overwrite"  # it has its name again
     with pytest.raises(UsageError, match=told), Delivery.into(tmp_path, about, ["x-onnx"], overwrite=False):
         pass
-    assert whole(target) == ("new" if done else "old") and not (tmp_path / "x-onnx.replaced").exists()
+    assert whole(target) == ("new" if done else "old") and not (tmp_path / "x-onnx.partial-replaced").exists()
 
 
 @pytest.mark.parametrize("failing", [1, 2])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -41,6 +42,21 @@ class Crashing:
 
 
 def opening() -> tuple[Crashing, Any]:
+    return Crashing(), "about"
+
+
+def forbidden() -> tuple[Crashing, Any]:
+    raise PermissionError(13, "Permission denied", "x.gguf")
+
+
+def once() -> tuple[Crashing, Any]:
+    """Opens one time alone: the file that says so is then gone."""
+    Path(os.environ["ONCE"]).unlink()
+    return opening()
+
+
+def changing() -> tuple[Crashing, Any]:
+    """Says something else each time."""
     return Crashing(), os.getpid()
 
 
