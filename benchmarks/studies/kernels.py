@@ -3,9 +3,9 @@
     python -m bioner_edge.benchmarks.studies.kernels SOURCE... [--rounds 5] [--busy 2]
 
 A SOURCE is a GGUF file, or a shape of `benchmarks.studies.conversion` (0.5B, 1.5B), which stands for random weights of
-that shape at `--levels`. Each is loaded with each of `backends.kernels.KERNELS`, by threads that wait asleep and by
-threads that wait in a loop (OMP_WAIT_POLICY passive and active), and by one thread, each in a process of its own. With
-`--busy N` all of it is done once more beside N processes that do nothing but keep processors busy.
+that shape at `--levels`. Each is run with each of `backends.kernels.KERNELS`; by threads that wait as ours do, asleep,
+or in a loop, as those of libgomp do; and by one thread. Each time it is a process of its own. With `--busy N` all of it
+is done once more beside N processes that do nothing but keep processors busy.
 
 To compare AMX with its absence, build llama.cpp on a processor that has it, with Clang, GCC 12.4, 13.3, 14 or newer, or
 `CFLAGS=-fno-dse CXXFLAGS=-fno-dse` (older ones then keep the stores of the tile configuration): "all" uses AMX then.
@@ -26,6 +26,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from bioner_edge.backends import WAITING
 from bioner_edge.backends.cores import cores
 from bioner_edge.backends.kernels import KERNELS
 from bioner_edge.backends.native import library
@@ -37,6 +38,7 @@ from bioner_edge.errors import BionerError
 __all__ = ["main"]
 
 _PROMPT, _TOKENS = 300, 64
+_WAITS = {"ours": WAITING, "asleep": {"OMP_WAIT_POLICY": "passive"}, "loop": {"OMP_WAIT_POLICY": "active"}}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,8 +82,8 @@ def _report(asked: argparse.Namespace) -> None:
 
 
 def _rows(path: Path, busy: int, rounds: int) -> None:
-    settings = [(kernels, cores(), "passive") for kernels in KERNELS]
-    settings += [(KERNELS[0], cores(), "active"), (KERNELS[0], 1, "passive")]
+    settings = [(kernels, cores(), "ours") for kernels in KERNELS]
+    settings += [(KERNELS[0], cores(), "asleep"), (KERNELS[0], cores(), "loop"), (KERNELS[0], 1, "ours")]
     found: dict[tuple[str, int, str], list[list[float]]] = {setting: [] for setting in settings}
     for _ in range(rounds):
         for setting in settings:
@@ -95,9 +97,8 @@ def _rows(path: Path, busy: int, rounds: int) -> None:
 def _apart(path: Path, kernels: str, threads: int, waiting: str) -> list[float]:
     command = [sys.executable, "-m", "bioner_edge.benchmarks.studies.kernels", "-", "--measure"]
     command += [str(path), kernels, str(threads)]
-    done = subprocess.run(
-        command, stdout=subprocess.PIPE, check=True, text=True, env={**os.environ, "OMP_WAIT_POLICY": waiting}
-    )
+    environment = {name: value for name, value in os.environ.items() if name not in WAITING} | _WAITS[waiting]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, env=environment)
     found: list[float] = json.loads(done.stdout)
     return found
 

@@ -6,8 +6,13 @@ import os
 
 from .contract import Backend, Sequence
 
-__all__ = ["Backend", "Sequence"]
+__all__ = ["WAITING", "Backend", "Sequence"]
 
-# llama.cpp's threads meet some hundred times a token. Waiting in a loop, as libgomp does by default, they starve each
-# other wherever another program runs: forty times slower. libgomp reads this when it is loaded, so it is said first.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+WAITING = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "100"}
+"""How llama.cpp's threads wait for each other, which they do some hundred times a token: a moment in a loop, as long as
+it takes where nothing else runs, then asleep. In a loop for milliseconds, as libgomp does of itself, they starve each
+other wherever another program runs; asleep at once, they take a quarter longer where none does. Figures:
+`python -m bioner_edge.benchmarks.studies.kernels`."""
+
+if not WAITING.keys() & os.environ.keys():  # libgomp reads them when it is loaded; whoever set one knows better
+    os.environ |= WAITING

@@ -637,7 +637,11 @@ def test_an_old_onnxruntime_needs_hashes_where_data_lie_outside(
 # --- The whole way
 
 
-DOCUMENT = Document("d", "Naloxone reverses the effect in 12 of 30 patients, and renal failure followed.")
+DOCUMENT = Document(
+    "d",
+    "Naloxone reverses the effect in 12 of 30 patients, and renal failure followed. Of 212 others, treated with "
+    "lisinopril for hypertension, 19 developed a dry cough that ended when losartan was given.",
+)
 
 
 def answer(folder: Path) -> Answer:

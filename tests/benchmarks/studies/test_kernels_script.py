@@ -13,8 +13,8 @@ from bioner_edge.benchmarks.studies import kernels
 def test_every_setting_is_a_row(tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert kernels.main([str(tiny_model), "--rounds", "1"]) == 0
     rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| tiny-F32 |")]
-    assert [row[1] for row in rows] == [*KERNELS, "all", "all"]
-    assert [row[3] for row in rows] == ["passive", "passive", "passive", "active", "passive"]
+    assert [row[1] for row in rows] == [*KERNELS, "all", "all", "all"]
+    assert [row[3] for row in rows] == ["ours", "ours", "ours", "asleep", "loop", "ours"]
     assert all(float(cell.strip(" |").replace(",", "")) > 0 for row in rows for cell in row[5:7])
 
 
