@@ -8,10 +8,10 @@ from .contract import Backend, Sequence
 
 __all__ = ["WAITING", "Backend", "Sequence"]
 
-WAITING = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "100"}
+WAITING = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "300"}
 """How llama.cpp's threads wait for each other, which they do some hundred times a token: a moment in a loop, as long as
 it takes where nothing else runs, then asleep. In a loop for milliseconds, as libgomp does of itself, they starve each
-other wherever another program runs; asleep at once, they take a quarter longer where none does. Figures:
+other wherever another program runs; asleep at once, they take half as long again where none does. Figures:
 `python -m bioner_edge.benchmarks.studies.kernels`."""
 
 if not WAITING.keys() & os.environ.keys():  # libgomp reads them when it is loaded; whoever set one knows better
