@@ -130,8 +130,9 @@ def _processor(name: str) -> Iterator[Finding]:
         )
         yield Finding(name, "warning", told, f"build it here, without GGML_NATIVE=OFF: {rebuild}", facts)
     else:
-        used = ", ".join(sorted(built)) or "no special features"
-        yield Finding(name, "ok", f"{cpu.name}; llama.cpp {release} uses all that it can: {used}", facts=facts)
+        used = ", ".join(sorted(built - _LEFT_OUT)) or "no special features"
+        tried = "; whether its AMX kernels work is tried below" if built & _LEFT_OUT else ""
+        yield Finding(name, "ok", f"{cpu.name}; llama.cpp {release} uses all that it can: {used}{tried}", facts=facts)
 
 
 def _rebuild(release: str) -> str:

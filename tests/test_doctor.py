@@ -110,6 +110,12 @@ def test_a_process_that_prints_more_is_read_by_its_last_line() -> None:
 def test_amx_that_our_builds_leave_out_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     has = {"SSE3", "SSSE3", "AVX", "AVX2", "F16C", "FMA", "AVX512"}
     assert judged(monkeypatch, has | {"AMX_INT8"}, NATIVE).status == "ok"
+    built = judged(monkeypatch, has | {"AMX_INT8"}, f"{NATIVE}AMX_INT8 = 1 | ")
+    assert (
+        built.status == "ok"
+        and "AMX_INT8" not in built.told
+        and "whether its AMX kernels work is tried below" in built.told
+    )
 
 
 @pytest.mark.parametrize(
