@@ -17,7 +17,7 @@ from bioner_edge.benchmarks.suite import Settings, Suite
 from bioner_edge.benchmarks.tell import Tell
 from bioner_edge.corpora.named import Corpus, open_corpus
 from bioner_edge.errors import UsageError, known
-from bioner_edge.lock import appending
+from bioner_edge.io.lock import appending
 
 __all__ = ["SCHEMA", "Asked", "begin", "corpus_line", "launch", "start_line"]
 

@@ -8,13 +8,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bioner_edge import formats, listing, memory, models, onnx_folder
+from bioner_edge import formats
 from bioner_edge.benchmarks.measuring.baselines import DECODINGS
 from bioner_edge.benchmarks.results import Key
 from bioner_edge.corpora.named import Corpus
 from bioner_edge.errors import BionerError, ModelError, UsageError, known
-from bioner_edge.gguf_header import check
-from bioner_edge.manifest import Manifest, digest, size
+from bioner_edge.models import memory, models_toml, registry
+from bioner_edge.models.gguf_header import check
+from bioner_edge.models.manifest import Manifest, digest, size
+from bioner_edge.models.onnx import folder as onnx_folder
 
 __all__ = ["Model", "Task", "found", "left_out", "tasks"]
 
@@ -79,21 +81,21 @@ def found(names: Sequence[str]) -> list[Model]:
 
     One that is there and cannot be used is among them, with the reason. Raises ModelError for what is not there.
     """
-    listed = models.listed()
+    listed = registry.listed()
     every: list[Model] = []
-    for name in names or [models.default() or ""]:
+    for name in names or [registry.default() or ""]:
         path = Path(name)
         if name in listed:
             every.append(_model(listed[name].path))
         elif path.is_dir() and not onnx_folder.is_model(path):
-            inside = listing.converted(path)
+            inside = models_toml.converted(path)
             if not inside:
                 raise ModelError(f"{path}: no GGUF file and no ONNX folder in it; convert a model into it first")
             every += sorted(map(_model, inside), key=_by_bits)
         elif path.exists():
             every.append(_model(path))
         else:
-            models.find(name)  # which says what is wrong
+            registry.find(name)  # which says what is wrong
     return _apart(list({model.path: model for model in every}.values()))
 
 
@@ -105,9 +107,9 @@ def _by_bits(model: Model) -> tuple[str, float]:
 
 def _model(path: Path) -> Model:
     name = path.name.removesuffix(".gguf")
-    row = next((row for row in models.listed().values() if row.path == path), None)
+    row = next((row for row in registry.listed().values() if row.path == path), None)
     try:
-        checked, manifest = models.checked(path, row)
+        checked, manifest = registry.checked(path, row)
         level = manifest.level if manifest else _level(checked)
         digested = manifest.sha256 if manifest else digest(checked)
         return Model(name, checked, manifest, level, digested, size(checked), memory.needed(checked))
@@ -144,7 +146,7 @@ def tasks(
             if name not in formats.FORMATS:
                 raise UsageError(known("format", name, [*_FORMATS, *formats.FORMATS]))
     for corpus in corpora:
-        for model in models:
+        for model in registry:
             for form in _formats(model, asked_formats):
                 for decoding in decodings:
                     if not (model.path.is_dir() and decoding in _LLAMA_ONLY):
@@ -184,7 +186,7 @@ def _task(model: Model, corpus: Corpus, form: str, decoding: str, labels: Sequen
 
 def left_out(models: Sequence[Model], tasks: Sequence[Task], decodings: Sequence[str]) -> list[str]:
     """What was asked for, or is in a corpus, and will not be measured; a line each."""
-    onnx = any(model.path.is_dir() for model in models)
+    onnx = any(model.path.is_dir() for model in registry)
     told = [
         f"{name} is left out for ONNX models: it is llama.cpp's" for name in decodings if onnx and name in _LLAMA_ONLY
     ]

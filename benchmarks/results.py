@@ -27,9 +27,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from bioner_edge import journal
 from bioner_edge.benchmarks.scoring.accuracy import Tallies
 from bioner_edge.errors import InputError
+from bioner_edge.io import journal
 
 __all__ = ["RESULTS", "Cell", "Key", "Line", "Log", "Run", "Stat", "quantile"]
 

@@ -19,14 +19,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bioner_edge import memory
 from bioner_edge.benchmarks.plan import Task
 from bioner_edge.benchmarks.process import Failure, apart, told
 from bioner_edge.benchmarks.results import Cell, Key, Log, Run
 from bioner_edge.benchmarks.scoring import ceiling, predictions
 from bioner_edge.benchmarks.tell import Tell
+from bioner_edge.document import Document
 from bioner_edge.errors import InputError
-from bioner_edge.span import Document
+from bioner_edge.models import memory
 
 __all__ = ["Settings", "Suite"]
 

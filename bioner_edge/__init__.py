@@ -10,13 +10,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .errors import BionerError, InputError, ModelError, UsageError
-from .span import Document, Entity, Span
+from bioner_edge.document import Document, Entity, Span
+from bioner_edge.errors import BionerError, InputError, ModelError, UsageError
 
 if TYPE_CHECKING:
-    from .extract import Extractor
-    from .extraction import Extraction
-    from .loading import load
+    from bioner_edge.extract import Extractor
+    from bioner_edge.extraction import Extraction
+    from bioner_edge.loading import load
 
 __version__ = "0.1.0"
 

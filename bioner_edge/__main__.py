@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .cli import main
+from bioner_edge.cli import main
 
 main()

@@ -12,23 +12,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 
-from . import formats, prompts
-from .backends.contract import Backend
-from .backends.contract import Sequence as Cached
-from .chunks import chunks
-from .corpora.notice import surrogate
-from .decoding.automaton import Anything
-from .decoding.gbnf import GrammarAutomaton
-from .decoding.lift import Lift, Vocabulary
-from .decoding.loop import Answer, decode
-from .decoding.remembering import remembered
-from .errors import InputError, UsageError, known
-from .extraction import Extraction
-from .formats.contract import Parsed, Problem
-from .manifest import UNITS
-from .scores import scored
-from .sentences import unwrapped
-from .span import Document, Entity, Span
+from bioner_edge import formats, prompts
+from bioner_edge.backends.contract import Backend
+from bioner_edge.backends.contract import Sequence as Cached
+from bioner_edge.decoding.automaton import Anything
+from bioner_edge.decoding.gbnf import GrammarAutomaton
+from bioner_edge.decoding.loop import Answer, decode
+from bioner_edge.decoding.remembering import remembered
+from bioner_edge.decoding.token_masks import TokenMask, Vocabulary
+from bioner_edge.document import Document, Entity, Span
+from bioner_edge.errors import InputError, UsageError, known
+from bioner_edge.extraction import Extraction
+from bioner_edge.formats.contract import Parsed, Problem
+from bioner_edge.models.manifest import UNITS
+from bioner_edge.scores import scored
+from bioner_edge.text.chunks import chunks
+from bioner_edge.text.sentences import unwrapped
+from bioner_edge.text.surrogates import surrogate
 
 __all__ = ["CONSTRAINTS", "Extraction", "Extractor"]
 
@@ -184,7 +184,7 @@ class _Call:
         if backend.bos is not None and self.before[:1] != [backend.bos]:
             self.before.insert(0, backend.bos)
         self.after = backend.tokenize(prompt.after.encode(), True)
-        self._shared: Lift | None = None
+        self._shared: TokenMask | None = None
 
     def answer(self, part: Document, shared: Cached, prompt: list[int], budget: int) -> tuple[Answer, Parsed]:
         """One answer about a chunk, and what it says; `shared` holds what was read of it before."""
@@ -194,9 +194,9 @@ class _Call:
         lift = self._lift(part)
         try:
             if self.extractor.constraint == "llama-gbnf":
-                from .backends import llama_grammar
+                from bioner_edge.decoding import llama_sampler
 
-                answer = llama_grammar.decode(backend, sequence, prompt, lift, form.gbnf(self.labels), budget=budget)
+                answer = llama_sampler.decode(backend, sequence, prompt, lift, form.gbnf(self.labels), budget=budget)
             else:
                 answer = decode(
                     backend, sequence, prompt, lift, budget=budget, removed_mass=self.extractor.removed_mass
@@ -217,12 +217,12 @@ class _Call:
             parsed = replace(parsed, problems=(*parsed.problems, limit))
         return parsed
 
-    def _lift(self, part: Document) -> Lift:
+    def _lift(self, part: Document) -> TokenMask:
         """The constraint of this chunk; one that no document changes is made once, so that its states stay cached."""
         vocabulary, form = self.extractor.vocabulary, self.extractor.format
         if self.extractor.constraint == "grounded":
-            return Lift(form.constraint(part, self.labels), vocabulary)
+            return TokenMask(form.constraint(part, self.labels), vocabulary)
         if self._shared is None:
             free = self.extractor.constraint == "free"
-            self._shared = Lift(Anything() if free else GrammarAutomaton(form.gbnf(self.labels)), vocabulary)
+            self._shared = TokenMask(Anything() if free else GrammarAutomaton(form.gbnf(self.labels)), vocabulary)
         return self._shared

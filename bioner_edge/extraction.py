@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .span import Document, Entity, Span
+from bioner_edge.document import Document, Entity, Span
 
 if TYPE_CHECKING:
-    from .formats.contract import Problem
+    from bioner_edge.formats.contract import Problem
 
 __all__ = ["About", "Extraction"]
 

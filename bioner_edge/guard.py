@@ -21,9 +21,9 @@ from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from .errors import BionerError, CrashError, ModelError
-from .extraction import Extraction
-from .span import Document
+from bioner_edge.document import Document
+from bioner_edge.errors import BionerError, CrashError, ModelError
+from bioner_edge.extraction import Extraction
 
 __all__ = ["Guard", "LostError", "Opening", "Reader", "remedy"]
 

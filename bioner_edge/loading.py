@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import __version__, formats, memory, models
-from .backends.opening import opened
-from .errors import UsageError, known
-from .extract import CONSTRAINTS, Extractor
-from .extraction import About
-from .manifest import Manifest, sha256
+from bioner_edge import __version__, formats
+from bioner_edge.backends.loading import opened
+from bioner_edge.errors import UsageError, known
+from bioner_edge.extract import CONSTRAINTS, Extractor
+from bioner_edge.extraction import About
+from bioner_edge.models import memory, registry
+from bioner_edge.models.manifest import Manifest, sha256
 
 __all__ = ["load", "open_reader"]
 
@@ -94,11 +95,11 @@ class _Source:
 
     @classmethod
     def find(cls, model: str | Path | None, adapter: str | Path | None, format: str | None) -> _Source:
-        path, manifest = models.find(str(model) if model is not None else None, format)
+        path, manifest = registry.find(str(model) if model is not None else None, format)
         if adapter is None:
             return cls(path, None, manifest)
-        file, its = models.checked(Path(adapter))
-        models.refuse_other_base(file, its, path, manifest)
+        file, its = registry.checked(Path(adapter))
+        registry.refuse_other_base(file, its, path, manifest)
         return cls(path, file, its)
 
     @property

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .inputs import Inputs
+    from bioner_edge.io.inputs import Inputs
 
 __all__ = ["Progress"]
 

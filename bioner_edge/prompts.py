@@ -23,8 +23,8 @@ from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from .errors import ModelError
-from .formats.contract import TEXT, Message
+from bioner_edge.errors import ModelError
+from bioner_edge.formats.contract import TEXT, Message
 
 __all__ = ["DATE", "Prompt", "Value", "build", "fixed", "switches"]
 

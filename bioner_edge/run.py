@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from .corpora import Notice
-from .errors import BionerError, CrashError, InputError, UsageError
-from .extraction import Extraction
-from .guard import LostError, Reader
-from .inputs import Inputs
-from .ledger import Entry, Place
-from .progress import Progress
-from .sinks import Sink
-from .span import Document
+from bioner_edge.document import Document
+from bioner_edge.errors import BionerError, CrashError, InputError, UsageError
+from bioner_edge.extraction import Extraction
+from bioner_edge.guard import LostError, Reader
+from bioner_edge.io.inputs import Inputs
+from bioner_edge.io.ledger import Entry, Place
+from bioner_edge.io.registry import Notice
+from bioner_edge.io.sinks import Sink
+from bioner_edge.progress import Progress
 
 __all__ = ["MOST_CRASHES", "Outcome", "OutputError", "run"]
 

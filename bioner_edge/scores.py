@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from .decoding.loop import Answer, Choice
-from .formats.contract import Parsed
-from .span import Entity
+from bioner_edge.decoding.loop import Answer, Choice
+from bioner_edge.document import Entity
+from bioner_edge.formats.contract import Parsed
 
 __all__ = ["scored"]
 

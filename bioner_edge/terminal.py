@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from .errors import printable
+from bioner_edge.errors import printable
 
 if TYPE_CHECKING:
-    from .convert.figure import Figure
+    from bioner_edge.report import Figure
 
 __all__ = ["Terminal"]
 

@@ -11,20 +11,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bioner_edge.convert import architectures, runtime_lora
+from bioner_edge.convert import architectures
+from bioner_edge.convert.about import About
 from bioner_edge.convert.assemble import Model, assemble, tell_prompt, trim
-from bioner_edge.convert.calibration import calibrate
-from bioner_edge.convert.deliver import About, Delivery, hashes
-from bioner_edge.convert.figure import Report, Silent
+from bioner_edge.convert.delivery import Delivery, hashes
+from bioner_edge.report import Report, Silent
+from bioner_edge.convert.gguf import lora
+from bioner_edge.convert.gguf.calibration import calibrate
+from bioner_edge.convert.gguf.target import Gguf
 from bioner_edge.convert.merging import merge
 from bioner_edge.convert.merging.adapter import Adapter
-from bioner_edge.convert.proof import measure, reference, stages
-from bioner_edge.convert.proof.samples import LINES
+from bioner_edge.convert.onnx.target import Onnx
 from bioner_edge.convert.target import Target
-from bioner_edge.convert.to_gguf import Gguf
-from bioner_edge.convert.to_onnx import Onnx
+from bioner_edge.convert.verification import measure, reference, stages
+from bioner_edge.convert.verification.samples import LINES
 from bioner_edge.errors import UsageError, known
-from bioner_edge.manifest import Manifest, size
+from bioner_edge.models.manifest import Manifest, size
 from bioner_edge.prompts import Value
 
 __all__ = ["About", "Gguf", "Onnx", "convert", "convert_adapter"]
@@ -135,7 +137,7 @@ def convert_adapter(
         path = delivery.work / f"{name}.gguf"
         report.step(f"writing the adapter for {architecture.name}")
         settings = {"name": about.name, "licence": about.licence, "level": level}
-        runtime_lora.write(path, Adapter(adapter), bare.source, architecture, **settings)
+        lora.write(path, Adapter(adapter), bare.source, architecture, **settings)
         figures = []
         if check:
             f32, _ = Gguf().f32(bare, about, ["F32"], delivery.work, report)

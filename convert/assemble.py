@@ -13,17 +13,17 @@ from numpy.typing import NDArray
 
 from bioner_edge import formats, prompts
 from bioner_edge.convert import architectures, domain, vocabulary
+from bioner_edge.convert.about import About
 from bioner_edge.convert.checkpoint import Checkpoint, Source
-from bioner_edge.convert.deliver import About
-from bioner_edge.convert.figure import Report
+from bioner_edge.report import Report
 from bioner_edge.convert.merging.adapter import Adapter
 from bioner_edge.convert.merging.merge import Merged
-from bioner_edge.convert.proof.verify import Witness
+from bioner_edge.convert.verification.verify import Witness
 from bioner_edge.convert.vocabulary.chat import chosen
-from bioner_edge.convert.vocabulary.joined import joined
 from bioner_edge.convert.vocabulary.special import chat_template, optional
+from bioner_edge.convert.vocabulary.tokenizer_files import joined
 from bioner_edge.convert.vocabulary.trim import Trimmed, trimmed
-from bioner_edge.convert.vocabulary.unfed import without_unfed
+from bioner_edge.convert.vocabulary.unused_tokens import without_unfed
 from bioner_edge.errors import UsageError
 
 __all__ = ["Model", "asked", "assemble", "tell_prompt", "trim"]

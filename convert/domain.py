@@ -11,12 +11,11 @@ from pathlib import Path
 
 from bioner_edge import formats, prompts
 from bioner_edge.backends.contract import Backend
-from bioner_edge.corpora import Notice
+from bioner_edge.document import Document
 from bioner_edge.errors import InputError
-from bioner_edge.inputs import Inputs
-from bioner_edge.sentences import unwrapped
-from bioner_edge.span import Document
-from bioner_edge.tuning.sources import split
+from bioner_edge.io.inputs import Inputs
+from bioner_edge.io.registry import Notice
+from bioner_edge.text.sentences import split_sentences, unwrapped
 
 __all__ = ["Asked", "documents", "examples", "token_ids"]
 
@@ -58,7 +57,7 @@ def examples(found: Iterable[Document], asked: Asked) -> Iterator[tuple[str, str
             yield "", document.text, "", ""
             continue
         whole = [replace(document, text=unwrapped(document.text))]
-        for part in split(document) if asked.unit == "sentence" else whole:
+        for part in split_sentences(document) if asked.unit == "sentence" else whole:
             for name in asked.formats:
                 form = formats.get(name)
                 for labels in form.calls(asked.labels):

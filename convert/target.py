@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from bioner_edge.convert.about import About
 from bioner_edge.convert.assemble import Model
-from bioner_edge.convert.deliver import About
-from bioner_edge.convert.figure import Report
+from bioner_edge.report import Report
 
 __all__ = ["Target"]
 

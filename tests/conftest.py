@@ -66,7 +66,7 @@ def _teach(model: Any, vocabulary: Path) -> None:
     """Train on prompts and answers about TAUGHT until the model knows them by heart."""
     import torch
 
-    from bioner_edge.span import Document, Entity
+    from bioner_edge.document import Document, Entity
     from bioner_edge.tuning import pack
     from bioner_edge.tuning.vocabulary import load
 

@@ -10,20 +10,20 @@ from pathlib import Path
 import pytest
 
 import bioner_edge
-from bioner_edge import models
 from bioner_edge.benchmarks.scoring.accuracy import score
-from bioner_edge.boundaries import boundaries
-from bioner_edge.corpora import read_file
 from bioner_edge.formats import FORMATS
-from bioner_edge.manifest import size
+from bioner_edge.io.registry import read_file
+from bioner_edge.models import registry
+from bioner_edge.models.manifest import size
+from bioner_edge.text.tokens import boundaries
 
 EXAMPLES = Path(bioner_edge.__file__).parent / "examples"
 
 
-@pytest.mark.parametrize("name", models.listed())
+@pytest.mark.parametrize("name", registry.listed())
 def test_it_is_small_listed_and_what_its_manifest_says(name: str) -> None:
-    path, manifest = models.find(name)
-    listing = models.listed()[name]
+    path, manifest = registry.find(name)
+    listing = registry.listed()[name]
     assert manifest is not None and size(path) <= 32_000_000
     assert (manifest.formats, manifest.labels, manifest.licence) == (listing.formats, listing.labels, listing.licence)
     assert (path.parent / "MODEL_CARD.md").is_file()
@@ -38,9 +38,9 @@ def test_three_lines_find_a_drug() -> None:
 
 
 def test_a_format_chooses_the_model_that_was_tuned_for_it(recwarn: pytest.WarningsRecorder) -> None:
-    chosen = {name: models.default(name) for name in FORMATS}
-    assert chosen["multi_tag"] == models.default() == chosen["multi_bio"]
-    assert chosen["multi_code"] == chosen["conv_term"] != models.default()
+    chosen = {name: registry.default(name) for name in FORMATS}
+    assert chosen["multi_tag"] == registry.default() == chosen["multi_bio"]
+    assert chosen["multi_code"] == chosen["conv_term"] != registry.default()
     with bioner_edge.load(format="conv_term") as extractor:
         text = "Naloxone reverses the antihypertensive effect of clonidine."
         found = extractor(text)

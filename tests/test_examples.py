@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-import bioner_edge.corpora
-from bioner_edge.boundaries import boundaries
-from bioner_edge.corpora import read_file
-from bioner_edge.span import Document
+import bioner_edge.io.registry
+from bioner_edge.document import Document
+from bioner_edge.io.registry import read_file
+from bioner_edge.text.tokens import boundaries
 
 EXAMPLES = Path(bioner_edge.corpora.__file__).parents[1] / "examples"
 

@@ -18,21 +18,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bioner_edge
-from bioner_edge import extract, models
+from bioner_edge import extract
 from bioner_edge.backends import Sequence as Cached
 from bioner_edge.backends.contract import Logits
 from bioner_edge.backends.scripted import Scripted
-from bioner_edge.boundaries import boundaries
-from bioner_edge.decoding.lift import Lift
 from bioner_edge.decoding.loop import Answer, Choice
+from bioner_edge.decoding.token_masks import TokenMask
+from bioner_edge.document import Document, Entity, Span
 from bioner_edge.errors import InputError, ModelError, UsageError
 from bioner_edge.extract import CONSTRAINTS, Extractor
 from bioner_edge.extraction import Extraction
 from bioner_edge.formats import FORMATS, multi_tag
 from bioner_edge.formats.contract import Parsed
 from bioner_edge.loading import load
+from bioner_edge.models import registry
 from bioner_edge.scores import scored
-from bioner_edge.span import Document, Entity, Span
+from bioner_edge.text.tokens import boundaries
 
 LABELS = ["Chemical", "Disease"]
 NALOXONE = "Naloxone reverses the antihypertensive effect of clonidine. Hypertension fell after clonidine."
@@ -91,13 +92,13 @@ class Willing(Scripted):
     ) -> None:
         self.allowed: Any = ()
         self.eager = eager
-        inner = Lift.allowed
+        inner = TokenMask.allowed
 
-        def noted(lift: Lift, state: Any) -> Any:
+        def noted(lift: TokenMask, state: Any) -> Any:
             self.allowed = inner(lift, state)
             return self.allowed
 
-        monkeypatch.setattr(Lift, "allowed", noted)
+        monkeypatch.setattr(TokenMask, "allowed", noted)
         super().__init__(self._wants, words, **settings)
 
     def _wants(self, ids: list[int]) -> Logits:
@@ -467,14 +468,14 @@ def test_every_format_holds_on_any_text(form: str, text: str, monkeypatch: pytes
 def test_a_chunks_constraint_goes_when_it_is_dropped(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the cyclic collector: else the constraints of a long document wait for it together."""
     kept: list[weakref.ref[Any]] = []
-    inner = Lift.__init__
+    inner = TokenMask.__init__
 
-    def noted(lift: Lift, automaton: Any, vocabulary: Any) -> None:
+    def noted(lift: TokenMask, automaton: Any, vocabulary: Any) -> None:
         inner(lift, automaton, vocabulary)
         kept.extend(weakref.ref(thing) for thing in (lift, automaton, automaton.surfaces) if thing is not None)
 
     reader = extractor(Willing(monkeypatch, [b'", "']), format=form)
-    monkeypatch.setattr(Lift, "__init__", noted)
+    monkeypatch.setattr(TokenMask, "__init__", noted)
     gc.collect()
     gc.disable()
     try:
@@ -560,10 +561,10 @@ def test_load_warns_of_another_format(tiny_model: Path, monkeypatch: pytest.Monk
 
 
 def test_a_model_tuned_for_several_formats(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, manifest = models.find(str(tiny_model))
+    path, manifest = registry.find(str(tiny_model))
     assert manifest is not None
     several = replace(manifest, formats=("conv_term", "multi_tag"))
-    monkeypatch.setattr(models, "find", lambda name, format: (path, several))
+    monkeypatch.setattr(registry, "find", lambda name, format: (path, several))
     for chosen, expected in ((None, "conv_term"), ("conv_term", "conv_term"), ("multi_tag", "multi_tag")):
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)
@@ -593,7 +594,7 @@ def test_a_lone_surrogate_is_refused(tiny: Extractor) -> None:
 
 
 def test_three_lines_of_python(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bioner_edge.models.default", lambda format=None: str(tiny_model))
+    monkeypatch.setattr("bioner_edge.models.registry.default", lambda format=None: str(tiny_model))
     extractor = bioner_edge.load()
     entities = extractor("Naloxone reverses the antihypertensive effect of clonidine.").entities
     assert all(isinstance(e, Entity) for e in entities)

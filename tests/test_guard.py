@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from bioner_edge.document import Document
 from bioner_edge.errors import BionerError, CrashError, InputError, ModelError
 from bioner_edge.guard import Guard, LostError
-from bioner_edge.inputs import Inputs
-from bioner_edge.output import Output
+from bioner_edge.io.inputs import Inputs
+from bioner_edge.io.output import Output
 from bioner_edge.run import MOST_CRASHES, Outcome, run
-from bioner_edge.span import Document
 
 SUPPORT = Path(__file__).parent / "support"
 

@@ -15,14 +15,14 @@ import typer
 
 import bioner_edge
 from bioner_edge import cli
-from bioner_edge.cli_bench import app as bench
+from bioner_edge.cli.bench import app as bench
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 FOLDERS = {"bioner_edge": "bioner_edge", "convert": "bioner_edge.convert", "benchmarks": "bioner_edge.benchmarks"}
 
-AT_ONCE = {"bioner_edge", "bioner_edge.errors", "bioner_edge.span"}
+AT_ONCE = {"bioner_edge", "bioner_edge.errors", "bioner_edge.document"}
 """What is loaded with the package, beside the command line."""
 
 

@@ -10,7 +10,7 @@ from bioner_edge.errors import ModelError
 from bioner_edge.extract import Extractor
 from bioner_edge.formats import TEXT
 from bioner_edge.prompts import Prompt, build
-from bioner_edge.sentences import unwrapped
+from bioner_edge.text.sentences import unwrapped
 
 MESSAGES = [{"role": "system", "content": "Tag A.\n{{ 7 * 7 }} {% for %} {# x #}"}, {"role": "user", "content": TEXT}]
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}

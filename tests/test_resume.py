@@ -15,14 +15,14 @@ from typing import Any
 
 import pytest
 
-from bioner_edge import journal
+from bioner_edge.document import Document, Entity
 from bioner_edge.errors import BionerError, InputError, UsageError
 from bioner_edge.extraction import Extraction
-from bioner_edge.inputs import Inputs
-from bioner_edge.ledger import Ledger
-from bioner_edge.output import Output
+from bioner_edge.io import journal
+from bioner_edge.io.inputs import Inputs
+from bioner_edge.io.ledger import Ledger
+from bioner_edge.io.output import Output
 from bioner_edge.run import Outcome, run
-from bioner_edge.span import Document, Entity
 
 KILLABLE = Path(__file__).parent / "support" / "killable.py"
 SUFFIX = {"jsonl": ".jsonl", "pubtator": ".pubtator", "brat": ""}

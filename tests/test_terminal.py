@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bioner_edge.convert.figure import Figure
+from bioner_edge.report import Figure
 from bioner_edge.terminal import Terminal
 
 Capture = pytest.CaptureFixture[str]

@@ -21,10 +21,11 @@ from pathlib import Path
 
 import numpy as np
 
-from bioner_edge import gguf_header, memory, onnx_folder
 from bioner_edge.benchmarks.measuring.machine import pinned
 from bioner_edge.errors import BionerError
-from bioner_edge.onnx_graph import Graph
+from bioner_edge.models import gguf_header, memory
+from bioner_edge.models.onnx import folder as onnx_folder
+from bioner_edge.models.onnx.graph import Graph
 
 __all__ = ["buffer_bytes", "copy_bytes_per_s", "last_level_cache_bytes", "main", "step_bytes"]
 

@@ -18,15 +18,15 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from bioner_edge import formats
+from bioner_edge.document import Document, Span
 from bioner_edge.errors import UsageError, known
 from bioner_edge.extract import CONSTRAINTS, Extractor
 from bioner_edge.formats import terms
-from bioner_edge.formats.columns import unescaped
 from bioner_edge.formats.contract import Format, Parsed
-from bioner_edge.formats.names import types
+from bioner_edge.formats.escapes import unescaped
+from bioner_edge.formats.label_names import types
 from bioner_edge.formats.reading import Cursor, Item
 from bioner_edge.loading import load
-from bioner_edge.span import Document, Span
 
 __all__ = ["BASELINES", "DECODINGS", "filtered", "reader"]
 

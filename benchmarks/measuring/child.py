@@ -37,17 +37,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from bioner_edge import models
 from bioner_edge.benchmarks.measuring import bandwidth, baselines, memory, speed
 from bioner_edge.benchmarks.measuring.energy import Meter
 from bioner_edge.benchmarks.measuring.machine import pinned
 from bioner_edge.benchmarks.process import told
+from bioner_edge.document import Document
 from bioner_edge.errors import BionerError, InputError, UsageError, known
 from bioner_edge.extract import Extractor
 from bioner_edge.extraction import Extraction
-from bioner_edge.lock import appending
-from bioner_edge.manifest import size
-from bioner_edge.span import Document
+from bioner_edge.io.lock import appending
+from bioner_edge.models import registry
+from bioner_edge.models.manifest import size
 
 __all__ = ["main", "measured", "run", "written"]
 
@@ -229,7 +229,7 @@ def _of_files(path: Path, context: int, watch: speed.Watch) -> dict[str, float |
 
 def _path(model: str) -> Path:
     """The files of a model that was loaded by this name."""
-    rows = models.listed()
+    rows = registry.listed()
     return rows[model].path if model in rows else Path(model)
 
 

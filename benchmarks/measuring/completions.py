@@ -20,19 +20,19 @@ import llama_cpp.llama_cpp as lib
 from llama_cpp import Llama
 from llama_cpp.llama_grammar import LlamaGrammar
 
-from bioner_edge import gguf_header, memory, models
 from bioner_edge.backends.contract import Backend
-from bioner_edge.backends.cores import cores
 from bioner_edge.backends.kernels import choose, loading
 from bioner_edge.backends.llama_cpp import LlamaCpp
 from bioner_edge.backends.native import library, listen
-from bioner_edge.decoding.lift import Vocabulary
 from bioner_edge.decoding.loop import Answer
+from bioner_edge.decoding.token_masks import Vocabulary
+from bioner_edge.document import Document
 from bioner_edge.errors import ModelError, UsageError
 from bioner_edge.extract import Extractor
 from bioner_edge.extraction import Extraction
 from bioner_edge.formats.contract import Parsed
-from bioner_edge.span import Document
+from bioner_edge.hardware.threads import cores
+from bioner_edge.models import gguf_header, memory, registry
 
 __all__ = ["Completions", "HighLevel", "complete", "load"]
 
@@ -132,7 +132,7 @@ def load(
     force: bool = False,
 ) -> HighLevel:
     """As `bioner_edge.load`. Raises UsageError for an ONNX model."""
-    path, manifest = models.find(model)
+    path, manifest = registry.find(model)
     if path.is_dir():
         raise UsageError(f"{path}: llama-cpp-python reads GGUF models alone; take another decoding")
     memory.refuse_larger(path, force)

@@ -11,8 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from bioner_edge.backends.cores import cores
 from bioner_edge.errors import UsageError
+from bioner_edge.hardware.threads import cores
 
 __all__ = [
     "LIBRARIES",

@@ -13,10 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bioner_edge import gguf_header, onnx_folder
-from bioner_edge.backends.onnx_signature import signature
 from bioner_edge.benchmarks.measuring.machine import resident
-from bioner_edge.gguf_header import Array
+from bioner_edge.models import gguf_header
+from bioner_edge.models.gguf_header import Array
+from bioner_edge.models.onnx import folder as onnx_folder
+from bioner_edge.models.onnx.signature import signature
 
 __all__ = ["Watermark", "cache_bytes", "peak_bytes"]
 

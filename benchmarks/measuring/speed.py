@@ -23,10 +23,10 @@ from typing import Any
 
 import bioner_edge.extract
 from bioner_edge.benchmarks.process import told
+from bioner_edge.document import Document
 from bioner_edge.errors import InputError
 from bioner_edge.extract import Extractor
 from bioner_edge.extraction import Extraction
-from bioner_edge.span import Document
 
 __all__ = ["Watch", "figures", "read", "warm_up", "watched"]
 
@@ -121,9 +121,9 @@ def _seams(reader: Extractor, watch: Watch) -> Iterator[tuple[Any, str, Callable
     yield backend, "eval", watch.step
     yield bioner_edge.extract, "decode", watch.answer
     if reader.constraint == "llama-gbnf":
-        from bioner_edge.backends import llama_grammar
+        from bioner_edge.decoding import llama_sampler
 
-        yield llama_grammar, "decode", watch.answer
+        yield llama_sampler, "decode", watch.answer
 
 
 def warm_up(reader: Extractor, documents: Sequence[Document]) -> None:

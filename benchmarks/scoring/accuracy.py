@@ -28,8 +28,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bioner_edge.benchmarks.scoring.matching import Hits, overlapping, same_place
+from bioner_edge.document import Entity
 from bioner_edge.errors import InputError
-from bioner_edge.span import Entity
 
 __all__ = ["MODES", "Counts", "Pair", "Scores", "Tallies", "figures", "macro", "ratios", "score", "scores", "tally"]
 

@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from bioner_edge.benchmarks.scoring.accuracy import Pair
-from bioner_edge.corpora import Notice, format_of, jsonl, read_file
-from bioner_edge.corpora.rows import annotation_rows, labels_of
+from bioner_edge.document import Document
 from bioner_edge.errors import InputError
-from bioner_edge.inputs import Inputs
-from bioner_edge.span import Document
+from bioner_edge.io import jsonl
+from bioner_edge.io.inputs import Inputs
+from bioner_edge.io.registry import Notice, format_of, read_file
+from bioner_edge.io.rows import annotation_rows, labels_of
 
 __all__ = ["Alignment", "Prediction", "align", "keys", "read_predictions", "same_text"]
 

@@ -24,12 +24,12 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from bioner_edge import catalogue, formats
+from bioner_edge import format_tables, formats
 from bioner_edge.benchmarks.scoring.accuracy import Counts, score
-from bioner_edge.corpora import Notice
+from bioner_edge.document import Document, Entity
 from bioner_edge.errors import InputError, UsageError
-from bioner_edge.inputs import Inputs
-from bioner_edge.span import Document, Entity
+from bioner_edge.io.inputs import Inputs
+from bioner_edge.io.registry import Notice
 
 __all__ = ["Ceiling", "Checked", "check", "gold", "measure", "table"]
 
@@ -112,11 +112,11 @@ def check(
     found = {e.label for d in documents for e in d.entities}
     for label in [] if quiet else [label for label in asked if label not in found]:
         complain(f"warning: no entity in the corpus is a {label}")
-    model = catalogue.default_model()
+    model = format_tables.default_model()
     hidden = quiet or not sys.stderr.isatty()
     rows = []
     with (
-        catalogue.loaded(model[0] if model else None) as vocabulary,
+        format_tables.loaded(model[0] if model else None) as vocabulary,
         Progress(console=Console(stderr=True), transient=True, disable=hidden) as progress,
     ):
         task = progress.add_task("", total=len(chosen) * len(documents))
@@ -127,7 +127,7 @@ def check(
                     name,
                     documents,
                     asked,
-                    count=(lambda text: catalogue.tokens(vocabulary, text)) if vocabulary else None,
+                    count=(lambda text: format_tables.tokens(vocabulary, text)) if vocabulary else None,
                     defective=complain,
                     advance=partial(progress.advance, task),
                 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Collection, Iterable, Sequence
 
-from bioner_edge.span import Span
+from bioner_edge.document import Span
 
 __all__ = ["Hits", "maximum", "overlapping", "overlaps", "same_place"]
 

@@ -21,9 +21,9 @@ from bioner_edge.benchmarks.results import Key
 from bioner_edge.benchmarks.scoring.accuracy import MODES, Tallies, scores
 from bioner_edge.benchmarks.scoring.alignment import Alignment, align, read_predictions
 from bioner_edge.benchmarks.scoring.bootstrap import RESAMPLES, intervals
-from bioner_edge.corpora import Notice
+from bioner_edge.document import Document
 from bioner_edge.errors import InputError, UsageError, printable
-from bioner_edge.span import Document
+from bioner_edge.io.registry import Notice
 
 __all__ = ["Scored", "accuracy_line", "score_predictions", "table"]
 

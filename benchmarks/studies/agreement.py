@@ -20,18 +20,18 @@ from typing import Any
 
 import numpy as np
 
-from bioner_edge import models
 from bioner_edge.backends.contract import Logits
 from bioner_edge.backends.contract import Sequence as Cached
-from bioner_edge.backends.opening import opened
+from bioner_edge.backends.loading import opened
 from bioner_edge.benchmarks.measuring import machine
 from bioner_edge.benchmarks.scoring.accuracy import score
-from bioner_edge.corpora import read_file
 from bioner_edge.decoding.loop import Run
+from bioner_edge.document import Document
 from bioner_edge.errors import BionerError, UsageError
 from bioner_edge.extract import Extractor
 from bioner_edge.extraction import Extraction
-from bioner_edge.span import Document
+from bioner_edge.io.registry import read_file
+from bioner_edge.models import registry
 
 __all__ = ["Difference", "difference", "main"]
 
@@ -93,7 +93,7 @@ def _report(asked: argparse.Namespace) -> int:
 
 def _loaded(name: str, asked: argparse.Namespace) -> Extractor:
     """As `bioner_edge.load` does, but with a cache in float32 on llama.cpp too, so that the weights alone differ."""
-    path, manifest = models.find(name)
+    path, manifest = registry.find(name)
     if manifest is None or not manifest.formats:
         raise UsageError(f"{path}: no manifest that says what it was tuned for; give a converted model")
     backend = opened(path, threads=asked.threads, exact=True)

@@ -28,11 +28,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import bioner_edge
-from bioner_edge import memory, models
 from bioner_edge.benchmarks.measuring import machine
 from bioner_edge.benchmarks.studies import conversion, runtimes
 from bioner_edge.errors import BionerError
-from bioner_edge.manifest import size
+from bioner_edge.models import memory, registry
+from bioner_edge.models.manifest import size
 
 __all__ = ["main"]
 
@@ -87,7 +87,7 @@ def _models(source: str, work: Path, asked: argparse.Namespace) -> list[Path]:
     path = Path(source)
     if source in conversion.SHAPES or (path / "config.json").is_file():
         return runtimes.converted(source, work, asked)
-    return [models.find(source)[0]]
+    return [registry.find(source)[0]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,16 +45,16 @@ import bioner_edge
 from bioner_edge import formats
 from bioner_edge.backends.contract import Logits
 from bioner_edge.backends.contract import Sequence as Cached
-from bioner_edge.backends.llama_grammar import LlamaGrammar
 from bioner_edge.backends.vocab_only import VocabOnly
 from bioner_edge.benchmarks.measuring import machine
-from bioner_edge.corpora import read_file
 from bioner_edge.decoding.automaton import ByteAutomaton, State
 from bioner_edge.decoding.gbnf import GrammarAutomaton
-from bioner_edge.decoding.lift import Ids, Lift, Vocabulary
+from bioner_edge.decoding.llama_sampler import LlamaGrammar
 from bioner_edge.decoding.loop import decode
+from bioner_edge.decoding.token_masks import Ids, TokenMask, Vocabulary
+from bioner_edge.document import Document, Entity
 from bioner_edge.errors import BionerError, UsageError
-from bioner_edge.span import Document, Entity
+from bioner_edge.io.registry import read_file
 
 __all__ = ["Player", "Row", "Steps", "growth", "joined", "main", "rows"]
 
@@ -120,7 +120,7 @@ class Steps:
         return found | ({"median_ids": float(np.median(self.ids))} if self.ids else {})
 
 
-class _Timed(Lift):
+class _Timed(TokenMask):
     """A lift that notes what it is asked."""
 
     def __init__(self, automaton: ByteAutomaton, vocabulary: Vocabulary, steps: Steps) -> None:
@@ -205,7 +205,7 @@ def _maker(player: Player, labels: list[str], row: Row, steps: Steps) -> Callabl
     return make
 
 
-def _walk(lift: Lift, tokens: Sequence[int]) -> None:
+def _walk(lift: TokenMask, tokens: Sequence[int]) -> None:
     """Ask before each token."""
     state: State = lift.automaton.start
     for token in tokens:
@@ -326,7 +326,7 @@ def growth(
         with _within(limit_s):
             tracemalloc.start()
             try:
-                _walk(Lift(form.constraint(document, asked), player.vocabulary), tokens)
+                _walk(TokenMask(form.constraint(document, asked), player.vocabulary), tokens)
                 peak_bytes = tracemalloc.get_traced_memory()[1]
             finally:
                 tracemalloc.stop()

@@ -35,12 +35,12 @@ from typing import Any
 
 import numpy as np
 
-from bioner_edge.backends.cores import cores
-from bioner_edge.backends.letters import BYTES
+from bioner_edge.backends.byte_level import BYTES
 from bioner_edge.benchmarks.measuring import machine
 from bioner_edge.convert.onnx.child import REFUSED
 from bioner_edge.convert.onnx.export import ALONE, EXPORTERS, require
 from bioner_edge.errors import BionerError, UsageError, known
+from bioner_edge.hardware.threads import cores
 
 __all__ = ["COMMON", "SHAPES", "Row", "linears", "main", "write_adapter", "write_base", "write_tokenizer"]
 

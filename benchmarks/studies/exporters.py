@@ -19,14 +19,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from bioner_edge import onnx_folder
-from bioner_edge.backends.opening import opened
+from bioner_edge.backends.loading import opened
 from bioner_edge.benchmarks.measuring import machine
 from bioner_edge.benchmarks.studies import conversion, runtimes
 from bioner_edge.convert import About, convert
 from bioner_edge.convert.onnx.export import DEFAULTS, EXPORTERS
 from bioner_edge.errors import BionerError, UsageError, known
-from bioner_edge.manifest import Manifest, manifest_path
+from bioner_edge.models.manifest import Manifest, manifest_path
+from bioner_edge.models.onnx import folder as onnx_folder
 
 __all__ = ["SHAPE", "main"]
 

@@ -20,12 +20,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bioner_edge import models
 from bioner_edge.convert import domain
-from bioner_edge.convert.proof import measure
-from bioner_edge.convert.quantize import tensor_mix
-from bioner_edge.corpora import read_file
+from bioner_edge.convert.gguf.quantize import tensor_mix
+from bioner_edge.convert.verification import measure
 from bioner_edge.errors import BionerError, UsageError
+from bioner_edge.io.registry import read_file
+from bioner_edge.models import registry
 
 __all__ = ["Example", "Row", "examples", "main", "rows"]
 
@@ -51,7 +51,7 @@ class Row:
 
 def examples(f32: Path, corpus: Path, documents: int) -> list[Example]:
     """The examples of the first documents. Raises UsageError for a file whose manifest has no format."""
-    path, manifest = models.find(str(f32))
+    path, manifest = registry.find(str(f32))
     if manifest is None or not manifest.formats:
         raise UsageError(f"{path}: its manifest must name a format, to know what to ask")
     with measure.open_exact(path) as model:

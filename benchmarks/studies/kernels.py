@@ -27,13 +27,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bioner_edge.backends import WAITING
-from bioner_edge.backends.cores import cores
 from bioner_edge.backends.kernels import KERNELS
 from bioner_edge.backends.native import library
 from bioner_edge.benchmarks.measuring import machine
 from bioner_edge.benchmarks.studies import runtimes
-from bioner_edge.cpu_features import of_build
 from bioner_edge.errors import BionerError
+from bioner_edge.hardware.cpu_features import of_build
+from bioner_edge.hardware.threads import cores
 
 __all__ = ["main"]
 

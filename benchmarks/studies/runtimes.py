@@ -28,13 +28,13 @@ from pathlib import Path
 from typing import Any
 
 from bioner_edge.backends import Backend
-from bioner_edge.backends.opening import opened
+from bioner_edge.backends.loading import opened
 from bioner_edge.benchmarks.measuring import machine
 from bioner_edge.benchmarks.studies import conversion
 from bioner_edge.convert import About, convert
 from bioner_edge.errors import BionerError, UsageError, known
 from bioner_edge.extract import Extractor
-from bioner_edge.manifest import size
+from bioner_edge.models.manifest import size
 
 __all__ = ["converted", "main", "measured", "read"]
 

@@ -20,11 +20,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import bioner_edge
-from bioner_edge import models
 from bioner_edge.benchmarks.measuring import machine
-from bioner_edge.corpora import read_file
 from bioner_edge.errors import BionerError
-from bioner_edge.manifest import digest, size
+from bioner_edge.io.registry import read_file
+from bioner_edge.models import registry
+from bioner_edge.models.manifest import digest, size
 
 __all__ = ["main"]
 
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _report(model: str | None, threads: int | None, repeats: int) -> None:
-    path, _ = models.find(model)
+    path, _ = registry.find(model)
     text = next(iter(read_file(_EXAMPLE, lambda notice: None))).text
     with tempfile.TemporaryDirectory() as folder:
         abstract = Path(folder) / "abstract.txt"

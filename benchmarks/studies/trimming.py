@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from bioner_edge.convert import vocabulary
-from bioner_edge.convert.vocabulary.opened import opened
+from bioner_edge.convert.vocabulary.llama_vocabulary import opened
 from bioner_edge.convert.vocabulary.trim import trimmed
-from bioner_edge.corpora import jsonl
 from bioner_edge.errors import BionerError, ModelError
+from bioner_edge.io import jsonl
 
 __all__ = ["main"]
 

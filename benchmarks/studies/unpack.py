@@ -19,9 +19,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bioner_edge import gguf_header, models
 from bioner_edge.errors import BionerError, ModelError, UsageError
-from bioner_edge.onnx_folder import Runtime
+from bioner_edge.models import gguf_header, registry
+from bioner_edge.models.onnx.folder import Runtime
 
 __all__ = ["main", "unpack"]
 
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tokenizer", required=True, help="an ONNX model, by name or folder, with the same tokenizer")
     asked = parser.parse_args(arguments)
     try:
-        print(unpack(models.find(asked.model)[0], asked.out, models.find(asked.tokenizer)[0]))
+        print(unpack(registry.find(asked.model)[0], asked.out, registry.find(asked.tokenizer)[0]))
     except BionerError as error:
         print(f"unpack: {error}", file=sys.stderr)
         return 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from .contract import Backend, Sequence
+from bioner_edge.backends.contract import Backend, Sequence
 
 __all__ = ["WAITING", "Backend", "Sequence"]
 

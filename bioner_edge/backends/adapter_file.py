@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from .. import gguf_header
-from ..errors import ModelError
+from bioner_edge.errors import ModelError
+from bioner_edge.models import gguf_header
 
 __all__ = ["ADAPTABLE", "check"]
 

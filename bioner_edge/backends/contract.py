@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError
+from bioner_edge.errors import InputError
 
 __all__ = ["Backend", "ContextFull", "Logits", "Sequence", "Spelling", "refuse_outside"]
 

@@ -28,9 +28,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..cpu_features import of_build, processor
-from ..errors import ModelError
-from ..gguf_header import read
+from bioner_edge.errors import ModelError
+from bioner_edge.hardware.cpu_features import of_build, processor
+from bioner_edge.models.gguf_header import read
 
 __all__ = ["KERNELS", "choose", "loading", "trial"]
 
@@ -39,7 +39,6 @@ KERNELS = ("all", "no-amx", "plain")
 
 _AMX = "AMX_INT8"
 _TRIAL_S = 600  # a large model on a slow disk is loaded twice
-_TOLERANCE = 0.1  # of the logits' standard deviation; kernels round differently, garbage is far away
 _SMALL_STACK = 2048  # bytes: MINSIGSTKSZ, too few for a signal frame with tile registers (8 KiB more)
 
 
@@ -64,7 +63,7 @@ def choose(model: Path, library: Path, system_info: str) -> str:
 
 def trial(model: Path, kernels: str) -> str | None:
     """Why a step of two tokens fails with these kernels, tried in a process of its own; None where it does not."""
-    command = [sys.executable, "-P", "-m", "bioner_edge.backends.kernels", str(model), kernels]
+    command = [sys.executable, "-P", "-m", "bioner_edge.backends.kernel_trial", str(model), kernels]
     try:
         run = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_TRIAL_S)
     except subprocess.TimeoutExpired:
@@ -165,27 +164,3 @@ def _keep(cache: Path, key: str, kernels: str) -> None:
         partial = cache.with_name(f"{cache.name}.{os.getpid()}")
         partial.write_text(json.dumps({**_kept(cache), key: kernels}, indent=1) + "\n", "utf-8")
         os.replace(partial, cache)
-
-
-# --- The process of a trial
-
-
-def _compare(model: Path, kernels: str) -> str | None:
-    """Why the logits of steps of two and more tokens are not those of plain kernels; None where they are."""
-    import numpy as np
-
-    from .llama_cpp import LlamaCpp
-
-    found = []
-    for chosen in dict.fromkeys((kernels, KERNELS[-1])):
-        with LlamaCpp(model, context=64, kernels=chosen) as backend:
-            sequence, words = backend.new_sequence(), backend.vocabulary_size
-            backend.eval(sequence, [1, 2])
-            found.append(backend.eval(sequence, [n % words for n in range(3, 40)]).copy())  # more than one tile
-    away = float(np.abs(found[0] - found[-1]).max() / found[-1].std())
-    return None if away <= _TOLERANCE else f"logits {away:.2g} standard deviations away from those of plain kernels"
-
-
-if __name__ == "__main__":
-    if told := _compare(Path(sys.argv[1]), sys.argv[2]):
-        raise SystemExit(told)

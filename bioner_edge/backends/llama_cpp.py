@@ -17,12 +17,12 @@ from typing import Any, Self
 import llama_cpp.llama_cpp as lib
 import numpy as np
 
-from ..errors import ModelError
-from . import adapter_file
-from .contract import ContextFull, Logits, Sequence, refuse_outside
-from .cores import cores
-from .kernels import choose, loading
-from .native import PROMPT_TEMPLATE, library, listen, plain_text, reason, set_fields
+from bioner_edge.backends import adapter_file
+from bioner_edge.backends.contract import ContextFull, Logits, Sequence, refuse_outside
+from bioner_edge.backends.kernels import choose, loading
+from bioner_edge.backends.native import PROMPT_TEMPLATE, library, listen, plain_text, reason, set_fields
+from bioner_edge.errors import ModelError
+from bioner_edge.hardware.threads import cores
 
 __all__ = ["LlamaCpp"]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence as Ids
 
 import numpy as np
 
-from .contract import ContextFull, Logits, Sequence, refuse_outside
+from bioner_edge.backends.contract import ContextFull, Logits, Sequence, refuse_outside
 
 __all__ = ["Scripted"]
 

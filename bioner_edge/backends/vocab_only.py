@@ -8,9 +8,9 @@ from pathlib import Path
 
 import llama_cpp.llama_cpp as lib
 
-from ..errors import ModelError
-from .llama_cpp import LlamaCpp
-from .native import listen, plain_text, set_fields
+from bioner_edge.backends.llama_cpp import LlamaCpp
+from bioner_edge.backends.native import listen, plain_text, set_fields
+from bioner_edge.errors import ModelError
 
 __all__ = ["VocabOnly"]
 

@@ -16,10 +16,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, UsageError, known
-from ..inputs import STDIN, Inputs
-from ..span import Document
-from . import Notice, format_of
+from bioner_edge.document import Document
+from bioner_edge.errors import InputError, UsageError, known
+from bioner_edge.io.inputs import STDIN, Inputs
+from bioner_edge.io.registry import Notice, format_of
 
 __all__ = ["Corpus", "Counts", "Entry", "Split", "chosen", "corpora_dir", "entries", "open_corpus"]
 

@@ -1,8 +1,8 @@
 """Byte automata: what may still be written, one byte at a time.
 
 An automaton is all that a format has to know of decoding; lifting it from bytes to a model's tokens is done once, in
-lift.py. States are hashable and small. Every state that can be reached can reach acceptance, so decoding never gets
-stuck and can always be closed.
+token_masks.py. States are hashable and small. Every state that can be reached can reach acceptance, so decoding never
+gets stuck and can always be closed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable, Set
 from typing import Any
 
-from .surfaces import Searching, Surfaces
+from bioner_edge.decoding.suffix_array import Searching, SuffixArray
 
 __all__ = ["Anything", "ByteAutomaton", "accepts_all"]
 
@@ -69,7 +69,7 @@ class ByteAutomaton(ABC):
         """Some of the bytes that must come next, where they can be told at once, and the state after them."""
         return b"", state
 
-    surfaces: Surfaces | None = None
+    surfaces: SuffixArray | None = None
     """The text in which the automaton looks for mentions, if it does."""
 
     def searching(self, state: State) -> Searching | None:

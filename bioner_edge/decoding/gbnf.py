@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Set
 
-from .automaton import ByteAutomaton
-from .gbnf_reader import MAX_CODE_POINT, GrammarError, Ranges, Rules, Symbol, first_character, read
+from bioner_edge.decoding.automaton import ByteAutomaton
+from bioner_edge.decoding.gbnf_reader import MAX_CODE_POINT, GrammarError, Ranges, Rules, Symbol, first_character, read
 
 __all__ = ["GrammarAutomaton", "GrammarError"]
 

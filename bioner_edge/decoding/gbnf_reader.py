@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-from ..errors import UsageError
+from bioner_edge.errors import UsageError
 
 __all__ = ["MAX_CODE_POINT", "GrammarError", "Ranges", "Rules", "Symbol", "first_character", "read"]
 

@@ -19,10 +19,10 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backends.contract import Backend, Logits, Sequence
-from ..errors import ModelError
-from .automaton import State
-from .lift import Lift
+from bioner_edge.backends.contract import Backend, Logits, Sequence
+from bioner_edge.decoding.automaton import State
+from bioner_edge.decoding.token_masks import TokenMask
+from bioner_edge.errors import ModelError
 
 __all__ = ["Answer", "Choice", "Run", "decode"]
 
@@ -76,7 +76,7 @@ class Run:
     """The state of one decoding, so that each step reads as a sentence."""
 
     def __init__(
-        self, backend: Backend, sequence: Sequence, prompt: Ids[int], lift: Lift, with_removed_mass: bool
+        self, backend: Backend, sequence: Sequence, prompt: Ids[int], lift: TokenMask, with_removed_mass: bool
     ) -> None:
         self.backend = backend
         self.sequence = sequence
@@ -223,7 +223,7 @@ def decode(
     backend: Backend,
     sequence: Sequence,
     prompt: Ids[int],
-    lift: Lift,
+    lift: TokenMask,
     *,
     budget: int,
     removed_mass: bool = True,

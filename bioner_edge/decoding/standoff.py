@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .outline import Literals, Number, Outline, Slot
+from bioner_edge.decoding.slots import Literals, Number, Slot, SlotAutomaton
 
 __all__ = ["Standoff"]
 
@@ -14,7 +14,7 @@ _Edges = tuple[int, ...]
 """start, end, start, end … of the fragments of a mention, as far as they were written."""
 
 
-class Standoff(Outline):
+class Standoff(SlotAutomaton):
     """`T1⇥TYPE 0 8⇥mention`, lines in the order of (offsets, position of the type).
 
     `written` spells a mention in its column; starts and ends are sorted offsets in `text`. There are at most as many

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence, Set
 
-from .automaton import ByteAutomaton
-from .surfaces import byte_offsets
+from bioner_edge.decoding.automaton import ByteAutomaton
+from bioner_edge.decoding.suffix_array import byte_offsets
 
 __all__ = ["TaggedCopy"]
 

@@ -6,14 +6,14 @@ from array import array
 from collections.abc import Sequence
 from typing import Any
 
-from .outline import Literals, Outline
+from bioner_edge.decoding.slots import Literals, SlotAutomaton
 
 __all__ = ["TokenTags"]
 
 _OUTSIDE = -1
 
 
-class TokenTags(Outline):
+class TokenTags(SlotAutomaton):
     """`tokens` as they are written, each followed by a tab and O, B-TYPE, or I-TYPE behind a tag of the same type.
 
     A place is (kind, number of the token, type of the mention that the token before was in).

@@ -5,8 +5,8 @@ A thirteenth format is one module with the functions of `contract.Format`, and o
 
 from __future__ import annotations
 
-from ..errors import UsageError, known
-from . import (
+from bioner_edge.errors import UsageError, known
+from bioner_edge.formats import (
     conv_term,
     multi_bio,
     multi_brat,
@@ -20,7 +20,7 @@ from . import (
     single_tag,
     single_term,
 )
-from .contract import TEXT, Format, Message, Parsed, Problem
+from bioner_edge.formats.contract import TEXT, Format, Message, Parsed, Problem
 
 __all__ = ["FORMATS", "TEXT", "Format", "Message", "Parsed", "Problem", "get"]
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from ..decoding.automaton import ByteAutomaton
-from ..span import Document, Entity, Span
+from bioner_edge.decoding.automaton import ByteAutomaton
+from bioner_edge.document import Document, Entity, Span
 
 __all__ = ["TEXT", "Format", "Message", "Parsed", "Problem"]
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from .contract import TEXT, Message
-from .names import only
-from .single_term import CANNOT, calls, constraint, gbnf, inexpressible, parse, render, salvage
+from bioner_edge.formats.contract import TEXT, Message
+from bioner_edge.formats.label_names import only
+from bioner_edge.formats.single_term import CANNOT, calls, constraint, gbnf, inexpressible, parse, render, salvage
 
 __all__ = ["CANNOT", "calls", "constraint", "gbnf", "inexpressible", "instruction", "parse", "render", "salvage"]
 

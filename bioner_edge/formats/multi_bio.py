@@ -12,15 +12,15 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from ..boundaries import tokens
-from ..decoding.automaton import ByteAutomaton
-from ..decoding.token_tags import TokenTags
-from ..span import Document, Entity, Span
-from . import grammar
-from .asking import ask
-from .columns import FIELD, FIELD_RULE, escaped, unescaped
-from .contract import Message, Parsed, Problem
-from .names import types
+from bioner_edge.decoding.automaton import ByteAutomaton
+from bioner_edge.decoding.token_tags import TokenTags
+from bioner_edge.document import Document, Entity, Span
+from bioner_edge.formats import grammar
+from bioner_edge.formats.contract import Message, Parsed, Problem
+from bioner_edge.formats.escapes import FIELD, FIELD_RULE, escaped, unescaped
+from bioner_edge.formats.label_names import types
+from bioner_edge.formats.messages import ask
+from bioner_edge.text.tokens import tokens
 
 __all__ = ["CANNOT", "calls", "constraint", "gbnf", "inexpressible", "instruction", "parse", "render", "salvage"]
 

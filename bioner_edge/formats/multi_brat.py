@@ -13,16 +13,16 @@ import re
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from ..boundaries import boundaries
-from ..decoding.automaton import ByteAutomaton
-from ..decoding.standoff import Standoff
-from ..span import Document, Entity, Span
-from . import grammar
-from .asking import ask
-from .columns import FIELD, FIELD_RULE, escaped, unescaped
-from .contract import Message, Parsed
-from .names import types
-from .reading import Cursor, Item, collect
+from bioner_edge.decoding.automaton import ByteAutomaton
+from bioner_edge.decoding.standoff import Standoff
+from bioner_edge.document import Document, Entity, Span
+from bioner_edge.formats import grammar
+from bioner_edge.formats.contract import Message, Parsed
+from bioner_edge.formats.escapes import FIELD, FIELD_RULE, escaped, unescaped
+from bioner_edge.formats.label_names import types
+from bioner_edge.formats.messages import ask
+from bioner_edge.formats.reading import Cursor, Item, collect
+from bioner_edge.text.tokens import boundaries
 
 __all__ = ["CANNOT", "calls", "constraint", "gbnf", "inexpressible", "instruction", "parse", "render", "salvage"]
 

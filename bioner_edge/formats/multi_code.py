@@ -10,15 +10,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from ..decoding.automaton import ByteAutomaton
-from ..decoding.listing import Head
-from ..span import Document, Entity, Span
-from . import grammar, terms
-from .asking import dataclass
-from .contract import TEXT, Message, Parsed
-from .names import classes
-from .reading import Cursor, Item, lenient_string
-from .terms import CANNOT, quoted
+from bioner_edge.decoding.automaton import ByteAutomaton
+from bioner_edge.decoding.lists import Head
+from bioner_edge.document import Document, Entity, Span
+from bioner_edge.formats import grammar, terms
+from bioner_edge.formats.contract import TEXT, Message, Parsed
+from bioner_edge.formats.label_names import classes
+from bioner_edge.formats.messages import dataclass
+from bioner_edge.formats.reading import Cursor, Item, lenient_string
+from bioner_edge.formats.terms import CANNOT, quoted
 
 __all__ = ["CANNOT", "calls", "constraint", "gbnf", "inexpressible", "instruction", "parse", "render", "salvage"]
 

@@ -12,13 +12,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from ..decoding.automaton import ByteAutomaton
-from ..span import Document, Entity
-from . import grammar, tagging
-from .asking import ask
-from .contract import Message, Parsed
-from .names import tags
-from .tagging import Marks, Piece
+from bioner_edge.decoding.automaton import ByteAutomaton
+from bioner_edge.document import Document, Entity
+from bioner_edge.formats import grammar, tagging
+from bioner_edge.formats.contract import Message, Parsed
+from bioner_edge.formats.label_names import tags
+from bioner_edge.formats.messages import ask
+from bioner_edge.formats.tagging import Marks, Piece
 
 __all__ = ["CANNOT", "calls", "constraint", "gbnf", "inexpressible", "instruction", "parse", "render", "salvage"]
 

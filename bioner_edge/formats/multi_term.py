@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from ..decoding.automaton import ByteAutomaton
-from ..decoding.listing import Head
-from ..span import Document, Entity
-from . import grammar, terms
-from .asking import ask
-from .contract import Message, Parsed
-from .grouped import begins, object_grammar, objects, under_keys
-from .names import plain
-from .reading import Cursor, Item
-from .terms import CANNOT, quoted
+from bioner_edge.decoding.automaton import ByteAutomaton
+from bioner_edge.decoding.lists import Head
+from bioner_edge.document import Document, Entity
+from bioner_edge.formats import grammar, terms
+from bioner_edge.formats.contract import Message, Parsed
+from bioner_edge.formats.json_objects import begins, object_grammar, objects, under_keys
+from bioner_edge.formats.label_names import plain
+from bioner_edge.formats.messages import ask
+from bioner_edge.formats.reading import Cursor, Item
+from bioner_edge.formats.terms import CANNOT, quoted
 
 __all__ = ["CANNOT", "calls", "constraint", "gbnf", "inexpressible", "instruction", "parse", "render", "salvage"]
 

@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from ..span import Span
-from .contract import Problem
+from bioner_edge.document import Span
+from bioner_edge.formats.contract import Problem
 
 __all__ = ["Cursor", "Fault", "Item", "collect", "lenient_string"]
 

@@ -11,14 +11,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from ..decoding.automaton import ByteAutomaton
-from ..span import Document, Entity
-from . import grammar, spans
-from .asking import ask_one
-from .contract import Message, Parsed
-from .names import only, plain
-from .reading import Cursor, Item
-from .spans import CANNOT
+from bioner_edge.decoding.automaton import ByteAutomaton
+from bioner_edge.document import Document, Entity
+from bioner_edge.formats import grammar, spans
+from bioner_edge.formats.contract import Message, Parsed
+from bioner_edge.formats.label_names import only, plain
+from bioner_edge.formats.messages import ask_one
+from bioner_edge.formats.reading import Cursor, Item
+from bioner_edge.formats.spans import CANNOT
 
 __all__ = ["CANNOT", "calls", "constraint", "gbnf", "inexpressible", "instruction", "parse", "render", "salvage"]
 

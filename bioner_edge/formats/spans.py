@@ -6,11 +6,11 @@ import re
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from ..boundaries import boundaries
-from ..decoding.listing import Offsets
-from ..span import Document, Entity, Span
-from .contract import Parsed
-from .reading import Cursor, Item, collect
+from bioner_edge.decoding.lists import Offsets
+from bioner_edge.document import Document, Entity, Span
+from bioner_edge.formats.contract import Parsed
+from bioner_edge.formats.reading import Cursor, Item, collect
+from bioner_edge.text.tokens import boundaries
 
 __all__ = ["CANNOT", "LIST", "constraint", "inexpressible", "item", "lenient_pairs", "offsets", "reading"]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from ..boundaries import boundaries
-from ..decoding.tagged_copy import TaggedCopy
-from ..span import Document, Entity, Span
-from .contract import Parsed, Problem
-from .terms import quoted
+from bioner_edge.decoding.tagged_copy import TaggedCopy
+from bioner_edge.document import Document, Entity, Span
+from bioner_edge.formats.contract import Parsed, Problem
+from bioner_edge.formats.terms import quoted
+from bioner_edge.text.tokens import boundaries
 
 __all__ = ["Marks", "Piece", "constraint", "nested", "read", "write"]
 

@@ -12,11 +12,11 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from ..boundaries import boundaries
-from ..decoding.listing import Head, Terms
-from ..span import Document, Entity, Span
-from .contract import Parsed
-from .reading import Cursor, Item, collect, lenient_string
+from bioner_edge.decoding.lists import Head, Terms
+from bioner_edge.document import Document, Entity, Span
+from bioner_edge.formats.contract import Parsed
+from bioner_edge.formats.reading import Cursor, Item, collect, lenient_string
+from bioner_edge.text.tokens import boundaries
 
 __all__ = ["CANNOT", "Term", "constraint", "inexpressible", "lenient_strings", "quoted", "reading", "unique"]
 
@@ -142,7 +142,7 @@ def lenient_strings(answer: str, label: str) -> Iterator[Item]:
 
 
 def constraint(document: Document, begins: Sequence[str], heads: Sequence[Head], end: str) -> Terms:
-    """The grounded constraint of a term format; see decoding/listing.py."""
+    """The grounded constraint of a term format; see decoding/lists.py."""
     characters = list(document.text)
     for match in _ESCAPED.finditer(document.text):
         characters[match.start()] = quoted(match.group())[1:-1]

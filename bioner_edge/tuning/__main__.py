@@ -20,20 +20,22 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
-from ..corpora import jsonl, read_file
-from ..errors import BionerError
-from ..manifest import size
-from ..span import Document
-from . import sources
-from .parts import join, split
-from .sources import Recipe
+from bioner_edge.document import Document
+from bioner_edge.errors import BionerError
+from bioner_edge.io import jsonl
+from bioner_edge.io.registry import read_file
+from bioner_edge.models.manifest import size
+from bioner_edge.text.sentences import split_sentences
+from bioner_edge.tuning import sources
+from bioner_edge.tuning.parts import join, split
+from bioner_edge.tuning.sources import Recipe
 
 __all__ = ["main"]
 
 
 def teacher(folder: Path, recipe: Recipe) -> None:
-    from ..benchmarks.scoring.accuracy import score
-    from .teacher import Teacher
+    from bioner_edge.benchmarks.scoring.accuracy import score
+    from bioner_edge.tuning.teacher import Teacher
 
     settings = recipe["teacher"]
     model = Teacher(None, recipe["labels"], settings["max_tokens"])
@@ -44,7 +46,7 @@ def teacher(folder: Path, recipe: Recipe) -> None:
         lr=settings["lr"],
         seed=recipe["seed"],
     )
-    documents = [s for d in read_file(sources.corpora_dir() / recipe["dev"], print) for s in sources.split(d)]
+    documents = [s for d in read_file(sources.corpora_dir() / recipe["dev"], print) for s in split_sentences(d)]
     guesses = model.label([d.without_entities() for d in documents])
     pairs = ((guess.entities, d.entities) for d, (guess, _) in zip(documents, guesses, strict=True))
     scores = score(pairs).micro
@@ -53,8 +55,8 @@ def teacher(folder: Path, recipe: Recipe) -> None:
 
 
 def silver(folder: Path, recipe: Recipe) -> None:
-    from .silver import complete, label_text
-    from .teacher import Teacher
+    from bioner_edge.tuning.silver import complete, label_text
+    from bioner_edge.tuning.teacher import Teacher
 
     model = Teacher(folder / "teacher", recipe["labels"], recipe["teacher"]["max_tokens"])
     partial = folder / "silver.partial"
@@ -69,8 +71,8 @@ def silver(folder: Path, recipe: Recipe) -> None:
 
 
 def vocabulary(folder: Path, recipe: Recipe) -> None:
-    from .. import formats
-    from .vocabulary import train
+    from bioner_edge import formats
+    from bioner_edge.tuning.vocabulary import train
 
     form = formats.get(next(iter(recipe["formats"])))
     settings = recipe["vocabulary"]
@@ -85,9 +87,9 @@ def vocabulary(folder: Path, recipe: Recipe) -> None:
 def pack(folder: Path, recipe: Recipe) -> None:
     import numpy as np
 
-    from .pack import write
-    from .teacher import Teacher
-    from .vocabulary import load
+    from bioner_edge.tuning.pack import write
+    from bioner_edge.tuning.teacher import Teacher
+    from bioner_edge.tuning.vocabulary import load
 
     def examples() -> Iterator[tuple[Document, bool]]:
         for name in ("gold.jsonl", "mixed.jsonl", "silver.jsonl"):
@@ -103,18 +105,18 @@ def pack(folder: Path, recipe: Recipe) -> None:
 
 
 def train(folder: Path, recipe: Recipe, *, seconds: float | None = None) -> None:
-    from .train import train as run
+    from bioner_edge.tuning.train import train as run
 
     settings = recipe["student"] | {"seed": recipe["seed"], "formats": list(recipe["formats"])}
     run(folder / "packed", folder / "student", settings, seconds=seconds)
 
 
 def export(folder: Path, recipe: Recipe) -> None:
-    from ..convert import About, convert
+    from bioner_edge.convert import About, convert
 
     settings = recipe["export"]
     dev = (d for d in read_file(sources.corpora_dir() / recipe["dev"], print))
-    lines = [s.text for d in islice(dev, 40) for s in sources.split(d)]
+    lines = [s.text for d in islice(dev, 40) for s in split_sentences(d)]
     for name, tuned in settings["models"].items():
         source = folder / "student" / name
         about = About.of(

@@ -18,11 +18,11 @@ from typing import NamedTuple
 import numpy as np
 from tokenizers import Tokenizer
 
-from .. import formats
-from ..prompts import build
-from ..span import Document
-from .sources import Recipe
-from .vocabulary import CHAT_TEMPLATE, END, load
+from bioner_edge import formats
+from bioner_edge.document import Document
+from bioner_edge.prompts import build
+from bioner_edge.tuning.sources import Recipe
+from bioner_edge.tuning.vocabulary import CHAT_TEMPLATE, END, load
 
 __all__ = ["Row", "encode", "write"]
 

@@ -7,7 +7,7 @@ import io
 import tarfile
 from pathlib import Path
 
-from ..errors import InputError
+from bioner_edge.errors import InputError
 
 __all__ = ["PART_BYTES", "join", "split"]
 

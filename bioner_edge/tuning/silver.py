@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
-from ..corpora import jsonl
-from ..span import Document
-from .sources import Recipe, Sentence, gold, silver_text
-from .teacher import Teacher
+from bioner_edge.document import Document
+from bioner_edge.io import jsonl
+from bioner_edge.tuning.sources import Recipe, Sentence, gold, silver_text
+from bioner_edge.tuning.teacher import Teacher
 
 __all__ = ["complete", "label_text"]
 

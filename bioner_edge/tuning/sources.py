@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..corpora import read_file
-from ..corpora.named import corpora_dir
-from ..errors import InputError
-from ..sentences import sentences, unwrapped
-from ..span import Document, Entity, Span
+from bioner_edge.corpora.named import corpora_dir
+from bioner_edge.document import Document
+from bioner_edge.errors import InputError
+from bioner_edge.io.registry import read_file
+from bioner_edge.text.sentences import split_sentences
 
-__all__ = ["Sentence", "corpora_dir", "gold", "held_out", "piece", "recipe", "silver_text", "split", "text_dir"]
+__all__ = ["Sentence", "corpora_dir", "gold", "held_out", "recipe", "silver_text", "text_dir"]
 
 Recipe = dict[str, Any]
 
@@ -67,21 +67,9 @@ def gold(settings: Recipe) -> Iterator[Sentence]:
         annotates = tuple(source["annotates"])
         for document in _corpus(source["file"], skip, source.get("map", {})):
             document = document.with_entities(e for e in document.entities if e.label in annotates)
-            for sentence in split(document):
+            for sentence in split_sentences(document):
                 for _ in range(source.get("repeat", 1)):
                     yield Sentence(sentence, annotates, source["file"])
-
-
-def split(document: Document) -> list[Document]:
-    """The sentences of a document as documents; an entity that no one sentence holds is lost."""
-    return [piece(document, span) for span in sentences(document.text, cut=document.title_end)]
-
-
-def piece(document: Document, span: Span) -> Document:
-    """A stretch of a document as a document, as the model reads it, with the entities that lie in it, moved."""
-    inside = [e for e in document.entities if span.start <= e.start and e.end <= span.end]
-    moved: list[Entity] = [e.shifted(-span.start) for e in inside]
-    return Document(document.id, unwrapped(document.text[span.start : span.end]), tuple(moved))
 
 
 def silver_text(settings: Recipe) -> Iterator[Document]:
@@ -90,12 +78,12 @@ def silver_text(settings: Recipe) -> Iterator[Document]:
     skip = held_out(settings)
     for name in settings["silver"]["corpora"]:
         for document in _corpus(name, skip, {}):
-            yield from split(document.without_entities())
+            yield from split_sentences(document.without_entities())
     shares = settings["silver"]["sources"]
     for part in settings["silver"]["text"]:
         with lzma.open(text_dir() / part, "rt", encoding="utf-8") as stream:
             for line in stream:
                 record = json.loads(line)
-                for sentence in split(Document(record["id"], record["text"])):
+                for sentence in split_sentences(Document(record["id"], record["text"])):
                     if chosen.random() < shares.get(record["source"], 0.0):
                         yield sentence

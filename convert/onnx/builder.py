@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from bioner_edge.convert.architectures.config import positive
 from bioner_edge.convert.architectures.rope import FULL, SLIDING
-from bioner_edge.convert.onnx.staged import Staged
+from bioner_edge.convert.onnx.torch_model import Staged
 from bioner_edge.errors import ModelError
 
 __all__ = ["ARCHITECTURES", "VERSION", "write"]

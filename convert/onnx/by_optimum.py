@@ -10,7 +10,7 @@ import warnings
 from pathlib import Path
 
 from bioner_edge.convert.architectures import ARCHITECTURES as _ARCHITECTURES
-from bioner_edge.convert.onnx.staged import Staged
+from bioner_edge.convert.onnx.torch_model import Staged
 
 __all__ = ["ARCHITECTURES", "TRANSFORMERS", "VERSION", "write"]
 

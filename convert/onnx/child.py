@@ -25,7 +25,7 @@ MODULES = {"builder": "bioner_edge.convert.onnx.builder", "optimum": "bioner_edg
 
 def written(exporter: str, folder: Path, out: Path, threads: int | None = None) -> Path:
     """Export the checkpoint in `folder` here and now. Raises ModelError for what cannot be exported rightly."""
-    from bioner_edge.convert.onnx.staged import stage
+    from bioner_edge.convert.onnx.torch_model import stage
 
     staged = stage(folder)
     if threads is not None:

@@ -20,11 +20,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from bioner_edge.backends.cores import cores
-from bioner_edge.convert.figure import Report, Silent
-from bioner_edge.convert.onnx import builder, by_optimum, staged
+from bioner_edge.report import Report, Silent
+from bioner_edge.convert.onnx import builder, by_optimum, torch_model
 from bioner_edge.convert.onnx.child import GRAPH, REFUSED
 from bioner_edge.errors import ModelError, UsageError, known, printable
+from bioner_edge.hardware.threads import cores
 
 __all__ = ["ALONE", "DEFAULTS", "EXPORTERS", "Exported", "export", "require"]
 
@@ -148,7 +148,7 @@ def export(
     rightly, and where the exporter fails; then `out` has no graph.
     """
     report = report or Silent()
-    architecture, context = staged.check(folder)
+    architecture, context = torch_model.check(folder)
     chosen = require(exporter, architecture)
     report.step(f"exporting {architecture} with {chosen}, a graph for {context:,} positions")
     out.mkdir(parents=True, exist_ok=True)

@@ -16,12 +16,12 @@ from typing import Any
 
 from gguf import TokenType
 
-from bioner_edge.convert.vocabulary import Tokenizer, byte_level, record
-from bioner_edge.convert.vocabulary.merging import made
-from bioner_edge.convert.vocabulary.opened import opened
-from bioner_edge.convert.vocabulary.record import Merge, Record
+from bioner_edge.convert.vocabulary import Tokenizer, byte_level, tokenizer_json
+from bioner_edge.convert.vocabulary.bpe import made
+from bioner_edge.convert.vocabulary.llama_vocabulary import opened
 from bioner_edge.convert.vocabulary.reference import without_blank
 from bioner_edge.convert.vocabulary.sentencepiece import BLANK
+from bioner_edge.convert.vocabulary.tokenizer_json import Merge, Record
 from bioner_edge.errors import ModelError
 
 __all__ = ["runtime", "write"]
@@ -44,7 +44,7 @@ def write(folder: Path, tokenizer: Tokenizer, out: Path) -> None:
     Raises ModelError for a tokenizer.model whose merges have no order of their own.
     """
     path = folder / "tokenizer.json"
-    parts = _listed(record.load(path)) if path.is_file() else _scored(folder / "tokenizer.model", tokenizer)
+    parts = _listed(tokenizer_json.load(path)) if path.is_file() else _scored(folder / "tokenizer.model", tokenizer)
     fixed = {"version": "1.0", "truncation": None, "padding": None, "normalizer": None, "post_processor": None}
     written = {**fixed, "added_tokens": list(_added(tokenizer)), **parts}
     try:
@@ -68,7 +68,7 @@ def runtime(tokenizer: Tokenizer, context: int, cache: str) -> dict[str, Any]:
 
 
 def _added(tokenizer: Tokenizer) -> Iterator[dict[str, Any]]:
-    """The tokens that are found in text by their names; `backends.hf_tokenizer` tells why they are marked so."""
+    """The tokens that are found in text by their names; `backends.onnx.tokenizer` tells why they are marked so."""
     plain = {"single_word": False, "lstrip": False, "rstrip": False}
     with opened(tokenizer) as model:
         for index, control in model.found_in_text():

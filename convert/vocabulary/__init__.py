@@ -11,12 +11,12 @@ from __future__ import annotations
 from dataclasses import fields
 from pathlib import Path
 
-from bioner_edge.convert.vocabulary import byte_level, model_file, record, sentencepiece, special
+from bioner_edge.convert.vocabulary import byte_level, model_file, sentencepiece, special, tokenizer_json
 from bioner_edge.convert.vocabulary.chat import wrapped
 from bioner_edge.convert.vocabulary.pre_tokenizers import PRE_TOKENIZERS
-from bioner_edge.convert.vocabulary.record import Added, Step
 from bioner_edge.convert.vocabulary.reference import reference, specials
 from bioner_edge.convert.vocabulary.tokenizer import Pieces, Tokenizer
+from bioner_edge.convert.vocabulary.tokenizer_json import Added, Step
 from bioner_edge.errors import ModelError, UsageError
 
 __all__ = ["PRE_TOKENIZERS", "Tokenizer", "read", "reference", "specials"]
@@ -32,7 +32,7 @@ def read(folder: Path, rows: int, pre: str | None = None) -> Tokenizer:
     processors: tuple[Step, ...] | None = None
     added: tuple[Added, ...]
     if (path := folder / "tokenizer.json").is_file():
-        found = record.load(path)
+        found = tokenizer_json.load(path)
         processors, added = found.steps["post_processor"], found.added
         if byte_level.is_byte_level(found):
             pieces, unknown, prefix = byte_level.read(found, rows, pre), None, "never"

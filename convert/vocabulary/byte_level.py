@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from gguf import TokenType
 
-from bioner_edge.backends.letters import BYTES
+from bioner_edge.backends.byte_level import BYTES
 from bioner_edge.convert.vocabulary.pre_tokenizers import choose
-from bioner_edge.convert.vocabulary.record import Record, shown
 from bioner_edge.convert.vocabulary.table import NEEDED, added_types, check_added, table
 from bioner_edge.convert.vocabulary.tokenizer import Pieces
+from bioner_edge.convert.vocabulary.tokenizer_json import Record, shown
 from bioner_edge.errors import ModelError
 
 __all__ = ["is_byte_level", "read"]

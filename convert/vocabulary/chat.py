@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import date
 
-from bioner_edge.convert.vocabulary.record import Added
+from bioner_edge.convert.vocabulary.tokenizer_json import Added
 from bioner_edge.errors import UsageError, known
 from bioner_edge.prompts import DATE, Value, switches
 

@@ -17,12 +17,12 @@ from typing import Any
 
 from gguf import TokenType
 
-from bioner_edge.convert.vocabulary.merging import made
-from bioner_edge.convert.vocabulary.record import Added, number, shown
+from bioner_edge.convert.vocabulary.bpe import made
 from bioner_edge.convert.vocabulary.sentencepiece import BLANK, BYTE, missing_bytes
 from bioner_edge.convert.vocabulary.special import optional
 from bioner_edge.convert.vocabulary.table import MOST, Typed, added_types, check_added, table
 from bioner_edge.convert.vocabulary.tokenizer import Pieces
+from bioner_edge.convert.vocabulary.tokenizer_json import Added, number, shown
 from bioner_edge.errors import ModelError
 
 __all__ = ["Model", "added", "load", "prefix", "read"]

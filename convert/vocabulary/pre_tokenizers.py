@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from bioner_edge.convert.vocabulary.record import Step, shown
+from bioner_edge.convert.vocabulary.tokenizer_json import Step, shown
 from bioner_edge.errors import ModelError, UsageError, known
 
 __all__ = ["KNOWN", "PRE_TOKENIZERS", "choose"]

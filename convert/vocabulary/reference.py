@@ -9,8 +9,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from bioner_edge.convert.vocabulary import model_file, record
-from bioner_edge.convert.vocabulary.record import Record, Step
+from bioner_edge.convert.vocabulary import model_file, tokenizer_json
+from bioner_edge.convert.vocabulary.tokenizer_json import Record, Step
 from bioner_edge.errors import ModelError
 
 __all__ = ["reference", "specials", "without_blank"]
@@ -25,13 +25,15 @@ def reference(folder: Path) -> Encode:
     Raises ModelError where the library for it is not installed or cannot read it.
     """
     path = folder / "tokenizer.json"
-    return _by_tokenizers(record.load(path)) if path.is_file() else _by_sentencepiece(folder)
+    return _by_tokenizers(tokenizer_json.load(path)) if path.is_file() else _by_sentencepiece(folder)
 
 
 def specials(folder: Path) -> list[str]:
     """A text with each token that is found before merging, between letters: several lines where there are many."""
     path = folder / "tokenizer.json"
-    contents = [token.content for token in (record.load(path).added if path.is_file() else model_file.added(folder))]
+    contents = [
+        token.content for token in (tokenizer_json.load(path).added if path.is_file() else model_file.added(folder))
+    ]
     return ["".join(f" x{content}y" for content in contents[at : at + 256]) for at in range(0, len(contents), 256)]
 
 

@@ -15,10 +15,10 @@ from collections.abc import Iterable, Sequence
 
 from gguf import TokenType
 
-from bioner_edge.convert.vocabulary.merging import scores
-from bioner_edge.convert.vocabulary.record import Merge, Record, Step, shown
+from bioner_edge.convert.vocabulary.bpe import scores
 from bioner_edge.convert.vocabulary.table import NEEDED, Typed, added_types, check_added, table
 from bioner_edge.convert.vocabulary.tokenizer import Pieces
+from bioner_edge.convert.vocabulary.tokenizer_json import Merge, Record, Step, shown
 from bioner_edge.errors import ModelError
 
 __all__ = ["BLANK", "BYTE", "is_sentencepiece", "missing_bytes", "prefix", "read", "unescaped"]

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from bioner_edge.convert.checkpoint import load_json
-from bioner_edge.convert.vocabulary.record import Step, number
 from bioner_edge.convert.vocabulary.table import BY_TEXT
+from bioner_edge.convert.vocabulary.tokenizer_json import Step, number
 from bioner_edge.errors import ModelError
 
 __all__ = ["Special", "chat_template", "optional", "read"]

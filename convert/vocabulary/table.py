@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gguf import TokenType
 
-from bioner_edge.convert.vocabulary.record import Added
+from bioner_edge.convert.vocabulary.tokenizer_json import Added
 from bioner_edge.errors import ModelError
 
 __all__ = ["BY_TEXT", "MOST", "NEEDED", "Typed", "added_types", "check_added", "table"]

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bioner_edge.backends.letters import BYTES
+from bioner_edge.backends.byte_level import BYTES
 from bioner_edge.convert import vocabulary
-from bioner_edge.convert.vocabulary import byte_level, record, remapped, sentencepiece
-from bioner_edge.convert.vocabulary.merging import made
-from bioner_edge.convert.vocabulary.opened import opened
-from bioner_edge.convert.vocabulary.record import Record
+from bioner_edge.convert.vocabulary import byte_level, remap_ids, sentencepiece, tokenizer_json
+from bioner_edge.convert.vocabulary.bpe import made
+from bioner_edge.convert.vocabulary.llama_vocabulary import opened
+from bioner_edge.convert.vocabulary.tokenizer_json import Record
 from bioner_edge.errors import ModelError
 
 if TYPE_CHECKING:
@@ -47,14 +47,14 @@ def trimmed(folder: Path, texts: Iterable[str], out: Path, pre: str | None = Non
     if not path.is_file():
         told = "a vocabulary is trimmed from it; save the tokenizer with a fast class of transformers"
         raise ModelError(f"{path}: missing; {told}")
-    found = record.load(path)
-    kept = _needed(found, remapped.named(folder, found))
+    found = tokenizer_json.load(path)
+    kept = _needed(found, remap_ids.named(folder, found))
     with opened(vocabulary.read(folder, found.size, pre)) as model:
         for text in texts:
             for form in _forms(found, text):
                 kept.update(model.tokenize(form.encode(), special=True))
     ids = np.array(sorted(_with_parts(found, kept)), np.int64)
-    remapped.write(folder, out, found, {old: new for new, old in enumerate(ids.tolist())})
+    remap_ids.write(folder, out, found, {old: new for new, old in enumerate(ids.tolist())})
     return ids
 
 
@@ -76,7 +76,7 @@ class Trimmed:
         if len(kept) and kept[-1] >= rows:
             raise ModelError(f"{source.folder}: token {kept[-1]} has no row in an embedding of {rows}; resize it")
         self._shapes = {n: (len(kept), *s[1:]) if n in self._cut else s for n, s in shapes.items()}
-        self.config: Mapping[str, Any] = remapped.config(source.config, {o: n for n, o in enumerate(kept.tolist())})
+        self.config: Mapping[str, Any] = remap_ids.config(source.config, {o: n for n, o in enumerate(kept.tolist())})
 
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         return self._shapes

@@ -197,7 +197,7 @@ class Draft:
 
 def tokenizer() -> dict[str, Any]:
     """A tokenizer.json: the 256 bytes, the end, and two words, so that some texts can be spelled in several ways."""
-    from bioner_edge.backends.letters import BYTES
+    from bioner_edge.backends.byte_level import BYTES
 
     vocabulary = {BYTES[byte]: byte for byte in range(256)} | {"<|end|>": 256, "in": 257, "ing": 258}
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}

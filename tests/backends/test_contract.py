@@ -16,8 +16,8 @@ from bioner_edge.backends.contract import Backend, ContextFull, Logits, Sequence
 from bioner_edge.backends.scripted import Scripted
 from bioner_edge.errors import BionerError, InputError
 from bioner_edge.extract import Extractor
-from bioner_edge.inputs import Inputs
-from bioner_edge.output import Output
+from bioner_edge.io.inputs import Inputs
+from bioner_edge.io.output import Output
 from bioner_edge.run import run
 
 IDS = [10, 40, 7, 99, 3, 3, 12]
@@ -36,7 +36,7 @@ def _llama_cpp(request: pytest.FixtureRequest) -> Backend:
 
 def _onnx(kind: str) -> Callable[[pytest.FixtureRequest], Backend]:
     def made(request: pytest.FixtureRequest) -> Backend:
-        from bioner_edge.backends.onnx import Onnx
+        from bioner_edge.backends.onnx.backend import Onnx
 
         folder = request.getfixturevalue("tmp_path_factory").mktemp("toy") / kind
         return Onnx(request.getfixturevalue("toy").make(folder, kind), context=64, threads=1)

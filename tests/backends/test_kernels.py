@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bioner_edge.backends import kernels
+from bioner_edge.backends import kernel_trial, kernels
 from bioner_edge.backends.kernels import KERNELS
-from bioner_edge.cpu_features import Processor, of_build, processor
 from bioner_edge.errors import ModelError
+from bioner_edge.hardware.cpu_features import Processor, of_build, processor
 
 AMX = "CPU : AVX512 = 1 | AMX_INT8 = 1 | REPACK = 1 | "
 PLAIN = "CPU : AVX512 = 1 | REPACK = 1 | "
@@ -120,9 +120,9 @@ def test_a_trial_runs_in_a_process_of_its_own(
 
 
 def test_logits_that_are_not_those_of_plain_kernels_fail(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from bioner_edge.backends import llama_cpp
+    from bioner_edge.backends import kernel_trial, llama_cpp
 
-    assert kernels._compare(tiny_model, "all") is None
+    assert kernel_trial.main(tiny_model, "all") is None
     evaluate, count = llama_cpp.LlamaCpp.eval, 0
 
     def garbled(*arguments: object) -> object:
@@ -132,7 +132,7 @@ def test_logits_that_are_not_those_of_plain_kernels_fail(tiny_model: Path, monke
         return logits if count > 2 else np.roll(logits, 1)  # the first model's alone
 
     monkeypatch.setattr(llama_cpp.LlamaCpp, "eval", garbled)
-    assert "standard deviations away" in str(kernels._compare(tiny_model, "all"))
+    assert "standard deviations away" in str(kernel_trial.main(tiny_model, "all"))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a rule of Linux")

@@ -18,7 +18,7 @@ from bioner_edge.backends import adapter_file, native
 from bioner_edge.backends.contract import ContextFull, Logits
 from bioner_edge.backends.llama_cpp import LlamaCpp
 from bioner_edge.errors import ModelError
-from bioner_edge.gguf_header import read
+from bioner_edge.models.gguf_header import read
 
 TEXT = (
     b"<Chemical>Naloxone</Chemical> reverses xq 7\\ZK wjyv; \xe6\x82\xa3\xe8\x80\x85 (%&) KLM in none of 29 = 0x5F\r\n!"
@@ -297,5 +297,9 @@ def test_few_modules_import_the_library() -> None:
         for path in files
         if re.search(r"^\s*(import|from) llama_cpp\b", path.read_text("utf-8"), re.MULTILINE)
     }
-    backends = {f"bioner_edge/backends/{name}.py" for name in ("llama_cpp", "llama_grammar", "native", "vocab_only")}
-    assert found == {*backends, "convert/quantize.py", "benchmarks/measuring/completions.py"}
+    backends = {f"bioner_edge/backends/{name}.py" for name in ("llama_cpp", "native", "vocab_only")}
+    assert found - backends == {
+        "bioner_edge/decoding/llama_sampler.py",
+        "convert/gguf/quantize.py",
+        "benchmarks/measuring/completions.py",
+    }

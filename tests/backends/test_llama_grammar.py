@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bioner_edge import formats, models, prompts
-from bioner_edge.backends import llama_grammar
+from bioner_edge import formats, prompts
 from bioner_edge.backends.contract import ContextFull, Logits, Sequence
 from bioner_edge.backends.llama_cpp import LlamaCpp
-from bioner_edge.backends.llama_grammar import LlamaGrammar, decode
 from bioner_edge.backends.scripted import Scripted
-from bioner_edge.decoding import loop
+from bioner_edge.decoding import llama_sampler, loop
 from bioner_edge.decoding.automaton import accepts_all
 from bioner_edge.decoding.gbnf import GrammarAutomaton, GrammarError
-from bioner_edge.decoding.lift import Lift, Vocabulary
+from bioner_edge.decoding.llama_sampler import LlamaGrammar, decode
 from bioner_edge.decoding.loop import Answer
+from bioner_edge.decoding.token_masks import TokenMask, Vocabulary
 from bioner_edge.errors import ModelError, UsageError
 from bioner_edge.extract import Extractor
+from bioner_edge.models import registry
 
 LABELS = ["Chemical", "Disease"]
 TAGS = formats.get("multi_tag").gbnf(LABELS)
@@ -69,7 +69,7 @@ def vocabulary(model: Recorded) -> Vocabulary:
 
 def answer(backend: LlamaCpp, vocabulary: Vocabulary, grammar: str, budget: int = 40) -> Answer:
     """The answer of llama.cpp's sampler, whose bookkeeping is checked."""
-    lift = Lift(GrammarAutomaton(grammar), vocabulary)
+    lift = TokenMask(GrammarAutomaton(grammar), vocabulary)
     prompt = backend.tokenize(PROMPT, False)
     sequence = backend.new_sequence()
     try:
@@ -95,7 +95,7 @@ def test_each_token_is_the_best_that_our_automaton_allows(
     backend: Recorded, vocabulary: Vocabulary, grammar: str
 ) -> None:
     found = answer(backend, vocabulary, grammar)
-    lift = Lift(GrammarAutomaton(grammar), vocabulary)
+    lift = TokenMask(GrammarAutomaton(grammar), vocabulary)
     state, pieces = lift.automaton.start, vocabulary.pieces
     for choice, said in zip(found.choices, backend.said, strict=True):
         written = found.data[choice.start : choice.end]
@@ -170,11 +170,11 @@ def test_a_grammar_that_llama_cpp_refuses(backend: Recorded, grammar: str) -> No
 
 def test_the_sampler_is_freed(backend: Recorded, vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch) -> None:
     freed: list[Any] = []
-    free = llama_grammar.lib.llama_sampler_free
-    monkeypatch.setattr(llama_grammar.lib, "llama_sampler_free", lambda sampler: (freed.append(sampler), free(sampler)))
+    free = llama_sampler.lib.llama_sampler_free
+    monkeypatch.setattr(llama_sampler.lib, "llama_sampler_free", lambda sampler: (freed.append(sampler), free(sampler)))
     answer(backend, vocabulary, NO_TAG, 3)
     assert len(freed) == 1
-    lift, sequence = Lift(GrammarAutomaton(NO_TAG), vocabulary), backend.new_sequence()
+    lift, sequence = TokenMask(GrammarAutomaton(NO_TAG), vocabulary), backend.new_sequence()
     with pytest.raises(ContextFull):
         decode(backend, sequence, 600 * [token(backend, b"a")], lift, NO_TAG, budget=9)
     backend.release(sequence)
@@ -212,7 +212,7 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def bundled() -> Iterator[tuple[LlamaCpp, Vocabulary]]:
-    path, _ = models.find(None)
+    path, _ = registry.find(None)
     with LlamaCpp(path, context=1024, threads=1, cache="f32") as loaded:
         yield loaded, Vocabulary(loaded)
 
@@ -224,7 +224,7 @@ def both(bundled: tuple[LlamaCpp, Vocabulary], grammar: str, text: str) -> tuple
     asked = prompts.build(backend.chat_template, messages, backend.template_tokens)
     prompt = backend.tokenize(asked.before.encode(), True) + backend.tokenize(text.encode(), False)
     prompt += backend.tokenize(asked.after.encode(), True)
-    lift = Lift(GrammarAutomaton(grammar), vocabulary)
+    lift = TokenMask(GrammarAutomaton(grammar), vocabulary)
     sequence = backend.new_sequence()
     ours = loop.decode(backend, sequence, prompt, lift, budget=150)
     backend.truncate(sequence, 0)

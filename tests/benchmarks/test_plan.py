@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 import bioner_edge
-from bioner_edge import memory
 from bioner_edge.benchmarks.measuring.baselines import DECODINGS
 from bioner_edge.benchmarks.plan import Model, Task, found, left_out, tasks
 from bioner_edge.corpora.named import open_corpus
 from bioner_edge.errors import ModelError, UsageError
 from bioner_edge.formats import FORMATS
-from bioner_edge.manifest import sha256
+from bioner_edge.models import memory
+from bioner_edge.models.manifest import sha256
 
 DATA = Path(bioner_edge.__file__).parent / "data"
 EXAMPLES = str(Path(bioner_edge.__file__).parent / "examples" / "abstracts.pubtator")

@@ -13,7 +13,6 @@ import gguf
 import pytest
 
 import bioner_edge
-from bioner_edge import memory
 from bioner_edge.benchmarks import launch as launching
 from bioner_edge.benchmarks import suite as suites
 from bioner_edge.benchmarks.comparing.compare import compare
@@ -22,11 +21,13 @@ from bioner_edge.benchmarks.process import Failure
 from bioner_edge.benchmarks.results import Cell, Key, Log, Run
 from bioner_edge.benchmarks.suite import Settings
 from bioner_edge.benchmarks.tell import Tell
-from bioner_edge.corpora import jsonl, read_file
+from bioner_edge.document import Document
 from bioner_edge.errors import InputError, UsageError
-from bioner_edge.lock import appending
-from bioner_edge.span import Document
-from bioner_edge.tuning.sources import split
+from bioner_edge.io import jsonl
+from bioner_edge.io.lock import appending
+from bioner_edge.io.registry import read_file
+from bioner_edge.models import memory
+from bioner_edge.text.sentences import split_sentences
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = Path(bioner_edge.__file__).parent / "examples" / "abstracts.pubtator"
@@ -357,7 +358,7 @@ def test_quantization_is_told_from_damage(tmp_path: Path) -> None:
     corpus = tmp_path / "sentences.jsonl"
     with corpus.open("w", encoding="utf-8") as stream:
         for document in read_file(EXAMPLES, lambda notice: None):
-            for number, sentence in enumerate(split(document)):
+            for number, sentence in enumerate(split_sentences(document)):
                 jsonl.write(replace(sentence, id=f"{document.id}-{number}"), stream)
 
     def measured(model: str, out: str) -> Run:

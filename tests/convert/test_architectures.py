@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from gguf import GGUFReader, GGUFWriter, TokenType
 
-from bioner_edge import gguf_header
 from bioner_edge.errors import ModelError
+from bioner_edge.models import gguf_header
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -23,10 +23,11 @@ import torch
 import transformers
 
 from bioner_edge.backends.llama_cpp import LlamaCpp
-from bioner_edge.convert import architectures, gguf
+from bioner_edge.convert import architectures
 from bioner_edge.convert.architectures import ARCHITECTURES
 from bioner_edge.convert.architectures import llama as llama_module
 from bioner_edge.convert.checkpoint import Checkpoint
+from bioner_edge.convert.gguf.writer import write as write_gguf
 
 transformers.utils.logging.disable_progress_bar()
 
@@ -107,7 +108,7 @@ def written(folder: Path, path: Path) -> Path:
     """The checkpoint in `folder` as an F32 file."""
     source = Checkpoint(folder)
     vocabulary: Any = Numbered(source.config["vocab_size"])
-    gguf.write(path, source, architectures.of(source.config), vocabulary, name="m", licence="MIT")
+    write_gguf(path, source, architectures.of(source.config), vocabulary, name="m", licence="MIT")
     return path
 
 

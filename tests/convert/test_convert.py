@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from bioner_edge import gguf_header
 from bioner_edge.errors import ModelError, UsageError
-from bioner_edge.models import Manifest, find, manifest_path, sha256
+from bioner_edge.models import gguf_header
+from bioner_edge.models.registry import Manifest, find, manifest_path, sha256
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -20,8 +20,8 @@ pytest.importorskip("transformers")
 from bioner_edge.backends.llama_cpp import LlamaCpp
 from bioner_edge.convert import About, convert
 from bioner_edge.convert.architectures import llama
-from bioner_edge.convert.proof import measure
-from bioner_edge.convert.proof.samples import LINES as SAMPLES
+from bioner_edge.convert.verification import measure
+from bioner_edge.convert.verification.samples import LINES as SAMPLES
 from bioner_edge.convert.vocabulary import PRE_TOKENIZERS
 
 LINES = (

@@ -21,7 +21,7 @@ import torch
 import transformers
 
 from bioner_edge.convert import hf_config
-from bioner_edge.convert.proof import reference
+from bioner_edge.convert.verification import reference
 
 transformers.utils.logging.disable_progress_bar()
 

@@ -12,10 +12,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from bioner_edge import load
-from bioner_edge.backends.opening import opened
+from bioner_edge.backends.loading import opened
 from bioner_edge.cli import app
 from bioner_edge.errors import BionerError
-from bioner_edge.manifest import Manifest, manifest_path
+from bioner_edge.models.manifest import Manifest, manifest_path
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from bioner_edge.corpora import named
 from bioner_edge.corpora.named import Corpus, Counts, Split, chosen, corpora_dir, entries, open_corpus
+from bioner_edge.document import Document, Entity
 from bioner_edge.errors import InputError, UsageError
-from bioner_edge.span import Document, Entity
 from bioner_edge.tuning import sources
 
 PUBTATOR = """\

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from bioner_edge.decoding import gbnf
 from bioner_edge.decoding.automaton import accepts_all
 from bioner_edge.decoding.gbnf import GrammarAutomaton, GrammarError
+from bioner_edge.document import Document, Entity
 from bioner_edge.formats import FORMATS
-from bioner_edge.span import Document, Entity
 
 Load = Callable[[str], Any]
 

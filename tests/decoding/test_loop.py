@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 
 from bioner_edge.backends.contract import Logits
 from bioner_edge.backends.scripted import Scripted
-from bioner_edge.boundaries import tokens
 from bioner_edge.decoding.automaton import Anything, ByteAutomaton, State, accepts_all
 from bioner_edge.decoding.gbnf import GrammarAutomaton
-from bioner_edge.decoding.lift import Lift, Vocabulary
 from bioner_edge.decoding.loop import Answer, decode
 from bioner_edge.decoding.tagged_copy import TaggedCopy
+from bioner_edge.decoding.token_masks import TokenMask, Vocabulary
+from bioner_edge.document import Document
 from bioner_edge.formats import multi_code
 from bioner_edge.formats.multi_tag import constraint, gbnf, parse
-from bioner_edge.span import Document
+from bioner_edge.text.tokens import tokens
 
 LABELS = ["Chemical", "Disease"]
 TEXT = "Lung < <x\\ é-lung fever"
@@ -85,7 +85,7 @@ def prefer(words: tuple[bytes, ...], *pieces: bytes | None) -> Callable[[list[in
 
 
 def answer(backend: Scripted, automaton: ByteAutomaton, budget: int = 10_000, **options: Any) -> Answer:
-    lift = Lift(automaton, Vocabulary(backend))
+    lift = TokenMask(automaton, Vocabulary(backend))
     return decode(backend, backend.new_sequence(), PROMPT, lift, budget=budget, **options)
 
 
@@ -416,7 +416,7 @@ def sayable(text: str, labels: list[str], words: tuple[bytes, ...]) -> Iterator[
     """Every answer that some model gives: each choice is taken the other way in turn."""
     automaton = constraint(Document("d", text), labels)
     silent = Scripted(noise(words), words)
-    lift = Lift(automaton, Vocabulary(silent))
+    lift = TokenMask(automaton, Vocabulary(silent))
     scripts: list[list[int]] = [[]]
     known: dict[bytes, list[int]] = {}
     while scripts:

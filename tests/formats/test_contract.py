@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bioner_edge.boundaries import boundaries, tokens
-from bioner_edge.corpora import read_file
 from bioner_edge.decoding.automaton import ByteAutomaton, accepts_all
 from bioner_edge.decoding.gbnf import GrammarAutomaton
+from bioner_edge.document import Document, Entity, Span
 from bioner_edge.errors import UsageError
 from bioner_edge.formats import FORMATS, TEXT, Format, Problem, get
-from bioner_edge.span import Document, Entity, Span
+from bioner_edge.io.registry import read_file
+from bioner_edge.text.tokens import boundaries, tokens
 
 pytestmark = pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS.keys())
 

@@ -11,8 +11,8 @@ from itertools import chain, combinations, product
 import pytest
 
 from bioner_edge.decoding.automaton import ByteAutomaton
+from bioner_edge.document import Document
 from bioner_edge.formats import FORMATS
-from bioner_edge.span import Document
 
 Answers = set[str]
 Words = list[tuple[int, int]]

@@ -8,10 +8,10 @@ import pytest
 
 from bioner_edge.decoding.automaton import accepts_all
 from bioner_edge.decoding.gbnf import GrammarAutomaton
+from bioner_edge.document import Document, Entity, Span
 from bioner_edge.errors import UsageError
 from bioner_edge.formats import TEXT, Parsed
 from bioner_edge.formats.multi_tag import calls, constraint, gbnf, inexpressible, instruction, parse, render, salvage
-from bioner_edge.span import Document, Entity, Span
 
 LABELS = ["Chemical", "Disease"]
 TEXT_ = "Naloxone reverses the effect of clonidine."

@@ -6,8 +6,8 @@ import pytest
 
 from bioner_edge.decoding.automaton import accepts_all
 from bioner_edge.decoding.gbnf import GrammarAutomaton
+from bioner_edge.document import Document, Entity
 from bioner_edge.formats import FORMATS
-from bioner_edge.span import Document, Entity
 
 TEXT = "Naloxone reverses the antihypertensive effect of clonidine. Hypertension fell after clonidine."
 DOCUMENT = Document(

@@ -10,7 +10,7 @@ from types import ModuleType
 
 from bioner_edge.decoding.automaton import accepts_all
 from bioner_edge.decoding.gbnf import GrammarAutomaton
-from bioner_edge.span import Document, Entity
+from bioner_edge.document import Document, Entity
 
 LABELS = ["Chemical", "Anatomical site"]
 TEXT = 'Naloxone, in "the liver", not naloxone.'

@@ -8,9 +8,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from bioner_edge.document import Document, Entity
 from bioner_edge.errors import InputError, ModelError
 from bioner_edge.extraction import Extraction
-from bioner_edge.span import Document, Entity
 
 
 class Crashing:

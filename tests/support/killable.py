@@ -10,12 +10,12 @@ import sys
 import time
 from pathlib import Path
 
+from bioner_edge.document import Document, Entity
 from bioner_edge.errors import InputError
 from bioner_edge.extraction import Extraction
-from bioner_edge.inputs import Inputs
-from bioner_edge.output import Output
+from bioner_edge.io.inputs import Inputs
+from bioner_edge.io.output import Output
 from bioner_edge.run import run
-from bioner_edge.span import Document, Entity
 
 
 def main(source: str, out: str, file_type: str, how: str = "") -> int:

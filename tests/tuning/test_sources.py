@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from bioner_edge.span import Document, Entity
+from bioner_edge.document import Document, Entity
+from bioner_edge.text.sentences import split_sentences
 from bioner_edge.tuning import sources
 
 
 def test_a_sentence_keeps_the_entities_that_it_holds_whole() -> None:
     document = Document("1", "Pain fell. Aspirin helped.", (Entity.at("Disease", 0, 4), Entity.at("Chemical", 11, 18)))
-    first, second = sources.split(document)
+    first, second = split_sentences(document)
     assert (first.text, [e.mention(first.text) for e in first.entities]) == ("Pain fell.", ["Pain"])
     assert (second.text, [e.mention(second.text) for e in second.entities]) == ("Aspirin helped.", ["Aspirin"])
 
@@ -25,9 +26,9 @@ def test_no_held_out_document_is_a_source(corpora: Path, monkeypatch: pytest.Mon
     seen = {s.document.id for s in sources.gold(recipe)}
     assert seen and not seen & held_out
     texts = {s.document.text for s in sources.gold(recipe)}
-    from bioner_edge.corpora import read_file
+    from bioner_edge.io.registry import read_file
 
-    dev = [s.text for d in read_file(corpora / recipe["dev"], print) for s in sources.split(d)]
+    dev = [s.text for d in read_file(corpora / recipe["dev"], print) for s in split_sentences(d)]
     shared = [t for t in dev if t in texts and len(t) > 60]
     assert not shared, f"{len(shared)} long dev sentences are training sentences too"
 

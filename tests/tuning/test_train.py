@@ -14,7 +14,7 @@ pytest.importorskip("transformers")
 import numpy as np
 
 from bioner_edge import formats, prompts
-from bioner_edge.span import Document, Entity
+from bioner_edge.document import Document, Entity
 from bioner_edge.tuning import pack, vocabulary
 from bioner_edge.tuning.train import Rows, train
 

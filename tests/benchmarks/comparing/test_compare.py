@@ -19,8 +19,8 @@ from bioner_edge.benchmarks.results import Cell, Key, Log, Run
 from bioner_edge.benchmarks.scoring import bootstrap
 from bioner_edge.benchmarks.scoring.accuracy import Pair, Tallies
 from bioner_edge.benchmarks.scoring.bootstrap import holm, paired
+from bioner_edge.document import Entity
 from bioner_edge.errors import InputError, UsageError
-from bioner_edge.span import Entity
 
 TEXT = "a" * 60
 LEVELS = {"F32": 32.0, "Q8_0": 8.5, "Q4_K_M": 4.9, "int8": 8.5}

@@ -17,13 +17,14 @@ import numpy as np
 import pytest
 
 import bioner_edge
-from bioner_edge import gguf_header, memory, onnx_folder
-from bioner_edge.backends.cores import cores
 from bioner_edge.benchmarks.measuring import bandwidth, machine
 from bioner_edge.errors import UsageError
-from bioner_edge.gguf_header import Header
-from bioner_edge.gguf_header import Tensor as GgufTensor
-from bioner_edge.onnx_graph import External, Graph, Node, Tensor
+from bioner_edge.hardware.threads import cores
+from bioner_edge.models import gguf_header, memory
+from bioner_edge.models.gguf_header import Header
+from bioner_edge.models.gguf_header import Tensor as GgufTensor
+from bioner_edge.models.onnx import folder as onnx_folder
+from bioner_edge.models.onnx.graph import External, Graph, Node, Tensor
 
 DATA = Path(bioner_edge.__file__).parent / "data"
 USABLE = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()

@@ -16,12 +16,12 @@ from bioner_edge.backends.scripted import Scripted
 from bioner_edge.benchmarks.measuring import completions
 from bioner_edge.benchmarks.measuring.baselines import _MARKS, BASELINES, DECODINGS, filtered, reader
 from bioner_edge.benchmarks.measuring.completions import Completions, HighLevel
-from bioner_edge.boundaries import boundaries
+from bioner_edge.document import Document, Entity, Span
 from bioner_edge.errors import ModelError, UsageError
 from bioner_edge.extract import CONSTRAINTS, Extractor
 from bioner_edge.formats import FORMATS, multi_tag, single_tag
 from bioner_edge.formats.contract import Parsed
-from bioner_edge.span import Document, Entity, Span
+from bioner_edge.text.tokens import boundaries
 
 DATA = Path(bioner_edge.__file__).parent / "data"
 LABELS = ["Chemical", "Disease"]
@@ -267,7 +267,7 @@ def test_a_model_that_llama_cpp_python_cannot_load(tmp_path: Path, capfd: pytest
 
 
 def test_a_model_too_large_is_refused(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bioner_edge.memory.available", lambda: 1000)
+    monkeypatch.setattr("bioner_edge.models.memory.available", lambda: 1000)
     with pytest.raises(ModelError, match="are free; take a smaller level, or --force"):
         opened(tiny_model, "llama-cpp-python")
     opened(tiny_model, "llama-cpp-python", force=True).close()

@@ -19,9 +19,9 @@ import bioner_edge
 from bioner_edge.backends.contract import ContextFull
 from bioner_edge.benchmarks.measuring import child, energy
 from bioner_edge.benchmarks.measuring.baselines import reader
+from bioner_edge.document import Document
 from bioner_edge.errors import InputError, ModelError
 from bioner_edge.extract import Extractor
-from bioner_edge.span import Document
 
 COMMAND = [sys.executable, "-P", "-m", "bioner_edge.benchmarks.measuring.child"]
 DATA = Path(bioner_edge.__file__).parent / "data"

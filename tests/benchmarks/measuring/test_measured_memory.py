@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 import bioner_edge
-from bioner_edge import gguf_header
 from bioner_edge.backends import llama_cpp, native
-from bioner_edge.backends.onnx import Onnx
+from bioner_edge.backends.onnx.backend import Onnx
 from bioner_edge.benchmarks.measuring import memory
-from bioner_edge.gguf_header import Array
+from bioner_edge.models import gguf_header
+from bioner_edge.models.gguf_header import Array
 
 DATA = Path(bioner_edge.__file__).parent / "data"
 needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")

@@ -14,9 +14,9 @@ import bioner_edge.extract
 from bioner_edge.backends.scripted import Scripted
 from bioner_edge.benchmarks.measuring import completions, speed
 from bioner_edge.benchmarks.measuring.baselines import reader
+from bioner_edge.document import Document
 from bioner_edge.errors import InputError
 from bioner_edge.extract import Extractor
-from bioner_edge.span import Document
 
 LABELS = ["Chemical", "Disease"]
 TEXTS = ("Naloxone reverses the effect of clonidine. Hypertension fell.", "Aspirin eased asthma.")

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from bioner_edge.benchmarks.scoring.accuracy import MODES, Counts, Pair, Tallies, figures, score, scores, tally
 from bioner_edge.benchmarks.scoring.matching import maximum, overlaps
+from bioner_edge.document import Entity, Span
 from bioner_edge.errors import InputError
-from bioner_edge.span import Entity, Span
 
 A, B, C = Entity.at("Chemical", 0, 8), Entity.at("Chemical", 49, 58), Entity.at("Disease", 60, 72)
 SPLIT = Entity("Disease", (Span(0, 5), Span(17, 24)))

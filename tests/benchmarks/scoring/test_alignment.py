@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bioner_edge.benchmarks.scoring.alignment import Alignment, Prediction, align, keys, read_predictions, same_text
-from bioner_edge.corpora import Notice, brat, jsonl, pubtator
+from bioner_edge.document import Document, Entity, Span
 from bioner_edge.errors import InputError
-from bioner_edge.span import Document, Entity, Span
+from bioner_edge.io import brat, jsonl, pubtator
+from bioner_edge.io.registry import Notice
 
 TEXT = "Naloxone and asthma."
 DRUG, DISEASE = Entity.at("Drug", 0, 8), Entity.at("Disease", 13, 19)

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from bioner_edge.benchmarks.scoring import bootstrap
 from bioner_edge.benchmarks.scoring.accuracy import MODES, Pair, Tallies, scores
 from bioner_edge.benchmarks.scoring.bootstrap import holm, intervals, paired
+from bioner_edge.document import Entity
 from bioner_edge.errors import InputError
-from bioner_edge.span import Entity
 
 Table = Sequence[Sequence[int]]
 

@@ -12,14 +12,15 @@ from typing import Any
 
 import pytest
 
-from bioner_edge import cli, formats, models
+from bioner_edge import cli, formats
 from bioner_edge.benchmarks.scoring import ceiling
 from bioner_edge.benchmarks.scoring.accuracy import Counts
 from bioner_edge.benchmarks.scoring.ceiling import gold, measure
+from bioner_edge.document import Document, Entity, Span
 from bioner_edge.errors import InputError
 from bioner_edge.formats import FORMATS, multi_tag
 from bioner_edge.formats.contract import Parsed, Problem
-from bioner_edge.span import Document, Entity, Span
+from bioner_edge.models import registry
 
 ONCE = "Aspirin helped; aspirin alone did not. Aspirin again."  # "Aspirin" twice, at 0 and 39
 SPLIT = "She had liver and kidney failure."
@@ -174,7 +175,7 @@ def test_some_formats_and_labels(run: Run) -> None:
 
 
 def test_without_a_model_tokens_are_not_counted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "default", lambda: None)
+    monkeypatch.setattr(registry, "default", lambda: None)
     assert rows(run("c.jsonl", "--formats", "multi_tag", "--json")[1])["multi_tag"]["tokens_per_document"] is None
     out = run("c.jsonl", "--formats", "multi_tag")[1]
     assert next(line for line in out.splitlines() if line.startswith(" multi_tag ")).endswith(" –")

@@ -14,9 +14,9 @@ from bioner_edge.benchmarks.results import Key, Log, Run
 from bioner_edge.benchmarks.scoring.accuracy import MODES, Pair, Tallies, scores
 from bioner_edge.benchmarks.scoring.bootstrap import intervals
 from bioner_edge.benchmarks.scoring.predictions import Scored, accuracy_line, score_predictions, table
-from bioner_edge.corpora import read_file
+from bioner_edge.document import Document, Entity
 from bioner_edge.errors import InputError, UsageError
-from bioner_edge.span import Document, Entity
+from bioner_edge.io.registry import read_file
 
 TEXT = "Naloxone and asthma. Fever, naloxone."
 GOLD = [

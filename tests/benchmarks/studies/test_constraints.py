@@ -12,8 +12,8 @@ import pytest
 from bioner_edge import formats
 from bioner_edge.benchmarks.studies import constraints
 from bioner_edge.benchmarks.studies.constraints import Player, growth, joined, main, rows
+from bioner_edge.document import Document, Entity
 from bioner_edge.errors import BionerError, ModelError
-from bioner_edge.span import Document, Entity
 
 LABELS = ["Chemical", "Disease"]
 TEXT = "Renal failure followed 200 mg of amphotericin B."

@@ -17,8 +17,8 @@ pytest.importorskip("onnxruntime_genai")
 from bioner_edge.backends.scripted import Scripted
 from bioner_edge.benchmarks.studies import agreement, conversion, runtimes
 from bioner_edge.convert import About, convert
+from bioner_edge.document import Document
 from bioner_edge.extract import Extractor
-from bioner_edge.span import Document
 
 Capture = pytest.CaptureFixture[str]
 TINY = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}

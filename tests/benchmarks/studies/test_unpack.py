@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import bioner_edge
-from bioner_edge import models
 from bioner_edge.benchmarks.studies import unpack
 from bioner_edge.convert import About, convert
+from bioner_edge.models import registry
 
 DATA = Path(bioner_edge.__file__).parent / "data"
 
@@ -29,6 +29,6 @@ def test_there_and_back_is_the_same_to_the_bit(tmp_path: Path) -> None:
 
 
 def test_other_kinds_of_models_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    onnx = str(models.find("chemdis-9m-onnx")[0])
+    onnx = str(registry.find("chemdis-9m-onnx")[0])
     assert unpack.main([onnx, str(tmp_path), "--tokenizer", onnx]) == 2
     assert capsys.readouterr().err.startswith("unpack: a GGUF file is unpacked")

@@ -1,0 +1,40 @@
+"""A model on disk, and the back end that runs it: llama.cpp for a GGUF file, onnxruntime for a folder.
+
+Neither is imported before a model needs it, so that one that is not installed is missed only then.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bioner_edge.backends.contract import Backend
+from bioner_edge.errors import ModelError, UsageError
+
+__all__ = ["NEEDS_LLAMA", "opened"]
+
+NEEDS_LLAMA = (
+    "a GGUF model needs llama.cpp: pip install 'bioner-edge[llama]' (it is compiled, which takes minutes), "
+    "or name an ONNX model"
+)
+
+
+def opened(path: Path, *, threads: int | None = None, adapter: Path | None = None, exact: bool = False) -> Backend:
+    """The model in `path`, loaded. `adapter` is a GGUF LoRA file; `exact` asks for a float32 cache, for comparisons.
+
+    Raises ModelError where it cannot be loaded, UsageError for an adapter of another kind than the model.
+    """
+    try:
+        if path.is_dir():
+            if adapter is not None:
+                raise UsageError(f"{adapter}: an adapter of GGUF models, but {path} is an ONNX model; merge it instead")
+            from bioner_edge.backends.onnx.backend import Onnx
+
+            return Onnx(path, threads=threads)  # its cache always is float32
+        from bioner_edge.backends.llama_cpp import LlamaCpp
+
+        return LlamaCpp(path, threads=threads, cache="f32" if exact else "f16", adapter=adapter)
+    except ModuleNotFoundError as error:
+        module = (error.name or "a library").split(".")[0]
+        if path.is_dir():
+            raise ModelError(f"{path}: {module} is not installed: pip install bioner-edge") from None
+        raise ModelError(f"{path}: {NEEDS_LLAMA}") from None

@@ -1,0 +1,178 @@
+"""The KV cache of an ONNX graph, in buffers of ours that onnxruntime reads and writes.
+
+There are two kinds of graphs. In one the past and the present may be the same buffer, as long as we like, of which the
+attention mask says how much is filled (the operator GroupQueryAttention): nothing is copied, and a sequence is cut by a
+shorter mask. In the other the present is the past with the new positions behind it, in memory of its own.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable
+from collections.abc import Sequence as Ids
+from contextlib import suppress
+from math import prod
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bioner_edge.backends.contract import Logits
+from bioner_edge.backends.onnx.session import MOST_ROWS, Step, reason
+from bioner_edge.errors import ModelError
+from bioner_edge.models.onnx.signature import Signature
+
+__all__ = ["CACHES", "Cache", "Grown", "Shared", "probed"]
+
+_Buffer = NDArray[np.float32]
+
+
+class Cache(Protocol):
+    """Cached positions of up to MOST_ROWS sequences, each in its slot."""
+
+    together: bool
+    """Whether neighbouring slots can read a token each in one run."""
+
+    def read(self, slots: Ids[int], pasts: Ids[int], ids: Ids[int]) -> Logits:
+        """Read `ids`, an equal share for each of the slots, which lie side by side, behind the first `pasts` positions
+        of each: (slots, vocabulary_size) logits, until the next call. Raises ModelError, the past as it was."""
+
+    def copy(self, source: int, target: int, upto: int) -> None:
+        """The first `upto` positions of a slot into another."""
+
+
+class Shared:
+    """Past and present are one buffer for each slot, layer and part: (slots, heads, context, size)."""
+
+    together = True
+
+    def __init__(self, session: Any, signature: Signature, step: Step, context: int) -> None:
+        self._session = session
+        self._step = step
+        self._buffers = {suffix: _lazy((MOST_ROWS, heads, context, size)) for suffix, heads, size in signature.caches}
+        self._bindings: dict[tuple[int, int], Any] = {}
+
+    def read(self, slots: Ids[int], pasts: Ids[int], ids: Ids[int]) -> Logits:
+        return self._step.run(self._binding(slots[0], len(slots)), pasts, ids)
+
+    def copy(self, source: int, target: int, upto: int) -> None:
+        for buffer in self._buffers.values():
+            buffer[target, :, :upto] = buffer[source, :, :upto]
+
+    def _binding(self, first: int, count: int) -> Any:
+        """The caches of some neighbours, bound once: they never move."""
+        if (first, count) not in self._bindings:
+            binding = self._session.io_binding()
+            for suffix, buffer in self._buffers.items():
+                rows = buffer[first : first + count]
+                place = ("cpu", 0, np.float32, rows.shape, rows.ctypes.data)
+                binding.bind_input(f"past_key_values.{suffix}", *place)
+                binding.bind_output(f"present.{suffix}", *place)
+            self._bindings[first, count] = binding
+        return self._bindings[first, count]
+
+
+class Grown:
+    """Each slot has the past of each layer and part, (heads, filled, size) without gaps. What a run returns goes into
+    buffers that belong to no slot, and these take the place of the slot's: all at once, so that a run that fails or is
+    interrupted leaves the slot as it was."""
+
+    together = False
+
+    def __init__(self, session: Any, signature: Signature, step: Step, context: int) -> None:
+        self._step = step
+        self._caches = signature.caches
+        self._context = context
+        self._binding = session.io_binding()
+        self._held: dict[int, tuple[int, list[_Buffer]]] = {}
+        self._free: list[list[_Buffer]] = [self._new()]
+
+    def read(self, slots: Ids[int], pasts: Ids[int], ids: Ids[int]) -> Logits:
+        (slot,), (past,) = slots, pasts
+        new = self._unused()
+        filled, held = self._held.get(slot, (0, new))
+        if past < filled:  # what was forgotten lies between the heads
+            self.copy(slot, slot, past)
+            filled, held = self._held[slot]
+        for (suffix, heads, size), old, longer in zip(self._caches, held, new, strict=True):
+            before, after = (1, heads, past, size), (1, heads, past + len(ids), size)
+            self._binding.bind_input(f"past_key_values.{suffix}", "cpu", 0, np.float32, before, old.ctypes.data)
+            self._binding.bind_output(f"present.{suffix}", "cpu", 0, np.float32, after, longer.ctypes.data)
+        logits = self._step.run(self._binding, pasts, ids)
+        self._put(slot, past + len(ids), new)
+        return logits
+
+    def copy(self, source: int, target: int, upto: int) -> None:
+        new = self._unused()
+        filled, held = self._held.get(source, (0, new))
+        for (_, heads, size), old, shorter in zip(self._caches, held, new, strict=True):
+            _packed(shorter, heads, upto, size)[:] = _packed(old, heads, filled, size)[:, :upto]
+        self._put(target, upto, new)
+
+    def _put(self, slot: int, filled: int, buffers: list[_Buffer]) -> None:
+        _, before = self._held.get(slot, (0, None))
+        self._held[slot] = filled, buffers
+        if before is not None:
+            self._free.append(before)
+
+    def _unused(self) -> list[_Buffer]:
+        return self._free.pop() if self._free else self._new()
+
+    def _new(self) -> list[_Buffer]:
+        return [_lazy((heads * self._context * size,)) for _, heads, size in self._caches]
+
+
+CACHES: dict[str, Callable[[Any, Signature, Step, int], Cache]] = {"shared": Shared, "grown": Grown}
+
+
+def _packed(buffer: _Buffer, heads: int, length: int, size: int) -> _Buffer:
+    return buffer[: heads * length * size].reshape(heads, length, size)
+
+
+def _lazy(shape: tuple[int, ...]) -> _Buffer:
+    """Zeros that take memory page by page as they are written: numpy's own come in pages of 2 MB where the system has
+    such, so that one token in each buffer would take as much as a full context. Raises ModelError where even the
+    addresses are refused."""
+    if not hasattr(mmap, "MAP_PRIVATE"):
+        return np.zeros(shape, np.float32)
+    size = 4 * prod(shape)
+    try:
+        pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        told = f"no room for {size} bytes of a KV cache: {error.strerror}"
+        raise ModelError(f"{told}; free some memory, or take a smaller model") from None
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        with suppress(OSError):  # a system without such pages
+            pages.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(pages, np.float32).reshape(shape)
+
+
+def probed(session: Any, signature: Signature, path: Path) -> tuple[str, bool]:
+    """Which kind of cache a graph has, "shared" or "grown", and whether it gives logits of the last token only.
+
+    Two tokens are read with a past of five positions: once with a mask that knows of none of them, to which only a
+    graph whose past may be longer than what is filled answers with a present of five, and once with one that counts
+    them. Raises ModelError where neither fits.
+    """
+    past, new = 5, 2
+    names = [f"present.{suffix}" for suffix, *_ in signature.caches]
+    told = ""
+    for kind, before, after in (("shared", 0, past), ("grown", past, past + new)):
+        feeds = {
+            "input_ids": np.zeros((1, new), np.int64),
+            "attention_mask": np.ones((1, before + new), np.int64),
+            **{f"past_key_values.{s}": np.zeros((1, h, past, size), np.float32) for s, h, size in signature.caches},
+        }
+        if signature.positions:
+            feeds["position_ids"] = np.arange(before, before + new)[None]
+        try:
+            logits, *presents = session.run(["logits", *names], feeds)
+        except Exception as error:
+            told = reason(error)
+            continue
+        lengths = sorted({present.shape[2] for present in presents})
+        if lengths == [after]:
+            return kind, logits.shape[1] == 1
+        told = f"{new} tokens after {past} give {', '.join(map(str, lengths))} positions"
+    raise ModelError(f"{path}: its cache is neither shared nor grown: {told}; convert it again")

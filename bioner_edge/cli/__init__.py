@@ -1,0 +1,86 @@
+"""The command line: each verb calls one function. Heavy imports wait until a verb runs, so that --help is quick."""
+
+from __future__ import annotations
+
+from typing import Annotated, NoReturn
+
+import typer
+
+from bioner_edge import __version__
+from bioner_edge.cli.bench import app as bench
+from bioner_edge.cli.bench import compare
+from bioner_edge.cli.convert import convert, verify
+from bioner_edge.cli.corpora import app as corpora
+from bioner_edge.cli.doctor import doctor
+from bioner_edge.cli.extract import extract
+from bioner_edge.cli.formats import app as formats
+from bioner_edge.cli.models import app as models
+from bioner_edge.cli.options import complain
+from bioner_edge.errors import BionerError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="bioner-edge",
+    help="Biomedical named entities from text, offline, with small language models.",
+    invoke_without_command=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.add_typer(bench, name="bench")
+app.add_typer(formats, name="formats")
+app.add_typer(models, name="models")
+app.add_typer(corpora, name="corpora")
+app.command()(extract)
+app.command()(compare)
+app.command()(convert)
+app.command()(verify)
+app.command()(doctor)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"bioner-edge {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+def main() -> NoReturn:
+    """The entry point: a user's mistake is one line and exit code 2."""
+    try:
+        code = app(prog_name="bioner-edge", standalone_mode=False)
+    except BionerError as error:
+        _fail(str(error))
+    except typer.Abort:
+        raise SystemExit(130) from None
+    except ModuleNotFoundError as error:  # installed without its dependencies, as where nothing can be compiled
+        if error.name is None or error.name.startswith(__package__):
+            raise
+        module = error.name.split(".")[0]
+        install = "'bioner-edge[llama]'" if module in ("llama_cpp", "gguf") else "bioner-edge"
+        _fail(f"{module} is not installed, which this needs: pip install {install}")
+    except OSError as error:  # a path that the system refuses
+        _fail(f"{error.filename or 'a file'}: {error.strerror or error}")
+    except Exception as error:
+        # The class of typer's own usage errors has had several places; they are told by what they can do.
+        if not hasattr(error, "format_message"):
+            raise
+        context = getattr(error, "ctx", None)
+        _fail(f"{error.format_message().rstrip('.')}; see {context.command_path if context else 'bioner-edge'} --help")
+    raise SystemExit(code or 0)
+
+
+def _fail(message: str) -> NoReturn:
+    complain(message)
+    raise SystemExit(2) from None

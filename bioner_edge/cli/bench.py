@@ -1,0 +1,269 @@
+"""`bioner-edge bench` and `bioner-edge compare`: options to one call each, and what is seen of it on the terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bioner_edge.cli.options import complain, names, print_table, write
+from bioner_edge.errors import UsageError
+
+if TYPE_CHECKING:
+    from bioner_edge.benchmarks.cost import CostInputs
+    from bioner_edge.benchmarks.results import Run
+
+__all__ = ["app", "compare"]
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+
+Cost = Annotated[
+    Path | None,
+    typer.Option(help="TOML file with prices and powers of your own; `bench report` lists them.", metavar="FILE"),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, no warnings.")]
+Seed = Annotated[int, typer.Option(help="Of the resampling behind intervals and tests.", min=0)]
+
+
+@app.callback()
+def bench() -> None:
+    """Measure what each quantization level costs: F1 against memory, speed, energy and money."""
+
+
+@app.command()
+def run(
+    corpus: Annotated[
+        list[str],
+        typer.Option(help="A corpus, NAME:SPLIT (`bioner-edge corpora` lists them) or a path; may be repeated."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for results and report; a run there is taken up.", metavar="DIR")],
+    models: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Names, GGUF files, ONNX folders, or folders of models, comma-separated; may be repeated. "
+            "[default: the bundled model]"
+        ),
+    ] = None,
+    formats: Annotated[
+        str,
+        typer.Option(help="tuned: those of each manifest; default: the first of them; all; or names, comma-separated."),
+    ] = "tuned",
+    constraints: Annotated[
+        str, typer.Option(help="What the model may write: free, gbnf, grounded, llama-gbnf; comma-separated.")
+    ] = "grounded",
+    baselines: Annotated[
+        bool,
+        typer.Option("--baselines", help="Also what one would write oneself: llama-cpp-python, text-filter."),
+    ] = False,
+    labels: Annotated[
+        str | None, typer.Option(help="Entity types to ask for, comma-separated. [default: the manifest's]")
+    ] = None,
+    threads: Annotated[
+        str | None, typer.Option(help="Numbers of threads to time, comma-separated. [default: the cores]")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Read the first N documents of each corpus. [default: all]", min=1, metavar="N")
+    ] = None,
+    repetitions: Annotated[
+        int, typer.Option(help="How often each cell is timed; 0 leaves speed and memory out.", min=0)
+    ] = 5,
+    timed: Annotated[int, typer.Option(help="Documents that are read in each repetition.", min=1)] = 20,
+    reference: Annotated[
+        str | None,
+        typer.Option(help="The level that others are tested against. [default: the most bits per weight]"),
+    ] = None,
+    seed: Seed = 0,
+    cost: Cost = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Load models that seem larger than the memory that is free.")
+    ] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Read a corpus with each model, format and constraint, score it, time it, and report.
+
+    Leaves results.jsonl, predictions/, counts/, report.md, report.html and plots in the folder. The same command takes
+    a run up where it was broken off. The last line of the output is a JSON object.
+
+    Exit code: 0 all was measured; 1 something failed and stands as failed in the report; 2 nothing was measured.
+    """
+    import time
+
+    from bioner_edge.benchmarks.cost import CostInputs
+    from bioner_edge.benchmarks.launch import Asked, launch
+    from bioner_edge.benchmarks.measuring.baselines import BASELINES
+    from bioner_edge.benchmarks.suite import Settings
+    from bioner_edge.benchmarks.tell import Seen
+
+    started = time.monotonic()
+    prices = CostInputs.load(cost)
+    decodings = [*(names("--constraints", constraints) or []), *(BASELINES if baselines else ())]
+    entities = names("--labels", labels)
+    settings = Settings(_numbers(threads), limit, repetitions, timed, seed, tuple(entities) if entities else None)
+    named = [name for listed in models or [] for name in names("--models", listed) or []]
+    asked = Asked(corpus, settings, named, formats, decodings, reference, force, _command())
+    seen = Seen(quiet)
+    try:
+        measured, suite = launch(asked, out, seen)
+    except KeyboardInterrupt:
+        complain(f"interrupted; the same command takes the run in {out} up where it was")
+        raise typer.Exit(130) from None
+    finally:
+        seen.end()
+    files = _report([measured], out, prices, reference)
+    seconds = time.monotonic() - started
+    failed = sum(cell.failed is not None for cell in measured.cells)
+    told = {"run": str(out), "cells": len(measured.cells), "failed": failed, "files": [str(file) for file in files]}
+    told |= {"seconds": round(seconds, 2), "outside_extract": round(1 - suite.extract_s / seconds, 4)}
+    write(json.dumps(told, ensure_ascii=False) + "\n")
+    raise typer.Exit(int(failed > 0))
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs, which stand in one table.", metavar="RUN...")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the report. [default: the first run's]", metavar="DIR")
+    ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(help="The level that others are tested against. [default: the most bits per weight]"),
+    ] = None,
+    cost: Cost = None,
+) -> None:
+    """Write the report of one or more runs again: tables, report.md, report.html, plots."""
+    from bioner_edge.benchmarks.cost import CostInputs
+    from bioner_edge.benchmarks.results import Run
+
+    found = [Run.load(folder) for folder in runs]
+    files = _report(found, out or runs[0], CostInputs.load(cost), reference)
+    write(json.dumps({"runs": [str(run) for run in runs], "files": [str(file) for file in files]}) + "\n")
+
+
+@app.command()
+def score(
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            help="Predictions, JSON Lines, PubTator or brat, files or folders; last the corpus, NAME:SPLIT or a path.",
+            metavar="PREDICTIONS... CORPUS",
+        ),
+    ],
+    labels: Annotated[
+        str | None, typer.Option(help="Score these labels alone, comma-separated. [default: all of the corpus]")
+    ] = None,
+    map_: Annotated[
+        str | None,
+        typer.Option("--map", help="THEIRS=OURS, comma-separated: labels that the predictions call otherwise."),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="The first N documents of the corpus. [default: all]", min=1, metavar="N")
+    ] = None,
+    seed: Seed = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for a run of its own, for `bench report` and `compare`.", metavar="DIR")
+    ] = None,
+    name: Annotated[str, typer.Option(help="What to call them in that run.")] = "predictions",
+    json_: Annotated[bool, typer.Option("--json", help="Print the JSON object alone.")] = False,
+) -> None:
+    """Score anybody's predictions against a corpus.
+
+    Exit code: 0 all is as it should be; 1 documents have no prediction, or one of another text, or predicted entities
+    are not where they say; 2 nothing was scored.
+    """
+    from bioner_edge.benchmarks import external
+    from bioner_edge.benchmarks.scoring.predictions import score_predictions, table
+    from bioner_edge.corpora.named import open_corpus
+
+    if len(files) < 2:
+        raise UsageError("name the predictions, then the corpus: bioner-edge bench score found.jsonl bc5cdr:dev")
+    *predictions, gold = files
+    corpus = open_corpus(gold)
+    for notice in corpus.notices:
+        complain(f"warning: {notice}")
+    scored = score_predictions(
+        predictions, corpus.documents[:limit], names("--labels", labels) or corpus.labels, _renamed(map_)
+    )
+    for unused in scored.unused:
+        complain(str(unused))
+    figures = scored.to_json(seed)
+    if not json_:
+        print_table(table(figures, scored.notices))
+    if out:
+        external.write(out, name, corpus, scored, limit=limit, seed=seed, command=_command())
+    write(json.dumps(figures, ensure_ascii=False) + "\n")
+    raise typer.Exit(scored.exit_code)
+
+
+def compare(
+    runs: Annotated[
+        list[Path], typer.Argument(help="Folders of runs; the others are compared with the first.", metavar="RUN...")
+    ],
+    reference: Annotated[
+        str | None, typer.Option(help="A level or model of the runs that all others are compared with instead.")
+    ] = None,
+    mode: Annotated[str, typer.Option(help="What counts as right: strict, exact, relaxed or surface.")] = "strict",
+    seed: Seed = 0,
+    json_: Annotated[bool, typer.Option("--json", help="Print the JSON object alone.")] = False,
+) -> None:
+    """Compare runs of `bench`: differences of F1 with intervals and tests, and what they cost.
+
+    Documents are drawn anew, the same for both (paired bootstrap); p-values are adjusted for their number (Holm). Of
+    one run, its cells are compared with the level that has the most bits per weight.
+
+    Exit code: 0 all was compared; 1 a cell could not be; 2 nothing was.
+    """
+    from bioner_edge.benchmarks.comparing.compare import compare
+    from bioner_edge.benchmarks.comparing.tables import tables
+    from bioner_edge.benchmarks.results import Run
+
+    comparison = compare([Run.load(folder) for folder in runs], reference, mode=mode, seed=seed)
+    for table in [] if json_ else tables(comparison):
+        print_table(table)
+    write(json.dumps(comparison.to_json(), ensure_ascii=False) + "\n")
+    raise typer.Exit(comparison.exit_code)
+
+
+def _command() -> list[str]:
+    """What was typed, for the records."""
+    return ["bioner-edge", *sys.argv[1:]]
+
+
+def _renamed(text: str | None) -> dict[str, str]:
+    """The pairs of --map. Raises UsageError for what is none."""
+    pairs = [pair.partition("=") for pair in names("--map", text) or []]
+    if bad := next((theirs for theirs, equals, ours in pairs if not (theirs and equals and ours)), None):
+        raise UsageError(f"--map {text!r}: {bad!r} is not THEIRS=OURS")
+    return {theirs: ours for theirs, _, ours in pairs}
+
+
+def _numbers(text: str | None) -> tuple[int, ...]:
+    """The numbers of threads, without those that this process has no cores for; by default all of its cores.
+
+    Raises UsageError for what is no number, and where no number is left.
+    """
+    from bioner_edge.hardware.threads import cores
+
+    asked = names("--threads", text) or [str(cores())]
+    if bad := next((number for number in asked if not number.isdecimal() or not int(number)), None):
+        raise UsageError(f"--threads {text!r}: {bad!r} is no number of threads")
+    possible = tuple(int(number) for number in asked if int(number) <= cores())
+    if not possible:
+        raise UsageError(f"--threads {text}: this process may use {cores()} cores")
+    for number in asked:
+        if int(number) not in possible:
+            complain(f"warning: {number} threads are left out: this process may use {cores()} cores")
+    return possible
+
+
+def _report(runs: Sequence[Run], out: Path, prices: CostInputs, reference: str | None) -> list[Path]:
+    """Print the tables, write the files."""
+    from bioner_edge.benchmarks import report
+
+    files = report.write(runs, out, prices, complain, reference=reference)
+    for table in report.tables(runs, prices, reference=reference):
+        print_table(table)
+    return files

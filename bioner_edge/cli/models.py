@@ -1,0 +1,111 @@
+"""`bioner-edge models`: list models, show one, check their files, fetch base models from the Hugging Face hub."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bioner_edge.cli.options import complain, print_table, write
+from bioner_edge.errors import printable
+
+__all__ = ["app"]
+
+app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
+
+
+@app.callback()
+def models(context: typer.Context) -> None:
+    """List models, show one, check their files, fetch base models.
+
+    The models are those of bioner-edge, and those of the folder in $BIONER_MODELS, as `bioner-edge convert` leaves it.
+    Without a command: the list.
+    """
+    if context.invoked_subcommand is None:
+        list_()
+
+
+@app.command("list")
+def list_(
+    json_: Annotated[bool, typer.Option("--json", help="Print a JSON object for each model, a line each.")] = False,
+) -> None:
+    """List the models that can be named, and the base models that can be fetched."""
+    from bioner_edge.cli import model_tables
+
+    rows = model_tables.rows()
+    if json_:
+        write("".join(json.dumps(row.to_json(), ensure_ascii=False) + "\n" for row in rows))
+        return
+    for table in model_tables.overview(rows):
+        print_table(table)
+
+
+@app.command()
+def show(
+    model: Annotated[str, typer.Argument(help="A model's name, a GGUF file or an ONNX folder.", metavar="NAME|PATH")],
+    json_: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
+) -> None:
+    """Show all that is known of a model: its manifest, how it was verified, what it was made from."""
+    from bioner_edge.cli import model_tables
+
+    found = model_tables.described(model)
+    if json_:
+        write(json.dumps(found, ensure_ascii=False) + "\n")
+        return
+    for table in model_tables.drawn(found):
+        print_table(table)
+
+
+@app.command()
+def verify(
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Names, GGUF files, ONNX folders, or folders of models. [default: every model that is here]",
+            metavar="WHAT",
+        ),
+    ] = None,
+) -> None:
+    """Check the hashes of model files against models.toml, their manifests, and what the hub said.
+
+    Exit code: 0 all are as they must be; 1 one is not; 2 nothing was checked.
+    """
+    from bioner_edge.models.verify import verified
+
+    failed = False
+    for check in verified(targets or []):
+        if check.holds:
+            write(f"ok  {printable(check.told)}\n")
+        else:
+            failed = True
+            complain(check.told)
+    raise typer.Exit(int(failed))
+
+
+@app.command()
+def pull(
+    name: Annotated[str, typer.Argument(help="A base model; `bioner-edge models list` names them.", metavar="NAME")],
+    to: Annotated[
+        Path | None,
+        typer.Option(help="Folder that the model's own folder is made in. [default: models]", metavar="FOLDER"),
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Commit, branch or tag. [default: the commit that models.toml pins]")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no notes.")] = False,
+) -> None:
+    """Fetch a base model from the Hugging Face hub into FOLDER/NAME, and print that folder.
+
+    What was broken off goes on where it was. Each file is checked against the hash that the hub states, and that
+    models.toml knows. A gated model needs a token in $HF_TOKEN; $HF_ENDPOINT can name another hub.
+    """
+    from bioner_edge.models import hub
+    from bioner_edge.models.hub_lock import FOLDER
+
+    write(f"{hub.pull(name, to or FOLDER, revision, tell=_silent if quiet else complain, quiet=quiet)}\n")
+
+
+def _silent(_: str) -> None:
+    pass

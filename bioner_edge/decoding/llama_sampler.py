@@ -1,0 +1,152 @@
+"""The constraint `llama-gbnf`: llama.cpp's own grammar sampler, as the baseline and the oracle of our decoding.
+
+One token a step, forced or not, as llama.cpp's users have it; but the model's favourite is tested first, alone, then
+the best 64, then the whole vocabulary: exact for greedy decoding, and nearly free where the model knows the format.
+
+What the sampler lets through and this does not: control tokens, whose names it reads as text, and bytes that are no
+UTF-8, which would leave it without a way on. What it never lets through: a NUL, whatever the grammar says.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from collections.abc import Sequence as Ids
+
+import llama_cpp.llama_cpp as lib
+import numpy as np
+from numpy.typing import NDArray
+
+from bioner_edge.backends.contract import Backend, Logits, Sequence
+from bioner_edge.backends.llama_cpp import LlamaCpp
+from bioner_edge.decoding.automaton import ByteAutomaton, State
+from bioner_edge.decoding.gbnf import GrammarError
+from bioner_edge.decoding.loop import Answer, Choice
+from bioner_edge.decoding.token_masks import TokenMask
+from bioner_edge.errors import ModelError, UsageError
+
+__all__ = ["LlamaGrammar", "decode"]
+
+_CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
+_SHORTLIST = 64  # candidates tested together where the favourite was refused
+
+
+class LlamaGrammar:
+    """A grammar in llama.cpp's engine, at the beginning of an answer. Raises GrammarError where it is refused there."""
+
+    def __init__(self, backend: LlamaCpp, text: str) -> None:
+        self._sampler = None
+        # An empty text would be no grammar at all there, and a NUL its end.
+        if text and "\0" not in text:
+            self._sampler = lib.llama_sampler_init_grammar(backend._vocab, text.encode(), b"root")
+        if not self._sampler:
+            raise GrammarError("grammar: llama.cpp refuses it; take --constraint gbnf, which reads grammars by itself")
+
+    def allows(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of the tokens may come next; those that end an answer, where it may end."""
+        data = np.zeros(len(ids), _CANDIDATE)
+        data["id"] = ids
+        array = lib.llama_token_data_array(data.ctypes.data_as(lib.llama_token_data_p), len(ids), -1, False)
+        lib.llama_sampler_apply(self._sampler, ctypes.byref(array))
+        allowed: NDArray[np.bool_] = np.isfinite(data["logit"])
+        return allowed
+
+    def accept(self, token: int) -> None:
+        """Write a token, which must be allowed: for any other llama.cpp throws, nobody catches, the process ends."""
+        lib.llama_sampler_accept(self._sampler, token)
+
+    def reset(self) -> None:
+        """Back to the beginning of an answer."""
+        lib.llama_sampler_reset(self._sampler)
+
+    def close(self) -> None:
+        """Free the sampler."""
+        if self._sampler:
+            lib.llama_sampler_free(self._sampler)
+            self._sampler = None
+
+    def __enter__(self) -> LlamaGrammar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def decode(
+    backend: Backend, sequence: Sequence, prompt: Ids[int], mask: TokenMask, grammar: str, *, budget: int
+) -> Answer:
+    """What `decoding.loop.decode` does, decided by llama.cpp; `mask` holds the GrammarAutomaton of `grammar`.
+
+    The automaton only keeps the place, for the end of a budget and for UTF-8. A choice's probability is the model's
+    own, of the whole vocabulary: p(chosen | allowed), which is never less, would need what is avoided here, a test of
+    every token. Forced tokens are choices too, so scores are lower than under other constraints. No `removed_mass`.
+
+    Raises UsageError for a back end that is not llama.cpp, GrammarError (one of them) for a grammar refused there.
+    """
+    if not isinstance(backend, LlamaCpp):
+        raise UsageError("llama-gbnf needs a GGUF model on llama.cpp")
+    automaton, pieces = mask.automaton, mask.vocabulary.pieces
+    state: State = automaton.start
+    written = bytearray()
+    choices: list[Choice] = []
+    pending, limit = list(prompt), len(prompt) + budget
+    calls = fed = tokens = 0
+    closed = False
+    with LlamaGrammar(backend, grammar) as engine:
+        while True:
+            best = None
+            if fed + len(pending) < limit:
+                logits = backend.eval(sequence, pending)
+                calls, fed = calls + 1, fed + len(pending)
+                best = _best(logits, engine, mask, state)
+            if best is None:  # the budget is spent, or only a NUL may follow
+                written += automaton.closing(state)
+                closed = True
+                break
+            piece = pieces[best] or b""
+            choices.append(Choice(len(written), len(written) + len(piece), _probability(logits, best), None))
+            if best in backend.end_tokens:
+                break
+            engine.accept(best)
+            state = mask.advance(state, piece)
+            written += piece
+            tokens += 1
+            pending = [best]
+    read = len(prompt) if calls else 0
+    return Answer(bytes(written), tuple(choices), closed, calls, fed, read, tokens, tokens)
+
+
+def _best(logits: Logits, engine: LlamaGrammar, mask: TokenMask, state: State) -> int | None:
+    """The token with the highest logit that is allowed, None where there is none."""
+    for ids in _by_rank(logits):
+        for token in ids[engine.allows(ids)].tolist():
+            piece = mask.vocabulary.pieces[token]
+            ends = piece is None and token in mask.vocabulary.end_tokens
+            if ends or (piece and _follows(mask.automaton, state, piece)):
+                return int(token)
+    return None
+
+
+def _by_rank(logits: Logits) -> Iterator[NDArray[np.int64]]:
+    """The favourite, then the best few, then every token, best first."""
+    top = int(logits.argmax())
+    if not np.isfinite(logits[top]):  # argmax prefers NaN, so one is enough to be seen here
+        raise ModelError("the model gives NaN or infinite logits; its weights are damaged, convert it again")
+    yield np.array([top])
+    few = np.sort(np.argpartition(logits, -_SHORTLIST)[-_SHORTLIST:]) if len(logits) > _SHORTLIST else None
+    if few is not None:
+        yield few[np.argsort(-logits[few], kind="stable")]
+    yield np.argsort(-logits, kind="stable")
+
+
+def _follows(automaton: ByteAutomaton, state: State, piece: bytes) -> bool:
+    for byte in piece:
+        state = automaton.step(state, byte)
+        if state is None:
+            return False
+    return True
+
+
+def _probability(logits: Logits, token: int) -> float:
+    """The softmax of one token; the cap holds float32 in range where better ones were refused."""
+    return float(1 / np.exp(np.minimum(logits - logits[token], np.float32(80))).sum(dtype=np.float64))

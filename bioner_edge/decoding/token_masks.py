@@ -1,0 +1,218 @@
+"""From bytes to tokens: which tokens of a vocabulary an automaton allows in a state.
+
+The vocabulary is a trie of its pieces; walking trie and automaton together visits only what both allow, so that a
+copy costs microseconds whatever the vocabulary's size, and every tokenization whose bytes match is allowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bioner_edge.backends.contract import Backend
+from bioner_edge.decoding.automaton import ByteAutomaton, State
+from bioner_edge.decoding.suffix_array import Search, Searching, SuffixArray
+from bioner_edge.errors import ModelError
+
+__all__ = ["TokenMask", "Vocabulary"]
+
+Ids = NDArray[np.int64]
+_KEPT = 1 << 22  # ids, of all cached states; 64 for a state itself
+_SEARCHES = 1024
+_MANY = 64  # tokens from which numpy filters faster than Python
+_QUOTE = 0x22
+
+
+class Vocabulary:
+    """The pieces of a back end's tokens and their trie. Raises ModelError where some byte cannot be spelled."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.pieces: list[bytes | None] = [backend.piece(t) for t in range(backend.vocabulary_size)]
+        self.end_tokens = np.array(sorted(backend.end_tokens), np.int64)
+        self.children: list[dict[int, int]] = [{}]  # node -> byte -> node
+        self.ids: list[list[int]] = [[]]  # node -> the tokens that end there
+        for token, piece in enumerate(self.pieces):
+            if piece:
+                self._insert(piece, token)
+        missing = [b for b in range(256) if b not in self.children[0] or not self.ids[self.children[0][b]]]
+        # 0xC0, 0xC1 and 0xF5-0xFF never occur in UTF-8, 0xF1 and 0xF2 begin planes without characters: some do without.
+        if missing := [b for b in missing if b not in (0xC0, 0xC1, 0xF1, 0xF2) and b < 0xF5]:
+            told = f"cannot spell the bytes {bytes(missing)!r}; it cannot copy every text"
+            raise ModelError(f"the model's vocabulary {told}")
+        if self.spell(backend.tokenize(b"a", False)) != b"a":  # SentencePiece may put a blank before every text
+            raise ModelError("the model's tokenizer changes the text that it is given; forced text cannot be fed to it")
+
+    def _insert(self, piece: bytes, token: int) -> None:
+        node = 0
+        for byte in piece:
+            after = self.children[node].get(byte)
+            if after is None:
+                after = len(self.children)
+                self.children[node][byte] = after
+                self.children.append({})
+                self.ids.append([])
+            node = after
+        self.ids[node].append(token)
+
+    def spell(self, ids: Sequence[int]) -> bytes:
+        """The bytes that the tokens write."""
+        return b"".join(self.pieces[i] or b"" for i in ids)
+
+    def byte(self, value: int) -> int:
+        """A token that writes one byte alone. Raises ModelError where there is none."""
+        if not (ids := self.ids[self.children[0].get(value, 0)]):
+            raise ModelError(f"the model's vocabulary cannot spell the byte {value:#x} of this text")
+        return ids[0]
+
+
+class TokenMask:
+    """An automaton over a vocabulary's tokens. What is allowed is cached by state: keep one for each automaton."""
+
+    def __init__(self, automaton: ByteAutomaton, vocabulary: Vocabulary) -> None:
+        self.automaton = automaton
+        self.vocabulary = vocabulary
+        self._allowed: dict[State, Ids] = {}
+        self._kept = 0
+        self._inside: dict[Search, _Inside] = {}
+        if automaton.surfaces:  # every mention begins with this search, the widest of all
+            self._search(automaton.surfaces, automaton.surfaces.root)
+
+    def allowed(self, state: State) -> Ids:
+        """The tokens that may come next, end tokens not among them."""
+        found = self._allowed.get(state)
+        if found is None:
+            if self._kept >= _KEPT:  # a copy goes on to new states for ever and comes back to none
+                self._allowed.clear()
+                self._kept = 0
+            searching = self.automaton.searching(state)
+            found = self._walk(0, state) if searching is None else self._mentioned(searching)
+            self._allowed[state] = found
+            self._kept += len(found) + 64
+        return found
+
+    def _walk(self, start: int, state: State) -> Ids:
+        """The tokens below a node of the trie that the automaton allows."""
+        children, ids = self.vocabulary.children, self.vocabulary.ids
+        options, step, stretch = self.automaton.options, self.automaton.step, self.automaton.stretch
+        surfaces, searching = self.automaton.surfaces, self.automaton.searching
+        found: list[int] = []
+        open_nodes: list[tuple[int, State]] = [(start, state)]
+        while open_nodes:
+            node, at = open_nodes.pop()
+            below = children[node]
+            if not below:
+                continue
+            if surfaces and (search := at if isinstance(at, Searching) else searching(at)):
+                for byte, after in _within(surfaces, search, below):
+                    found += ids[below[byte]]
+                    open_nodes.append((below[byte], after))
+                continue
+            sure, end = stretch(at)
+            if sure:
+                node = self._follow(node, sure, found)
+                if node:
+                    open_nodes.append((node, end))
+                continue
+            allowed = options(at)
+            for byte in allowed if len(allowed) <= len(below) else allowed & below.keys():
+                child = below.get(byte)
+                if child is not None:
+                    found += ids[child]
+                    open_nodes.append((child, step(at, byte)))
+        return np.array(found, np.int64)
+
+    def _follow(self, node: int, data: bytes, found: list[int]) -> int:
+        """The node behind `data`, 0 where the trie has none; the tokens on the way are added to `found`."""
+        children, ids = self.vocabulary.children, self.vocabulary.ids
+        for byte in data:
+            node = children[node].get(byte, 0)
+            if not node:
+                break
+            found += ids[node]
+        return node
+
+    def _mentioned(self, searching: Searching) -> Ids:
+        """The tokens that may come next inside a mention: those that go on with it, and those that end it."""
+        assert self.automaton.surfaces is not None
+        inside = self._inside.get(searching.at) or self._search(self.automaton.surfaces, searching.at)
+        ending: list[int] = []
+        for node, key in inside.endings:
+            if key >= searching.floor:
+                ending += self.vocabulary.ids[node]
+                if self.vocabulary.children[node]:
+                    ending += self._walk(node, searching.found(key)).tolist()
+        if inside.arrays is not None:
+            ids, highest = inside.arrays
+            return np.concatenate([ids[highest >= searching.floor], np.array(ending, np.int64)])
+        going_on = inside.ids
+        if searching.floor > inside.lowest:
+            going_on = [i for i, highest in zip(going_on, inside.highest, strict=True) if highest >= searching.floor]
+        return np.array(going_on + ending, np.int64)
+
+    def _search(self, surfaces: SuffixArray, start: Search) -> _Inside:
+        """One walk for all states that search alike, whatever their floor and whatever follows the mention."""
+        children, ids, branches = self.vocabulary.children, self.vocabulary.ids, surfaces.branches
+        found: list[int] = []
+        highest: list[int] = []
+        endings: list[tuple[int, int]] = []
+        open_nodes = [(0, start)]
+        while open_nodes:
+            node, search = open_nodes.pop()
+            below = children[node]
+            if not below:
+                continue
+            quote = below.get(_QUOTE)
+            if quote is not None and (key := surfaces.found(search)) is not None:
+                endings.append((quote, key))
+            stretch = surfaces.stretch(search)
+            if not stretch:
+                for byte, after in branches(search):
+                    child = below.get(byte)
+                    if child is not None:
+                        if here := ids[child]:
+                            found += here
+                            highest += [surfaces.highest(after)] * len(here)
+                        open_nodes.append((child, after))
+                continue
+            node = self._follow(node, stretch, found)
+            highest += [surfaces.highest(search)] * (len(found) - len(highest))
+            if node:
+                low, high, length, last = search
+                open_nodes.append((node, (low, high, length + len(stretch), last)))
+        if len(self._inside) >= _SEARCHES:
+            self._inside.clear()
+        arrays = (np.array(found, np.int64), np.array(highest, np.int64)) if len(found) > _MANY else None
+        inside = _Inside(found, highest, min(highest, default=0), endings, arrays)
+        self._inside[start] = inside
+        return inside
+
+    def advance(self, state: State, data: bytes) -> State:
+        """The state after `data`, which must be allowed."""
+        for byte in data:
+            state = self.automaton.step(state, byte)
+        return state
+
+
+def _within(surfaces: SuffixArray, searching: Searching, below: dict[int, int]) -> Iterator[tuple[int, State]]:
+    """The moves from inside a mention for which the trie has a node below, each with the state or search after it."""
+    at, floor, found = searching
+    least = surfaces.least(floor)
+    for byte, after in surfaces.branches(at):
+        if byte in below and after[3] >= least:
+            yield byte, Searching(after, floor, found)
+    if _QUOTE in below and (key := surfaces.found(at)) is not None and key >= floor:
+        yield _QUOTE, found(key)
+
+
+class _Inside(NamedTuple):
+    """What a search may go on with: tokens, the highest key that each can lead to, the least of these keys, and (node,
+    key) of each quote. `arrays` are the first two where there are many."""
+
+    ids: list[int]
+    highest: list[int]
+    lowest: int
+    endings: list[tuple[int, int]]
+    arrays: tuple[Ids, Ids] | None

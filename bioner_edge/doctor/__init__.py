@@ -1,0 +1,275 @@
+"""Whether this machine and this installation are fit: each check tells one thing, and none can end the program.
+
+What loads native code runs in a process of its own, because a build for another processor ends its process.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from bioner_edge import __version__
+from bioner_edge.backends.kernels import KERNELS
+from bioner_edge.doctor.installed import EXTRAS, meets, named, version
+from bioner_edge.errors import BionerError, ModelError
+from bioner_edge.hardware.cpu_features import TOLD_LATE, Cores, of_build, processor
+from bioner_edge.models import memory
+from bioner_edge.models.sizes import SHAPES
+
+__all__ = ["STATUSES", "Finding", "examined"]
+
+STATUSES = ("ok", "unknown", "warning", "error")
+"""From the best to the worst; unknown is what this system does not tell."""
+
+_LEFT_OUT = frozenset({"AMX_INT8"})  # of our builds, on purpose: see `_rebuild`
+_CHILD_S = 60  # a machine that is busy can take fifty times as long: threads wait for each other
+_LEAST_DISK = 2 << 30  # bytes: a base model of 0.5B and what is converted from it
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check found, in a line; `remedy` says what to do about it, `facts` are the figures behind it."""
+
+    name: str
+    status: str
+    told: str
+    remedy: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"check": self.name, "status": self.status, "told": self.told, "remedy": self.remedy, **self.facts}
+
+
+def examined() -> Iterator[Finding]:
+    """What all checks find, one after the other. One that fails is told as what it is."""
+    for name, check in _CHECKS.items():
+        try:
+            yield from check(name)
+        except BionerError as error:
+            yield Finding(name, "error", str(error))
+        except Exception as error:  # whatever a strange system does
+            yield Finding(name, "unknown", f"this check failed: {type(error).__name__}: {error}")
+
+
+# --- What is installed
+
+
+def _system(name: str) -> Iterator[Finding]:
+    told = f"bioner-edge {__version__}, Python {platform.python_version()}, {platform.platform()}"
+    yield Finding(name, "ok", told)
+
+
+def _libraries(name: str) -> Iterator[Finding]:
+    """The core dependencies in the versions that are pinned, and which of the optional ones there are."""
+    try:
+        lines = metadata.requires("bioner-edge") or []
+    except metadata.PackageNotFoundError:
+        yield Finding(name, "unknown", "bioner-edge itself is not installed", "pip install .")
+        return
+    core = [line for line in lines if "extra ==" not in line]
+    llama = [line.partition(";")[0].strip() for line in lines if re.search(r"extra == ['\"]llama", line)]
+    found = {named(line): version(named(line)) for line in core}
+    for line in (*core, *llama):
+        if (there := version(named(line))) is None:
+            if line in core:
+                yield Finding(name, "error", f"{named(line)} is not installed", f"pip install '{line}'")
+        elif not meets(there, line):
+            yield Finding(
+                name, "error", f"{named(line)} {there} is installed, but {line} is needed", f"pip install '{line}'"
+            )
+    extras = {library: version(library) for library in EXTRAS}
+    here = [f"{library} {there}" for library, there in found.items() if there]
+    yield Finding(name, "ok", ", ".join(here), facts={"versions": found})
+    optional = ", ".join(f"{library} {there or '–'}" for library, there in extras.items())
+    yield Finding("optional", "ok", optional, facts={"versions": extras})
+
+
+# --- The machine
+
+
+def _processor(name: str) -> Iterator[Finding]:
+    """The features of the processor against those that llama.cpp was built for."""
+    cpu, release = processor(), version("llama-cpp-python")
+    if release is None:
+        told = f"{cpu.name}; llama-cpp-python is not installed: ONNX models alone can be run"
+        yield Finding(name, "ok", told, "for GGUF models: pip install 'bioner-edge[llama]'")
+        return
+    rebuild = _rebuild(release)
+    code = "import json, llama_cpp.llama_cpp as lib; print(json.dumps(lib.llama_print_system_info().decode()))"
+    try:
+        system_info = _child(code)
+    except ModelError as error:
+        yield Finding(name, "error", f"{cpu.name}; llama.cpp cannot be loaded: {error}", f"build it here: {rebuild}")
+        return
+    built = of_build(system_info)
+    facts = {"processor": cpu.name, "has": _sorted(cpu.features), "built_for": _sorted(built), "says": system_info}
+    if cpu.features is None or built is None:
+        which = "the processor" if cpu.features is None else "llama.cpp"
+        yield Finding(name, "unknown", f"{cpu.name}; {which} does not tell its features", facts=facts)
+    elif lacking := built - cpu.features - TOLD_LATE:
+        told = f"{cpu.name} lacks {', '.join(sorted(lacking))}, which llama.cpp {release} was built for: it will crash"
+        yield Finding(name, "error", told, f"build it here: {rebuild}", facts)
+    elif untold := built - cpu.features:
+        told = (
+            f"{cpu.name}; this system does not tell of {', '.join(sorted(untold))}, which llama.cpp {release} was built"
+        )
+        remedy = f"nothing, if the speed below is told; else build it here: {rebuild}"
+        yield Finding(name, "warning", f"{told} for: it may be an old one", remedy, facts)
+    elif unused := cpu.features - built - _LEFT_OUT:
+        told = (
+            f"{cpu.name} has {', '.join(sorted(unused))}, which llama.cpp {release} was not built to use: it is slower"
+        )
+        yield Finding(name, "warning", told, f"build it here, without GGML_NATIVE=OFF: {rebuild}", facts)
+    else:
+        used = ", ".join(sorted(built - _LEFT_OUT)) or "no special features"
+        tried = "; whether its AMX kernels work is tried below" if built & _LEFT_OUT else ""
+        yield Finding(name, "ok", f"{cpu.name}; llama.cpp {release} uses all that it can: {used}{tried}", facts=facts)
+
+
+def _rebuild(release: str) -> str:
+    """The command that builds llama.cpp for this processor, without the kernels that GCC 12.2 breaks; see `kernels`."""
+    return (
+        'CFLAGS=-U__AMX_INT8__ CXXFLAGS=-U__AMX_INT8__ CMAKE_ARGS="-DGGML_NATIVE=ON" pip install --force-reinstall '
+        f"--no-deps --no-cache-dir --no-binary llama-cpp-python llama-cpp-python=={release}"
+    )
+
+
+def _kernels(name: str) -> Iterator[Finding]:
+    """Whether llama.cpp's fastest kernels work here: the trial is run in a process of its own, see `kernels`."""
+    if (release := version("llama-cpp-python")) is None:
+        return
+    found = _child("import json; from bioner_edge.doctor.speed_check import kernels; print(json.dumps(kernels()))")
+    if found == KERNELS[0]:
+        yield Finding(name, "ok", "a step of several tokens works with all kernels of llama.cpp", facts={"used": found})
+        return
+    left = "AMX is left out" if found == KERNELS[1] else "no repacked kernels are used"
+    told = (
+        f"the AMX kernels of this build of llama.cpp {release} end the process or give wrong results: GCC before "
+        f"12.4 drops most of their tile configuration. {left}, and everything works"
+    )
+    yield Finding(name, "warning", told, f"build it without them: {_rebuild(release)}", {"used": found})
+
+
+def _sorted(features: frozenset[str] | None) -> list[str] | None:
+    return None if features is None else sorted(features)
+
+
+def _cores(name: str) -> Iterator[Finding]:
+    found = Cores.here()
+    told = f"{found.used} threads will be used"
+    told += f", of {found.machine} that the machine has" if found.used < found.machine else ""
+    shared = found.physical is not None and found.physical < found.used
+    told += f"; they share {found.physical} cores, as hyper-threads" if shared else ""
+    if found.quota is not None and found.quota < found.machine:
+        told += f"; a control group grants the time of {found.quota:g}"
+    if found.load is not None and found.load >= found.used:
+        told += f"; other programs keep {found.load:.1f} of them busy, and the speed below is not what it could be"
+        yield Finding(name, "warning", told, "look again when they have ended", asdict(found))
+    else:
+        remedy = f"--threads {found.physical} may be as fast, or faster" if shared else ""
+        yield Finding(name, "ok", told, remedy, asdict(found))
+
+
+def _memory(name: str) -> Iterator[Finding]:
+    """What is free, and which models of usual sizes fit into it."""
+    free = memory.available()
+    sizes = {shape.name: shape.by_level() for shape in SHAPES}
+    facts = {"free_bytes": free, "needed_bytes": sizes}
+    if free is None:
+        yield Finding(name, "unknown", "this system does not tell what is free", facts=facts)
+    elif not any(needs <= free for levels in sizes.values() for needs in levels.values()):
+        told = f"{free / 1e9:.1f} GB free, too little for any but the smallest models"
+        yield Finding(name, "warning", told, "end other programs, or raise the limit of this one", facts)
+    else:
+        yield Finding(name, "ok", f"{free / 1e9:.1f} GB free", facts=facts)
+
+
+def _disk(name: str) -> Iterator[Finding]:
+    free = shutil.disk_usage(Path.cwd()).free
+    told, enough = f"{free / 1e9:.1f} GB free in {Path.cwd()}", free >= _LEAST_DISK
+    remedy = "" if enough else "pull and convert models in a folder with more room"
+    yield Finding(name, "ok" if enough else "warning", told, remedy, {"free_bytes": free})
+
+
+# --- Models and corpora
+
+
+def _models(name: str) -> Iterator[Finding]:
+    """The models of the lists, each against its hash."""
+    from bioner_edge.models import registry
+    from bioner_edge.models.verify import verified
+
+    for model in registry.listed():
+        for check in verified([model]):
+            status, remedy = (
+                ("ok", "") if check.holds else ("error", "install bioner-edge, or convert the model, again")
+            )
+            told = f"{model}: the hash is as listed" if check.holds else f"{model}: {check.told}"
+            yield Finding(name, status, told, remedy)
+
+
+def _corpora(name: str) -> Iterator[Finding]:
+    from bioner_edge.corpora.named import corpora_dir, entries
+
+    try:
+        folder = corpora_dir()
+    except BionerError as error:
+        yield Finding(name, "ok", f"none, which only bench and tune need: {error}")
+        return
+    splits = [f"{e.name}:{s.name}" for e in entries().values() for s in e.splits.values() if s.found(folder)]
+    told = f"{len(splits)} splits of {len({name.partition(':')[0] for name in splits})} corpora in {folder}"
+    yield Finding(name, "ok", told, facts={"found": splits})
+
+
+# --- Speed
+
+
+def _speed(name: str) -> Iterator[Finding]:
+    """How fast the bundled model is here."""
+    found = _child("import json; from bioner_edge.doctor.speed_check import measured; print(json.dumps(measured()))")
+    told = (
+        f"{found['model']}, {found['threads']} threads: reads {found['prefill_tokens_per_s']:,.0f} tokens/s, "
+        f"writes {found['decode_tokens_per_s']:,.0f}; {found['documents_per_s']:.1f} short abstracts/s; "
+        f"loaded in {found['load_s']:.2f} s"
+    )
+    yield Finding(name, "ok", told, facts=found)
+
+
+def _child(code: str) -> Any:
+    """What Python code prints as JSON, in a process of its own. Raises ModelError, with the reason, where it fails, and
+    TimeoutError where it does not end."""
+    command = [sys.executable, "-c", code]
+    try:
+        run = subprocess.run(command, capture_output=True, timeout=_CHILD_S, stdin=subprocess.DEVNULL)
+    except subprocess.TimeoutExpired:
+        raise TimeoutError(f"no answer in {_CHILD_S} s; is the machine busy with something else?") from None
+    if run.returncode < 0:
+        raise ModelError(f"its process was ended by {signal.Signals(-run.returncode).name}")
+    if run.returncode:
+        last = run.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        raise ModelError(re.sub(r"^[\w.]+Error: ", "", last[0]) if last else f"exit code {run.returncode}")
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+_CHECKS: Mapping[str, Callable[[str], Iterator[Finding]]] = {
+    "system": _system,
+    "libraries": _libraries,
+    "processor": _processor,
+    "kernels": _kernels,
+    "cores": _cores,
+    "memory": _memory,
+    "disk": _disk,
+    "models": _models,
+    "corpora": _corpora,
+    "speed": _speed,
+}

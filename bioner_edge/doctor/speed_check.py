@@ -1,0 +1,63 @@
+"""How fast the bundled model is on this machine, in a second or two: no benchmark, a figure to compare machines by."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from bioner_edge.backends.kernels import choose
+from bioner_edge.hardware.threads import cores
+from bioner_edge.loading import load
+from bioner_edge.models import registry
+
+__all__ = ["kernels", "measured"]
+
+_TEXT = (
+    "Reversible parkinsonism after a low dose of metoclopramide. A woman of 71 years, treated with lisinopril for "
+    "hypertension and with metformin for diabetes, was given metoclopramide for nausea. After four days she had "
+    "rigidity, a resting tremor and akathisia. The drug was stopped and biperiden given; the tremor was gone within a "
+    "week. Renal failure raises the concentration of metoclopramide, and her creatinine had been high for months. "
+    "We advise to test renal function before treating elderly patients, and to choose domperidone for them instead."
+)
+_PIECE_S = 0.35  # seconds that each of the three speeds is measured for, at least
+
+
+def measured() -> dict[str, Any]:
+    """The speed of the bundled model on a text of our own, in this process. Raises BionerError where it cannot run."""
+    began = time.perf_counter()
+    with load() as extractor:
+        load_s, backend = time.perf_counter() - began, extractor.backend
+        extractor(_TEXT[:58])  # its title: caches fill
+        ids = (backend.tokenize(_TEXT.encode(), False) * 8)[: min(256, backend.context // 2)]
+        sequence = backend.new_sequence()
+
+        def read(tokens: list[int], after: int) -> None:
+            backend.truncate(sequence, after)
+            backend.eval(sequence, tokens)
+
+        prefill = len(ids) * _per_second(lambda: read(ids, 0))
+        return {
+            "model": registry.default(),
+            "threads": cores(),
+            "load_s": load_s,
+            "prefill_tokens_per_s": prefill,
+            "decode_tokens_per_s": _per_second(lambda: read(ids[:1], len(ids))),
+            "documents_per_s": _per_second(lambda: extractor(_TEXT)),
+        }
+
+
+def kernels() -> str:
+    """Which kernels of llama.cpp are used here for the weights of the bundled model; see `backends.kernels`."""
+    from bioner_edge.backends.native import library  # not everybody has llama.cpp
+
+    model, _ = registry.find(None)
+    return choose(model, *library())
+
+
+def _per_second(act: Callable[[], object]) -> float:
+    times, began = 0, time.perf_counter()
+    while (spent := time.perf_counter() - began) < _PIECE_S:
+        act()
+        times += 1
+    return times / spent

@@ -1,0 +1,203 @@
+"""The formats for those who choose one: all in a table, and one in full, with its questions, answers and grammar.
+
+Whatever is shown is made by the format itself as it is asked for, so that it cannot differ from what the format does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from bioner_edge import formats, prompts
+from bioner_edge.backends.loading import NEEDS_LLAMA
+from bioner_edge.document import Document, Entity
+from bioner_edge.errors import ModelError, UsageError
+from bioner_edge.formats.contract import TEXT
+from bioner_edge.models import registry
+from bioner_edge.text.surrogates import surrogate
+
+if TYPE_CHECKING:
+    from bioner_edge.backends.contract import Spelling
+    from bioner_edge.models.registry import Manifest
+
+__all__ = [
+    "EXAMPLE",
+    "LABELS",
+    "answers",
+    "default_model",
+    "description",
+    "example",
+    "grammars",
+    "loaded",
+    "overview",
+    "shown",
+    "tokens",
+    "written_prompts",
+]
+
+LABELS = ("Chemical", "Disease")
+EXAMPLE = Document(
+    "example",
+    "Naloxone reverses the antihypertensive effect of clonidine. Hypertension fell after clonidine.",
+    (
+        Entity.at("Chemical", 0, 8),
+        Entity.at("Chemical", 49, 58),
+        Entity.at("Disease", 60, 72),
+        Entity.at("Chemical", 84, 93),
+    ),
+)
+_MOST_LINES, _MOST_CHARACTERS = 3, 110  # of an answer in the table; whole ones are for `shown`
+
+
+def description(name: str) -> str:
+    """What a format writes, in one line. Raises UsageError for an unknown name."""
+    first, _, _ = (formats.get(name).__doc__ or "").partition("\n")
+    return first.removeprefix(f"{name}: ").rstrip(".")
+
+
+def example(labels: Sequence[str]) -> Document:
+    """The example with labels of one's own: those that it does not know stand, in turn, for those of it not asked."""
+    strange = (label for label in labels if label not in LABELS)
+    name = {label: label if label in labels else next(strange, None) for label in LABELS}
+    return EXAMPLE.with_entities(
+        Entity(label, e.fragments) for e in EXAMPLE.entities if (label := name[e.label]) is not None
+    )
+
+
+def answers(name: str, labels: Sequence[str]) -> list[tuple[list[str], str]]:
+    """The labels of each answer that the example takes, and the answer. Raises UsageError for what it cannot write."""
+    form = formats.get(name)
+    return [(asked, form.render(example(labels), asked)) for asked in form.calls(labels)]
+
+
+# All of them
+
+
+def overview() -> Table:
+    """A row for each format; about the bundled model "–" where there is none. Raises ModelError for a broken one."""
+    found = default_model()
+    table = Table(box=box.SIMPLE_HEAD, show_lines=True, pad_edge=False, title_justify="left", caption_justify="left")
+    table.title = Text(f"Answers about: {EXAMPLE.text}", "not italic")
+    table.add_column("format", no_wrap=True)
+    for name in ("answer", "cannot express"):
+        table.add_column(name, overflow="fold")
+    table.add_column("tokens", justify="right", no_wrap=True)
+    table.add_column("bundled model", no_wrap=True)
+    with loaded(found[0] if found else None) as vocabulary:
+        for name, form in formats.FORMATS.items():
+            written = answers(name, LABELS)
+            shown = [(f"({', '.join(asked)}) " if written[1:] else "") + _shortened(text) for asked, text in written]
+            count = "–" if vocabulary is None else str(sum(tokens(vocabulary, text) for _, text in written))
+            tuned = next((model for model, row in registry.listed().items() if name in row.formats), "untuned")
+            tuned = tuned if found else "–"
+            table.add_row(Text(name), Text("\n".join(shown)), Text(form.CANNOT), count, tuned)
+    counted = f"tokens: of all answers about the text, as {found[0].name} counts them.\n" if found else ""
+    hints = "(Chemical): one type an answer. ⇥: a tab. …: cut here, whole in `bioner-edge formats show NAME`."
+    table.caption = Text(counted + hints, "not italic")
+    return table
+
+
+def _shortened(answer: str) -> str:
+    """An answer for the table: a few lines, tabs made visible."""
+    lines = answer.split("\n")
+    short = "\n".join(lines[:_MOST_LINES])[:_MOST_CHARACTERS]
+    return short.replace("\t", "⇥") + ("…" if short != answer else "")
+
+
+def default_model() -> tuple[Path, Manifest | None] | None:
+    """The bundled model whose tokens are counted and its manifest, both checked; None where none is bundled."""
+    return None if registry.default() is None else registry.find(None)
+
+
+@contextmanager
+def loaded(path: Path | None) -> Iterator[Spelling | None]:
+    """The vocabulary of a model; None for none. Raises ModelError where the library that reads it is not installed."""
+    if path is None:
+        yield None
+    elif path.is_dir():
+        from bioner_edge.backends.onnx.vocabulary import OnnxVocabulary
+
+        yield OnnxVocabulary(path)
+    else:
+        try:
+            from bioner_edge.backends.vocab_only import VocabOnly
+        except ModuleNotFoundError:
+            raise ModelError(f"{path}: {NEEDS_LLAMA}") from None
+
+        with VocabOnly(path) as vocabulary:
+            yield vocabulary
+
+
+def tokens(vocabulary: Spelling, text: str) -> int:
+    """How many tokens a text takes, the one that ends an answer not among them."""
+    return len(vocabulary.tokenize(text.encode(), False))
+
+
+# One of them
+
+
+def shown(name: str, labels: Sequence[str], guidelines: Mapping[str, str], model: str | None = None) -> str:
+    """A format in full: for each answer that the example takes, the messages that ask for it and the answer itself.
+
+    Raises UsageError for an unknown name and for labels that it cannot write, ModelError for a model that is asked for
+    and cannot be used.
+    """
+    form = formats.get(name)
+    written = answers(name, labels)
+    path = registry.find(model)[0] if model is not None else (default_model() or (None,))[0]
+    lines = [f"{name}: {description(name)}", f"cannot express: {form.CANNOT}"]
+    with loaded(path) as vocabulary:
+        for asked, answer in written:
+            lines += ["", f"== {', '.join(asked)}"]
+            for message in form.instruction(asked, guidelines):
+                lines.append(f"-- {message['role']}\n{message['content'].replace(TEXT, EXAMPLE.text)}")
+            count = f", {tokens(vocabulary, answer)} tokens of {path.name}" if vocabulary and path else ""
+            lines.append(f"-- answer{count}\n{answer}")
+    return "\n".join(lines)
+
+
+def grammars(name: str, labels: Sequence[str]) -> list[tuple[list[str], str]]:
+    """The GBNF of each answer that a document takes, with its labels; one where all are the same."""
+    form = formats.get(name)
+    found = [(asked, form.gbnf(asked)) for asked in form.calls(labels)]
+    return found if len({text for _, text in found}) > 1 else [(list(labels), found[0][1])]
+
+
+def written_prompts(
+    name: str,
+    labels: Sequence[str],
+    guidelines: Mapping[str, str],
+    text: str,
+    model: str | None = None,
+    tell: Callable[[str], None] = lambda note: None,
+) -> list[tuple[list[str], str]]:
+    """The prompt of each answer about `text`, with its labels, as the model reads it, its first token included.
+
+    `tell` hears once what is to be said of all of them, see `prompts.build`. Raises UsageError for what cannot be
+    written and ModelError for a model or chat template that cannot be used.
+    """
+    form = formats.get(name)
+    calls = form.calls(labels)
+    if reason := surrogate(text):
+        raise UsageError(f"--prompt: {reason}")
+    path = registry.find(model)[0] if model is not None else (default_model() or registry.find(None))[0]
+    with loaded(path) as vocabulary:
+        assert vocabulary is not None  # there is a path
+        found = []
+        notes: list[str] = []
+        for asked in calls:
+            messages = form.instruction(asked, guidelines)
+            prompt = prompts.build(vocabulary.chat_template, messages, vocabulary.template_tokens, tell=notes.append)
+            ids = vocabulary.tokenize(prompt.before.encode(), True)
+            missing = vocabulary.bos is not None and ids[:1] != [vocabulary.bos]
+            first = vocabulary.template_tokens["bos_token"] if missing else ""
+            found.append((asked, f"{first}{prompt.before}{text}{prompt.after}"))
+        for note in dict.fromkeys(notes):
+            tell(note)
+        return found

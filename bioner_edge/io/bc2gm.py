@@ -1,0 +1,94 @@
+"""BioCreative II gene mention: sentences, `ID text` a line, and beside them the gold, `GENE.eval`.
+
+    P1 The insulin receptor was cloned.
+    P1|3 17|insulin receptor
+
+Gold offsets count the characters that are not white space, first and last one included (Smith et al. 2008,
+doi:10.1186/gb-2008-9-s2-s2, and the corpus's README.GM); here they become half-open offsets of code points. All
+entities are of one type, Gene. `ALTGENE.eval`, other spans that its scorer takes for right, is not read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from bioner_edge.document import Document, Entity
+from bioner_edge.io.notice import Notice, Report, annotation_lines, lines
+
+__all__ = ["document_file", "read"]
+
+_GOLD = "GENE.eval"
+_ROW = re.compile(r"([^|]+)\|([0-9]{1,18}) ([0-9]{1,18})\|(.*)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One line of the gold."""
+
+    line: int
+    first: int
+    last: int
+    mention: str
+
+    def entity(self, text: str) -> Entity:
+        """Raises ValueError, with what is wrong, where the row does not fit its sentence."""
+        places = [place for place, character in enumerate(text) if not character.isspace()]
+        if not self.first <= self.last < len(places):
+            message = f"offsets {self.first} {self.last} are not inside the sentence"
+            raise ValueError(f"{message}, which has {len(places)} characters without white space")
+        start, end = places[self.first], places[self.last] + 1
+        if text[start:end] != self.mention:
+            raise ValueError(f"the mention does not match the text at [{start}, {end})")
+        return Entity.at("Gene", start, end)
+
+
+def document_file(path: Path) -> Path | None:
+    """`path` where it holds sentences; None for the other files of such a folder."""
+    return path if path.suffix == ".in" else None
+
+
+def read(stream: BinaryIO, name: str, report: Report, path: Path) -> Iterator[Document]:
+    """The sentences of a stream, each a document, with the gold that lies beside `path`, where they come from.
+
+    What cannot be used, of the sentences or the gold, goes to `report` with its line.
+    """
+    gold_name = str(Path(name).with_name(_GOLD))
+    gold = _gold(path.with_name(_GOLD), gold_name, report)
+    seen: set[str] = set()
+    for number, line in lines(stream, name, report):
+        if not line.strip():
+            continue
+        identifier, _, text = line.partition(" ")
+        if not identifier or not text:
+            report(Notice(name, number, "a sentence needs: ID, one space, text", text_lost=True))
+            continue
+        if identifier in seen:
+            report(Notice(name, number, f"a second sentence {identifier}; the gold is the first one's"))
+        seen.add(identifier)
+        entities = []
+        for row in gold.pop(identifier, []):
+            try:
+                entities.append(row.entity(text))
+            except ValueError as error:
+                report(Notice(gold_name, row.line, str(error)))
+        yield Document(identifier, text, tuple(entities))
+    for identifier, rows in gold.items():
+        for row in rows:
+            report(Notice(gold_name, row.line, f"there is no sentence {identifier}"))
+
+
+def _gold(path: Path, name: str, report: Report) -> dict[str, list[_Row]]:
+    """The rows of the gold by sentence."""
+    rows: defaultdict[str, list[_Row]] = defaultdict(list)
+    for number, line in annotation_lines(path, name, report):
+        if match := _ROW.fullmatch(line):
+            identifier, first, last, mention = match.groups()
+            rows[identifier].append(_Row(number, int(first), int(last), mention))
+        elif line.strip():
+            report(Notice(name, number, "an annotation needs: ID|first last|mention"))
+    return rows

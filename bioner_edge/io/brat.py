@@ -1,0 +1,235 @@
+"""brat standoff: a text, `X.txt`, and beside it `X.ann`, or `X.a1` of a BioNLP task, with one annotation a line.
+
+    T1<tab>Chemical 0 8<tab>Naloxone
+    T2<tab>Disease 9 14;25 32<tab>renal failure     fragments, their texts joined by one space
+
+Offsets are half-open and count code points of the text as it is decoded, nothing translated: a CR counts, and so does a
+byte order mark at the start, which brat's own decoder keeps (Stenetorp et al. 2012, https://brat.nlplab.org/standoff.html).
+They are what counts, and fragments may come in any order. The last column must be the text there, white space aside,
+which tools lose and add: a mention that differs otherwise tells that the offsets are another text's, and is refused.
+All text-bound lines (T) are entities; relations, events, attributes, normalizations and notes are not and are passed
+over, `X.a2` with its events too. A document's id is its name as brat has it, without `.txt`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from bioner_edge.document import Document, Entity, Span
+from bioner_edge.errors import InputError
+from bioner_edge.io import plain as plain
+from bioner_edge.io.notice import Notice, Report, annotation_lines
+from bioner_edge.text.surrogates import surrogate
+
+__all__ = ["Folder", "annotated", "document_file", "read"]
+
+_ENTITY_SUFFIXES = (".ann", ".a1")
+_SUFFIXES = (*_ENTITY_SUFFIXES, ".a2")
+_PAIR = "[0-9]{1,18} [0-9]{1,18}"  # int() refuses thousands of digits
+_TEXT_BOUND = re.compile(rf"(T\S+)\t(\S+) ({_PAIR}(?:;{_PAIR})*)\t(.*)", re.DOTALL)
+_OTHER = re.compile(r"[REAMN][0-9]+\S*\t.*|[#*].*", re.DOTALL)
+_ROW = re.compile(r"\r*([TREAMN#][0-9]+|\*)\t")  # how a line begins
+_BREAKS = dict.fromkeys(map(ord, "\t\n\v\f\r\x1c\x1d\x1e\x85\u2028\u2029"), " ")  # where some reader ends a line
+_ESCAPES = str.maketrans({"\n": r"\n", "\r": r"\r", "\t": r"\t"})
+_UNSAFE = frozenset('/\\:*?"<>|')
+_LONGEST_BYTES = 200  # of a name; file systems hold 255, suffixes included
+
+
+def document_file(path: Path) -> Path | None:
+    """The text that `path` belongs to, or `path` where it is one itself; None for a file of another kind.
+
+    An annotation file without its text stands for itself, so that reading it can say what is missing; `.a2`, of which
+    nothing is read, does not.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".txt":
+        return path
+    if suffix not in _SUFFIXES:
+        return None
+    return _beside(path, ".txt") or (path if suffix in _ENTITY_SUFFIXES else None)
+
+
+def annotated(path: Path) -> bool:
+    """Whether `path` is a text with annotations beside it."""
+    return path.suffix.lower() == ".txt" and any(_beside(path, suffix) for suffix in _SUFFIXES)
+
+
+def _beside(path: Path, suffix: str) -> Path | None:
+    candidates = (path.with_suffix(s) for s in (suffix, suffix.upper()))
+    return next(filter(Path.is_file, candidates), None)
+
+
+def read(stream: BinaryIO, name: str, report: Report, path: Path) -> Iterator[Document]:
+    """The one document of a text, the stream, with the annotations of the files beside `path`, where the text lies.
+
+    An annotation that does not fit its text goes to `report` with its line. `X.ann` and `X.a1` are both read; an
+    annotation that both hold comes once.
+    """
+    identifier = name.removesuffix(path.suffix)
+    if path.suffix.lower() in _SUFFIXES:
+        message = f"no {path.stem}.txt beside it, the text that it annotates"
+        report(Notice(name, None, message, text_lost=True))
+        return
+    for document in plain.read(stream, name, report):
+        found: dict[tuple[str, Entity], None] = {}
+        for suffix in _ENTITY_SUFFIXES:
+            if file := _beside(path, suffix):
+                annotations = _annotations(file, identifier + file.suffix, document.text, report)
+                found |= dict.fromkeys(annotations.items())
+        yield Document(identifier, document.text, tuple(entity for _, entity in found))
+
+
+def _annotations(path: Path, name: str, text: str, report: Report) -> dict[str, Entity]:
+    """The entities of one annotation file by id."""
+    found: dict[str, Entity] = {}
+    for number, line in annotation_lines(path, name, report, _ROW):
+        line = line.rstrip("\r")
+        if not line.strip() or _OTHER.fullmatch(line):
+            continue
+        try:
+            identifier, entity = _text_bound(line, text)
+            if identifier in found:
+                raise ValueError(f"a second {identifier}; an id stands for one annotation of a file")
+        except ValueError as error:
+            report(Notice(name, number, str(error)))
+        else:
+            found[identifier] = entity
+    return found
+
+
+def _text_bound(line: str, text: str) -> tuple[str, Entity]:
+    """The id and the entity of one line. Raises ValueError, with what is wrong, where it does not fit the text."""
+    match = _TEXT_BOUND.fullmatch(line)
+    if not match:
+        raise ValueError("no annotation of brat; an entity is: T1, tab, Label START END[;START END…], tab, mention")
+    identifier, label, offsets, written = match.groups()
+    pairs = [tuple(map(int, pair.split(" "))) for pair in offsets.split(";")]
+    for start, end in pairs:
+        if not start < end <= len(text):
+            raise ValueError(f"offsets [{start}, {end}) are not inside the text of {len(text)} characters")
+    try:
+        entity = Entity(label, tuple(Span(start, end) for start, end in sorted(pairs)))
+    except ValueError:
+        raise ValueError(f"the fragments {offsets} are not apart") from None
+    as_listed = " ".join(text[start:end] for start, end in pairs)
+    if not any(_is_written(mention, written) for mention in (entity.mention(text), as_listed)):
+        mark = "; the byte order mark before the text counts as a character" if text[0] == "\ufeff" else ""
+        raise ValueError(f"the mention does not match the text at [{entity.start}, {entity.end}){mark}")
+    return identifier, entity
+
+
+def _is_written(mention: str, written: str) -> bool:
+    """Whether a last column is `mention`, white space aside, its line breaks perhaps escapes; a comment may follow.
+
+    White space aside, the texts of fragments are joined as brat does, and as it did before 1.3, by nothing.
+    """
+    columns = written.split("\t")
+    forms = {"".join(form.split()) for form in (mention, mention.translate(_ESCAPES))}
+    return any("".join("".join(columns[:n]).split()) in forms for n in range(1, len(columns) + 1))
+
+
+class Folder:
+    """Writes documents into a folder, each as `ID.txt`, its text, and `ID.ann`, its entities.
+
+    The folder is made where it is not there, and is gone again if nothing was written. A file appears under its name
+    only when it is whole, a text after its annotations; two documents of one run never share a name. Scores have no
+    place in brat. Two labels that brat would write alike, "Anatomical site" and "Anatomical_site", are refused.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._made = not path.is_dir()
+        path.mkdir(exist_ok=True)
+        self._taken: Counter[str] = Counter()
+        self._labels: dict[str, str] = {}
+
+    def write(self, document: Document) -> None:
+        """Raises InputError for what brat cannot hold, OSError where there is no room."""
+        annotations = _standoff(document, self._labels)
+        _put(self.path, _file_name(document.id, self._taken), document.text, annotations)
+
+    def check(self, labels: Iterable[str]) -> None:
+        """Raises InputError for a label that cannot be written, and for two that would be written alike."""
+        for label in labels:
+            _label(label, self._labels)
+
+    def skip(self, document: Document) -> bool:
+        """Leave a document out, but not its name; whether files of that name are there."""
+        name = _file_name(document.id, self._taken)
+        return all((self.path / f"{name}{suffix}").is_file() for suffix in (".txt", ".ann"))
+
+    def close(self) -> None:
+        if self._made:
+            with suppress(OSError):  # something was written
+                self.path.rmdir()
+
+
+def _standoff(document: Document, labels: dict[str, str]) -> str:
+    """The annotation file of a document. Raises InputError for what brat cannot hold.
+
+    `labels` are those of the folder so far, by how they are written.
+    """
+    if reason := surrogate(document.text):
+        raise InputError(f"document {document.id!r}: {reason}")
+    try:
+        written = {entity.label: _label(entity.label, labels) for entity in document.entities}
+    except InputError as error:
+        raise InputError(f"document {document.id!r}: {error}") from None
+    rows = []
+    for number, entity in enumerate(document.entities, start=1):
+        offsets = ";".join(f"{fragment.start} {fragment.end}" for fragment in entity.fragments)
+        mention = entity.mention(document.text).translate(_BREAKS)
+        rows.append(f"T{number}\t{written[entity.label]} {offsets}\t{mention}\n")
+    return "".join(rows)
+
+
+def _label(label: str, labels: dict[str, str]) -> str:
+    """How a label is written; `labels` are those so far by how they are. Raises InputError for one that cannot be."""
+    name = re.sub(r"\s", "_", label)
+    if not name or any(unicodedata.category(c) in ("Cc", "Cs") for c in name):
+        raise InputError(f"brat has no way to write the label {label!r}")
+    if labels.setdefault(name, label) != label:
+        raise InputError(f"brat writes the labels {labels[name]!r} and {label!r} alike, {name!r}; rename one")
+    return name
+
+
+def _file_name(identifier: str, taken: Counter[str]) -> str:
+    """A name for a document's files, like its id and fit for any file system; `taken` holds those given so far."""
+    safe = "".join(c if c.isprintable() and c not in _UNSAFE else "_" for c in identifier.removesuffix(".txt"))
+    if safe.startswith("."):  # hidden, or the folder itself
+        safe = "_" + safe[1:]
+    safe = safe.encode()[:_LONGEST_BYTES].decode("utf-8", "ignore") or "document"
+    name = safe
+    while _folded(name) in taken:
+        taken[_folded(safe)] += 1
+        name = f"{safe}-{taken[_folded(safe)]}"
+    taken[_folded(name)] = 1
+    return name
+
+
+def _folded(name: str) -> str:
+    """What two names share that a file system without case, or with one form for accents, takes for one."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _put(where: Path, name: str, text: str, annotations: str) -> None:
+    contents = {where / f"{name}.ann": annotations, where / f"{name}.txt": text}
+    partial = {path: path.with_name(path.name + ".partial") for path in contents}
+    try:
+        for path, content in contents.items():
+            partial[path].write_bytes(content.encode())
+        # An old text goes first and the new one comes last: none ever stands beside another's annotations.
+        (where / f"{name}.txt").unlink(missing_ok=True)
+        for path in contents:
+            os.replace(partial[path], path)
+    except BaseException:
+        for path in partial.values():
+            path.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,60 @@
+"""Append facts to a file, a JSON object a line, so that a process killed at any moment loses at most the last one."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from io import RawIOBase
+from pathlib import Path
+from typing import Any
+
+from bioner_edge.errors import InputError
+
+__all__ = ["append", "cut_broken_line", "lines", "write"]
+
+_BLOCK = 1 << 16  # bytes
+
+
+def lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """(line number from 1, value) of each whole line; none of a file that is not there.
+
+    A last line that was broken off is left out; `cut_broken_line` cuts it. Raises InputError for any other that is not
+    JSON.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    for number, raw in enumerate(data.split(b"\n")[:-1], start=1):
+        try:
+            yield number, json.loads(raw)
+        except (ValueError, RecursionError):
+            raise InputError(f"{path}:{number}: not a line of JSON") from None
+
+
+def cut_broken_line(stream: RawIOBase) -> None:
+    """Cut what follows the last line break of a file that is open for reading and writing, and go to its end."""
+    end = stream.seek(0, os.SEEK_END)
+    whole = 0
+    for at in range((end - 1) // _BLOCK * _BLOCK, -1, -_BLOCK):
+        stream.seek(at)
+        if (found := (stream.read(_BLOCK) or b"").rfind(b"\n")) >= 0:
+            whole = at + found + 1
+            break
+    stream.seek(whole)
+    stream.truncate()
+
+
+def append(stream: RawIOBase, line: Mapping[str, Any]) -> None:
+    """Add a line to a file opened without a buffer, so that another process, or the next one, finds it there."""
+    write(stream, json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+
+
+def write(stream: RawIOBase, data: bytes) -> None:
+    """Write all of `data` to a file opened without a buffer: what is held back would fail again when it is closed."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[stream.write(rest) or 0 :]

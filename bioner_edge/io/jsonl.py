@@ -1,0 +1,169 @@
+"""JSON Lines: a document a line, `{"id": …, "text": …, "entities": [{"start", "end", "label", "text", …}, …]}`.
+
+The keys are those of GLiNER and Prodigy; what other tools write is read too (`rows`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
+from typing import Any, BinaryIO, TextIO
+
+from bioner_edge.document import Document
+from bioner_edge.errors import InputError
+from bioner_edge.io.notice import Notice, Report, lines
+from bioner_edge.io.rows import KEYS, annotation_keys, annotation_rows, entities_of, is_integer, is_task
+from bioner_edge.text.surrogates import surrogate
+
+__all__ = ["read", "refuse_unannotated", "write", "write_record"]
+
+_NOT_ACCEPTED = ("reject", "ignore")
+_MOST_KEYS = 12  # that a message names
+
+
+def read(stream: BinaryIO, name: str, report: Report, *, annotated: bool = False) -> Iterator[Document]:
+    """The documents of a JSON Lines stream, one at a time; what cannot be used goes to `report` with its line.
+
+    Raises InputError at the end where it should be `annotated` and no document has annotations that are read.
+    """
+    keys, answers = _Keys(), _Answers()
+    for number, line in lines(stream, name, report):
+        if not line.strip():
+            continue
+        try:
+            record = _parsed(line)
+            document = _document(record, f"{name}:{number}", partial(_complain, report, name, number))
+        except ValueError as error:
+            report(Notice(name, number, str(error), text_lost=True))
+        else:
+            keys.add(record)
+            answers.add(record, number)
+            yield document
+    if annotated:
+        keys.check(name)
+    if told := answers.told():
+        report(Notice(name, None, told, remark=True))
+
+
+def refuse_unannotated(stream: BinaryIO, name: str) -> None:
+    """Raise InputError where no document of a stream has annotations that are read; reads on until one has."""
+    keys = _Keys()
+    for _, line in lines(stream, name, lambda notice: None):
+        try:
+            record = _parsed(line)
+            _text(record)
+        except ValueError:
+            continue
+        keys.add(record)
+        if keys.known:
+            return
+    keys.check(name)
+
+
+class _Keys:
+    """The keys of the documents so far, and whether one of them is read for annotations."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, None] = {}
+        self.known = False
+
+    def add(self, record: dict[str, Any]) -> None:
+        self.known = self.known or bool(annotation_keys(record)) or is_task(record)
+        if not self.known:
+            self._seen |= dict.fromkeys(record)
+
+    def check(self, name: str) -> None:
+        if self._seen and not self.known:
+            told = f"no document has annotations under a key that is read ({', '.join(KEYS)})"
+            raise InputError(f"{name}: {told}; the keys are {_listed(self._seen)}")
+
+
+class _Answers:
+    """The documents whose annotator did not accept their annotations, as Prodigy tells."""
+
+    def __init__(self) -> None:
+        self._lines: list[int] = []
+
+    def add(self, record: dict[str, Any], number: int) -> None:
+        if record.get("answer") in _NOT_ACCEPTED and annotation_rows(record):
+            self._lines.append(number)
+
+    def told(self) -> str | None:
+        if not self._lines:
+            return None
+        told = (
+            f'{len(self._lines)} of the lines have "answer": "reject" or "ignore", the first is line {self._lines[0]}'
+        )
+        return f"{told}; their annotations are read as they stand: remove the lines that should not count"
+
+
+def _listed(keys: Collection[str]) -> str:
+    return ", ".join([*map(json.dumps, list(keys)[:_MOST_KEYS]), *(["…"] if len(keys) > _MOST_KEYS else [])])
+
+
+def _complain(report: Report, name: str, number: int, message: str) -> None:
+    report(Notice(name, number, message))
+
+
+def _parsed(line: str) -> Any:
+    """The value of one line. Raises ValueError where it is not JSON, or nothing that a document could be."""
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error.msg} at column {error.colno}") from None
+    except RecursionError:
+        raise ValueError("not a document: brackets nested too deep") from None
+    except ValueError:  # Python's limit on the digits of an integer
+        raise ValueError("not a document: a number of thousands of digits") from None
+
+
+def _text(record: Any) -> str:
+    """The text of a record. Raises ValueError where there is none."""
+    if isinstance(record, dict):
+        data = record.get("data")
+        inner = data.get("text") if isinstance(data, dict) else data
+        text = record.get("text", inner)
+        if isinstance(text, str):
+            return text
+        if record and "text" not in record:
+            raise ValueError(f'a line must be an object with a "text"; this one has {_listed(record)}')
+    raise ValueError('a line must be an object with a "text"')
+
+
+def _document(record: Any, default_id: str, complain: Callable[[str], None]) -> Document:
+    """One record as a Document. Raises ValueError where there is no text to read."""
+    text = _text(record)
+    if reason := surrogate(text):
+        raise ValueError(reason)
+    entities = []
+    for index, row in enumerate(annotation_rows(record, complain)):
+        try:
+            entities += entities_of(row, text)
+        except ValueError as error:
+            complain(f"entity {index}: {error}")
+    title_end = record.get("title_end")
+    if title_end is not None and not (is_integer(title_end) and 0 <= title_end <= len(text)):
+        complain(f'"title_end" must be an offset in the text of {len(text)} characters')
+        title_end = None
+    return Document(_identifier(record.get("id"), default_id, complain), text, tuple(entities), title_end)
+
+
+def _identifier(value: Any, default: str, complain: Callable[[str], None]) -> str:
+    """The record's id, or the file and line where it has none."""
+    if value is None:
+        return default
+    if is_integer(value) or (isinstance(value, str) and not surrogate(value)):
+        return str(value)
+    complain(f'"id" must be a string or an integer; {default} stands for it')
+    return default
+
+
+def write(document: Document, stream: TextIO) -> None:
+    """Write one document as one line."""
+    write_record(document.to_json(), stream)
+
+
+def write_record(record: dict[str, Any], stream: TextIO) -> None:
+    """Write one JSON object as one line."""
+    stream.write(json.dumps(record, ensure_ascii=False) + "\n")

@@ -1,0 +1,73 @@
+"""What a reader says of a line that it could not use, and how it reads lines: nothing is dropped in silence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import BinaryIO
+
+__all__ = ["Notice", "Report", "annotation_lines", "lines", "undecodable"]
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One row that was not used. `text_lost` tells text that will be missing from the output from a mere annotation.
+
+    A `remark` refuses nothing: it says how something was read.
+    """
+
+    file: str
+    line: int | None
+    message: str
+    text_lost: bool = False
+    remark: bool = False
+
+    def __str__(self) -> str:
+        where = self.file if self.line is None else f"{self.file}:{self.line}"
+        return f"{where}: {self.message}"
+
+
+Report = Callable[[Notice], None]
+
+
+def lines(stream: BinaryIO, name: str, report: Report, row: re.Pattern[str] | None = None) -> Iterator[tuple[int, str]]:
+    """(line number from 1, line without its end) of a UTF-8 stream, split on LF alone.
+
+    A CR before the LF and a BOM at the start of the stream are cut. A line that is not UTF-8 is reported and left out.
+    A CR ends a line, too, where a `row` of the format begins behind it: old files have no other line ends.
+    """
+    ended_by_cr = 0
+    for at, raw in enumerate(stream, start=1):
+        number = at + ended_by_cr
+        try:
+            line = raw.decode("utf-8-sig" if at == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            report(Notice(name, number, undecodable(error), text_lost=True))
+            continue
+        line = line.rstrip("\n").removesuffix("\r")
+        ends = [found.start() for found in re.finditer("\r", line) if row and row.match(line, found.end())]
+        ended_by_cr += len(ends)
+        for n, (start, end) in enumerate(pairwise([-1, *ends, len(line)])):
+            yield number + n, line[start + 1 : end]
+
+
+def annotation_lines(
+    path: Path, name: str, report: Report, row: re.Pattern[str] | None = None
+) -> Iterator[tuple[int, str]]:
+    """`lines` of a file that holds annotations alone: what cannot be read of it is reported, and no text is lost."""
+
+    def reported(notice: Notice) -> None:
+        report(replace(notice, text_lost=False))
+
+    try:
+        with path.open("rb") as stream:
+            yield from lines(stream, name, reported, row)
+    except OSError as error:
+        reported(Notice(name, None, f"cannot be read: {error.strerror}"))
+
+
+def undecodable(error: UnicodeDecodeError) -> str:
+    return f"not UTF-8: byte 0x{error.object[error.start]:02x} at byte offset {error.start}; convert the file to UTF-8"

@@ -1,0 +1,155 @@
+"""Where the results of a run go: decided and checked before anything is read."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bioner_edge.document import entity_json
+from bioner_edge.errors import UsageError
+from bioner_edge.extraction import Extraction
+from bioner_edge.io import jsonl
+from bioner_edge.io.inputs import Inputs
+from bioner_edge.io.ledger import LEDGER
+from bioner_edge.io.registry import FOLDERS, WRITERS, output_format, writer
+from bioner_edge.io.sinks import FileSink, FolderSink, Sink, StandardOutput
+
+__all__ = ["Output"]
+
+
+@dataclass(frozen=True)
+class Output:
+    """A file, a folder, or, where `path` is None, standard output, or nowhere where the user is shown results there.
+
+    `resume` goes on with a run that was broken off, `retry_failed` also reads the documents again that failed.
+    """
+
+    path: Path | None
+    file_type: str
+    with_gold: bool = False
+    shown: bool = False
+    resume: bool = False
+    retry_failed: bool = False
+
+    @classmethod
+    def named(
+        cls,
+        out: Path | None,
+        file_type: str | None,
+        *,
+        overwrite: bool,
+        with_gold: bool,
+        shown: bool,
+        resume: bool = False,
+        retry_failed: bool = False,
+    ) -> Output:
+        """Check an output before anything is read. Where `file_type` is None, the suffix of `out` tells it."""
+        kind = file_type or output_format(out, WRITERS)
+        if kind not in FOLDERS:
+            writer(kind)
+        if with_gold and kind != "jsonl":
+            raise UsageError(f"--keep-annotations needs --to jsonl: {kind} has one place for entities")
+        output = cls(out, kind, with_gold, shown, resume or retry_failed, retry_failed)
+        output._check(overwrite)
+        return output
+
+    def _check(self, overwrite: bool) -> None:
+        if self.resume and self.path is None:
+            raise UsageError("--resume and --retry-failed need --out: of standard output nothing is remembered")
+        if self.resume and overwrite:
+            raise UsageError("--overwrite starts anew, --resume and --retry-failed go on: give one of them")
+        if self.file_type in FOLDERS:
+            self._check_folder(overwrite)
+        elif self.path:
+            self._check_file(self.path, overwrite)
+        if self.path and not self.path.parent.is_dir():
+            raise UsageError(f"{self.path.parent}: no such folder; make it first")
+
+    def _check_file(self, out: Path, overwrite: bool) -> None:
+        if out.exists() and not out.is_file():  # putting a file in its place would remove a device
+            raise UsageError(f"{out}: is no regular file; name a file, or leave out --out for standard output")
+        if overwrite or self.resume:
+            return
+        self._refuse_unfinished()
+        if out.exists():
+            raise UsageError(f"{out}: exists; give --overwrite to replace it")
+
+    def _check_folder(self, overwrite: bool) -> None:
+        kind, out = self.file_type, self.path
+        if out is None:
+            raise UsageError(f"--to {kind} needs --out FOLDER: {kind} is a folder of pairs, a text and its annotations")
+        if out.exists() and not out.is_dir():
+            raise UsageError(f"{out}: is no folder; {kind} is a folder of pairs, a text and its annotations")
+        try:
+            empty = not out.exists() or not any(out.iterdir())
+        except OSError as error:
+            raise UsageError(f"{out}: cannot be read: {error.strerror}") from None
+        if overwrite or self.resume:
+            return
+        self._refuse_unfinished()
+        if not empty:
+            told = "is not empty; give --overwrite to replace the files in it that have the same names"
+            raise UsageError(f"{out}: {told}")
+
+    def _refuse_unfinished(self) -> None:
+        if (progress := self.progress) and progress.exists():
+            told = "a run that is not finished; --resume goes on with it, --overwrite starts anew"
+            raise UsageError(f"{self.path}: {told}")
+
+    @property
+    def progress(self) -> Path | None:
+        """The journal of a run; see `ledger`."""
+        if self.path is None:
+            return None
+        return self.path / LEDGER if self.file_type in FOLDERS else self.path.with_name(self.path.name + LEDGER)
+
+    @property
+    def finished(self) -> bool:
+        """Whether a run is to be taken up again of which there is nothing but its output: it was finished before."""
+        path, progress = self.path, self.progress
+        if not self.resume or path is None or progress is None or progress.exists() or not path.exists():
+            return False
+        return any(path.iterdir()) if path.is_dir() else path.stat().st_size > 0
+
+    def refuse_among(self, inputs: Inputs) -> None:
+        """Raise UsageError where the output lies among the inputs: a second run would read the first one's answers.
+
+        A run that is taken up again passes over what it wrote itself.
+        """
+        if self.path is None:
+            return
+        own = self.path.resolve()
+        if self.resume and self.file_type not in FOLDERS:
+            mine = {own, *(own.with_name(own.name + end) for end in (".partial", LEDGER))}
+            inputs.files = [(name, path) for name, path in inputs.files if path is None or path.resolve() not in mine]
+        for path in (path.resolve() for _, path in inputs.files if path):
+            if path == own or (self.file_type in FOLDERS and own in path.parents):
+                raise UsageError(f"{self.path}: is among the inputs; write it elsewhere")
+
+    def open(self, settings: Mapping[str, Any]) -> Sink:
+        """A sink for the extractions. `settings` is all that they depend on, see `ledger`.
+
+        Raises UsageError where a run cannot be taken up again, OSError where nothing can be written.
+        """
+        settings = {**settings, "to": self.file_type, "keep_annotations": self.with_gold}
+        how = {"resume": self.resume, "retry": self.retry_failed}
+        if self.path is None:
+            return StandardOutput(None if self.shown else self._render)
+        if self.file_type in FOLDERS:
+            return FolderSink(FOLDERS[self.file_type](self.path), settings, **how)
+        return FileSink(self.path, self._render, settings, **how)
+
+    def _render(self, extraction: Extraction) -> bytes:
+        stream = io.StringIO()
+        if self.file_type == "jsonl":
+            record = extraction.to_json()
+            if self.with_gold:
+                document = extraction.document
+                record["gold"] = [entity_json(e, document.text) for e in document.entities]
+            jsonl.write_record(record, stream)
+        else:
+            writer(self.file_type)(extraction.answered(), stream)
+        return stream.getvalue().encode()

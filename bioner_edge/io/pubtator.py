@@ -1,0 +1,125 @@
+"""PubTator: `PMID|t|title`, `PMID|a|abstract`, then one tab-separated annotation a line; a title starts a block.
+
+Offsets count code points of title + one space + abstract (Wei et al. 2013, doi:10.1093/nar/gkt441). Relations
+(no offsets) are not entities and are passed over. Other readers take five columns for a relation, so that an annotation
+is written with six, the last of them `-` where there is no identifier.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import BinaryIO, TextIO
+
+from bioner_edge.document import Document, Entity
+from bioner_edge.errors import InputError
+from bioner_edge.io.notice import Notice, Report, lines
+
+__all__ = ["read", "write"]
+
+_TEXT_LINE = re.compile(r"([^|\t]+)\|([ta])\|(.*)", re.DOTALL)
+_ROW = re.compile(r"\r*([^|\t\r]+\|[ta]\||\S+\t([0-9]+\t[0-9]+|[^\W\d_]\S*)\t)")  # how a line begins
+_NUMBER = re.compile(r"-?[0-9]+")
+_OFFSET = re.compile(r"[0-9]{1,18}")
+_RELATION = re.compile(r"[^\W\d_][^\t]*")
+_NEITHER = "neither 'ID|t|title', 'ID|a|abstract' nor a tab-separated annotation"
+_BREAKS = str.maketrans("\n\r\t", "   ")  # one character for one, so that offsets stay
+
+
+@dataclass(slots=True)
+class _Block:
+    """One document while its lines come in."""
+
+    id: str
+    title: str = ""
+    abstract: str | None = None
+    rows: list[tuple[int, list[str]]] = field(default_factory=list)
+
+    def document(self, name: str, report: Report) -> Document:
+        text = f"{self.title} {self.abstract}" if self.abstract else self.title
+        entities = []
+        for number, fields in self.rows:
+            try:
+                entity = _entity(self.id, text, fields)
+            except ValueError as error:
+                report(Notice(name, number, str(error)))
+            else:
+                entities += [entity] if entity else []
+        return Document(self.id, text, tuple(entities), title_end=len(self.title))
+
+
+def read(stream: BinaryIO, name: str, report: Report) -> Iterator[Document]:
+    """The documents of a PubTator stream, one at a time. Rows that cannot be used go to `report` with their line."""
+    block: _Block | None = None
+    for number, line in lines(stream, name, report, _ROW):
+        if not line.strip():
+            continue
+        if match := _TEXT_LINE.fullmatch(line):
+            identifier, kind, text = match.groups()
+            if kind == "t" or block is None or block.id != identifier:
+                if block:
+                    yield block.document(name, report)
+                block = _Block(identifier)
+            if kind == "t":
+                block.title = text
+            elif block.abstract is None:
+                block.abstract = text
+            else:
+                message = f"a second abstract for {identifier}; give it a block of its own"
+                report(Notice(name, number, message, text_lost=True))
+        elif block is None or not _is_row(fields := line.rstrip("\r").split("\t"), block.id):
+            report(Notice(name, number, _NEITHER, text_lost=True))
+        else:
+            block.rows.append((number, fields))
+    if block:
+        yield block.document(name, report)
+
+
+def _is_row(fields: list[str], identifier: str) -> bool:
+    """Whether a line is an annotation or a relation, of whatever document; else it is text, a broken line perhaps."""
+    return len(fields) > 1 and (fields[0] == identifier or all(map(_NUMBER.fullmatch, fields[1:3])))
+
+
+def _entity(identifier: str, text: str, fields: list[str]) -> Entity | None:
+    """The entity of one annotation row, None for a relation. Raises ValueError where the row does not fit its text."""
+    if fields[0] != identifier:
+        raise ValueError(f"inside the block of {identifier}, but not one of its annotations")
+    if len(fields) >= 4 and _RELATION.fullmatch(fields[1]):  # ID, type, two concepts, and whatever is said of them
+        return None
+    if len(fields) < 5 or not (fields[4] and _OFFSET.fullmatch(fields[1]) and _OFFSET.fullmatch(fields[2])):
+        raise ValueError("an annotation needs: ID, start, end, mention, type")
+    start, end, mention, label = int(fields[1]), int(fields[2]), fields[3], fields[4]
+    if not start < end <= len(text):
+        raise ValueError(f"offsets [{start}, {end}) are not inside the text of {len(text)} characters")
+    if text[start:end] != mention:
+        raise ValueError(f"the mention does not match the text at [{start}, {end})")
+    return Entity.at(label, start, end)
+
+
+def write(document: Document, stream: TextIO) -> None:
+    """Write one block. Line breaks and tabs become spaces, one for one, so that offsets stay right.
+
+    The title ends at `title_end`, else at the first line break. Raises InputError for what PubTator cannot hold.
+    """
+    if not document.id or re.search(r"[|\t\n\r]", document.id):
+        raise InputError(f"document {document.id!r}: a PubTator id is not empty and has no '|', tab or line break")
+    if any(len(e.fragments) > 1 for e in document.entities):
+        raise InputError(f"document {document.id}: PubTator has no discontinuous mentions; write JSON Lines")
+    bad = next((e.label for e in document.entities if not e.label or re.search(r"[\t\n\r]", e.label)), None)
+    if bad is not None:
+        raise InputError(f"document {document.id}: PubTator has no way to write the label {bad!r}")
+    text = document.text.translate(_BREAKS)
+    title_end = _title_end(document, text)
+    stream.write(f"{document.id}|t|{text[:title_end]}\n{document.id}|a|{text[title_end + 1 :]}\n")
+    for entity in document.entities:
+        row = [document.id, str(entity.start), str(entity.end), entity.mention(text), entity.label, "-"]
+        stream.write("\t".join(row) + "\n")
+    stream.write("\n")
+
+
+def _title_end(document: Document, text: str) -> int:
+    """Where the title ends: at a space with an abstract behind it, else all is title, so that no character is lost."""
+    line_break = document.text.find("\n")
+    end = document.title_end if document.title_end is not None else line_break
+    return end if 0 <= end < len(text) - 1 and text[end] == " " else len(text)

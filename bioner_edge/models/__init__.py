@@ -1,0 +1,1 @@
+"""Model files: names, hashes, manifests, the hub, memory."""

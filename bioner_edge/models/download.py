@@ -1,0 +1,227 @@
+"""One file from an HTTP server: resumed where it broke off, hashed while it arrives, named only once it is whole.
+
+Until then it is called after its hash, so that a rest of another version is never continued:
+
+    model.safetensors.88c142557820.partial
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import ssl
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from http.client import HTTPException, HTTPMessage, HTTPResponse
+from pathlib import Path
+from typing import IO, BinaryIO
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+from urllib.request import HTTPRedirectHandler, HTTPSHandler, ProxyHandler, Request, build_opener, getproxies
+
+from bioner_edge import __version__
+from bioner_edge.errors import ModelError, UsageError
+from bioner_edge.models.hub_lock import File, Hashes
+
+__all__ = ["Refused", "Server", "fetch", "proxies"]
+
+_PIECE = 1 << 16  # bytes read at once: what an interrupted call loses at most
+_TIMEOUT_S = 20  # for a connection, and for each piece of an answer
+_PAUSES_S = (1.0, 2.0, 4.0, 8.0)  # after attempts that brought nothing new
+_LATER = frozenset({408, 429, 500, 502, 503, 504})  # what another attempt may answer
+_SHOWN_EVERY_S = 0.2
+_AGAIN = "run the same command again, it goes on from there"
+
+
+class Refused(Exception):
+    """The server says that the file cannot be had."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"HTTP status {status}")
+        self.status = status
+
+
+class _Broken(Exception):
+    """The connection failed; another attempt may not."""
+
+
+class _Redirects(HTTPRedirectHandler):
+    """The token goes to the server that it was given for, and to no other that this one redirects to."""
+
+    def redirect_request(
+        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> Request | None:
+        request = super().redirect_request(req, fp, code, msg, headers, newurl)
+        token = req.unredirected_hdrs.get("Authorization")
+        if request and token and urlsplit(req.full_url)[:2] == urlsplit(newurl)[:2]:
+            request.add_unredirected_header("Authorization", token)
+        return request
+
+
+class Server:
+    """Opens addresses with a token, through the proxies of the environment."""
+
+    def __init__(self, token: str | None = None) -> None:
+        self._token = token
+        self._opener = build_opener(ProxyHandler(proxies()), _Redirects, HTTPSHandler(context=_trusted()))
+
+    def open(self, url: str, begin: int = 0) -> HTTPResponse:
+        """The answer from byte `begin` on, if the server can do that. Raises OSError and HTTPException."""
+        request = Request(url, headers={"User-Agent": f"bioner-edge/{__version__}"})
+        if begin:
+            request.add_header("Range", f"bytes={begin}-")
+        if self._token:
+            request.add_unredirected_header("Authorization", f"Bearer {self._token}")
+        answer: HTTPResponse = self._opener.open(request, timeout=_TIMEOUT_S)
+        return answer
+
+
+def proxies() -> dict[str, str]:
+    """The proxies of the environment by scheme; $ALL_PROXY, which urllib leaves out, stands for both."""
+    found = getproxies()
+    both = {scheme: found["all"] for scheme in ("http", "https") if "all" in found}
+    return both | {scheme: proxy for scheme, proxy in found.items() if scheme != "all"}
+
+
+def _trusted() -> ssl.SSLContext:
+    """The certificates of the system, or of the file that the environment names, and certifi's."""
+    file = os.environ.get("REQUESTS_CA_BUNDLE")
+    try:
+        context = ssl.create_default_context(cafile=file)
+    except OSError as error:
+        raise UsageError(f"REQUESTS_CA_BUNDLE {file}: no certificates can be read from it: {error.strerror}") from None
+    with suppress(ImportError):  # huggingface_hub brings it
+        import certifi
+
+        context.load_verify_locations(certifi.where())
+    return context
+
+
+def fetch(server: Server, url: str, file: File, folder: Path, *, shown: bool) -> None:
+    """Bring `file` from `url` into `folder`; `shown` is whether a line of progress is drawn.
+
+    Raises Refused where the server says no, ModelError where the connection or the disk fails or where what came is
+    not the file. What came stays for the next call, unless it is wrong.
+    """
+    path = folder / file.partial
+    try:
+        for rest in folder.glob(f"{file.name}.*.partial"):
+            if rest != path:
+                rest.unlink()
+        with path.open("a+b") as stream:
+            _lock(stream, folder)
+            wrong = _Transfer(server, url, file, stream, shown=shown).run()
+        if wrong:
+            path.unlink()
+            raise ModelError(f"{folder / file.name}: {wrong}; what came was deleted: run the same command again")
+        os.replace(path, folder / file.name)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be written: {error.strerror or error}; make room and {_AGAIN}") from None
+
+
+def _lock(stream: BinaryIO, folder: Path) -> None:
+    """Two that append to one file would spoil it."""
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ModelError(f"{folder}: another process is fetching into it; wait for it or give another folder") from None
+
+
+class _Transfer:
+    """The bytes of a file on their way into a stream that may hold the first of them already."""
+
+    def __init__(self, server: Server, url: str, file: File, stream: BinaryIO, *, shown: bool) -> None:
+        self.server, self.url, self.file, self.stream = server, url, file, stream
+        there = os.fstat(stream.fileno()).st_size
+        self.begin(there if there <= file.bytes else 0)
+        self.line = _Line(file) if shown else None
+
+    def begin(self, there: int) -> None:
+        """Go on behind the first `there` bytes of the stream, which is opened for appending."""
+        self.stream.truncate(there)
+        self.stream.seek(0)
+        self.hashes = Hashes(self.file)
+        self.hashes.read(self.stream)
+        self.done = there
+
+    def run(self) -> str | None:
+        """Fetch what is missing; what is wrong with the whole, or None."""
+        failures = 0
+        while self.done < self.file.bytes:
+            before, reason = self.done, "the server closed the connection"
+            try:
+                for data in self._pieces():
+                    self._add(data)
+            except _Broken as broken:
+                reason = str(broken)
+            finally:
+                if self.line:
+                    self.line.clear()
+            if self.done < self.file.bytes:
+                failures = 0 if self.done > before else failures
+                if failures == len(_PAUSES_S):
+                    raise ModelError(f"{self.file.name}: broken off at {self._place()}: {reason}; {_AGAIN}")
+                time.sleep(_PAUSES_S[failures])
+                failures += 1
+        return self.hashes.wrong() if self.done == self.file.bytes else f"more than its {self.file.bytes} bytes came"
+
+    def _add(self, data: bytes) -> None:
+        self.stream.write(data)
+        self.hashes.update(data)
+        self.done += len(data)
+        if self.line:
+            self.line.draw(len(data), self.done)
+
+    def _place(self) -> str:
+        return f"{self.done / 1e6:.1f} of {self.file.bytes / 1e6:.1f} MB"
+
+    def _pieces(self) -> Iterator[bytes]:
+        """What the server sends from here on. Raises _Broken and Refused."""
+        try:
+            with self.server.open(self.url, self.done) as answer:
+                if self.done and not self._continues(answer):
+                    self.begin(0)
+                    if answer.status != 200:
+                        return  # the next attempt asks for the whole
+                while self.done <= self.file.bytes and (data := answer.read(_PIECE)):
+                    yield data
+        except HTTPError as error:
+            error.close()
+            if error.code == 416 and self.done:
+                self.begin(0)
+            elif error.code in _LATER:
+                raise _Broken(f"HTTP status {error.code}") from None
+            else:
+                raise Refused(error.code) from None
+        except (OSError, HTTPException) as error:
+            raise _Broken(str(getattr(error, "reason", None) or error) or type(error).__name__) from None
+
+    def _continues(self, answer: HTTPResponse) -> bool:
+        """Whether the answer begins where the stream ends; a server may send the whole again instead."""
+        return answer.headers.get("Content-Range", "").startswith(f"bytes {self.done}-")
+
+
+class _Line:
+    """A line of progress on the terminal."""
+
+    def __init__(self, file: File) -> None:
+        self._file, self._came = file, 0
+        self._started = self._last = time.monotonic()
+
+    def draw(self, came: int, done: int) -> None:
+        """`came` more bytes, now `done` in all."""
+        self._came += came
+        now = time.monotonic()
+        if now - self._last < _SHOWN_EVERY_S:
+            return
+        self._last = now
+        rate = self._came / (now - self._started)
+        left = int((self._file.bytes - done) / rate)
+        line = f"{self._file.name} {done / 1e6:.0f} of {self._file.bytes / 1e6:.0f} MB, {rate / 1e6:.1f} MB/s"
+        line += f", {left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"
+        print(f"\r{line}\x1b[K", end="", file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)

@@ -1,0 +1,1 @@
+"""ONNX files as data: folder, graph, weights, read without onnxruntime."""

@@ -1,0 +1,242 @@
+"""A model in ONNX: a folder, whose files belong together and refer to nothing else.
+
+    model.onnx        the graph
+    model.onnx.data   its large tensors
+    tokenizer.json    for the tokenizers library
+    runtime.json      what the graph does not say: `Runtime`
+    manifest.json     what the model is, with the SHA-256 of the files above
+
+A manifest comes from where the model comes from: that its hashes fit says that nothing broke on the way, not that the
+model means well. So what the graph refers to is looked at whatever the hashes say. onnxruntime before 1.26 follows a
+reference out of the folder, and one version or another has taken names for addresses in memory.
+"""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from bioner_edge.errors import ModelError, known
+from bioner_edge.models.manifest import PARTS, Manifest, joined, manifest_path, sha256, size
+from bioner_edge.models.onnx import graph as onnx_graph
+from bioner_edge.models.onnx import weights as onnx_weights
+from bioner_edge.models.onnx.graph import External, Graph
+from bioner_edge.models.onnx.weights import Weights
+
+__all__ = ["Facts", "Runtime", "check", "confined", "hashes_match", "is_model", "no_model", "read", "tensor_mix"]
+
+_GRAPH, _DATA, _RUNTIME, _TOKENIZER = PARTS
+_REQUIRED = (_GRAPH, _RUNTIME, _TOKENIZER)
+_LARGEST = 1 << 24  # bytes; a chat template has some thousand
+_MOST = 1 << 31  # no token id and no context comes near
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """runtime.json: how a model is run.
+
+    `context` is how many positions it was trained for, `bos` the token that every prompt starts with, if any,
+    `end_tokens` those that end an answer. `bos_token` and `eos_token` are written as a chat template writes them, ""
+    where there is none. `cache` is "shared" where past and present may be one buffer of any sufficient length, "grown"
+    where the graph returns the past with the new positions behind it.
+    """
+
+    context: int
+    bos: int | None
+    end_tokens: tuple[int, ...]
+    bos_token: str
+    eos_token: str
+    chat_template: str | None
+    cache: str
+
+    @classmethod
+    def load(cls, folder: Path) -> Runtime:
+        """The runtime.json of a folder. Raises ModelError where it cannot be read or lacks something."""
+        path = folder / _RUNTIME
+        try:
+            if path.stat().st_size > _LARGEST:
+                raise ModelError(f"{path}: more than {_LARGEST} bytes; convert the model again")
+            record = json.loads(path.read_text("utf-8"))
+            json.dumps(record, ensure_ascii=False).encode()  # a lone surrogate could be written nowhere
+        except OSError as error:
+            raise ModelError(f"{path}: cannot be read: {error.strerror}; convert the model again") from None
+        except (ValueError, RecursionError):
+            raise ModelError(f"{path}: not JSON; convert the model again") from None
+        if reason := _malformed(record):
+            raise ModelError(f"{path}: {reason}; convert the model again")
+        return cls(**{**record, "end_tokens": tuple(record["end_tokens"])})
+
+    def to_json(self) -> dict[str, Any]:
+        """What stands in the file."""
+        return {**asdict(self), "end_tokens": list(self.end_tokens)}
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MOST
+
+
+# Key -> (whether a value will do, what is expected).
+_EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "context": (lambda v: _number(v) and v > 0, "a number of positions"),
+    "bos": (lambda v: v is None or _number(v), "a token id or null"),
+    "end_tokens": (lambda v: isinstance(v, list) and bool(v) and all(map(_number, v)), "a list of token ids"),
+    "bos_token": (lambda v: isinstance(v, str), "a string"),
+    "eos_token": (lambda v: isinstance(v, str), "a string"),
+    "chat_template": (lambda v: v is None or isinstance(v, str), "a string or null"),
+    "cache": (lambda v: v in ("shared", "grown"), "shared or grown"),
+}
+
+
+def _malformed(record: object) -> str | None:
+    """What is wrong with the JSON of a runtime.json, or None."""
+    if not isinstance(record, dict):
+        return "it must be an object"
+    if unknown := sorted(record.keys() - _EXPECTED.keys()):
+        return known("key", unknown[0], _EXPECTED)
+    for field in fields(Runtime):
+        fits, expected = _EXPECTED[field.name]
+        if field.name not in record or not fits(record[field.name]):
+            return f"{field.name!r} must be {expected}"
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a sound folder holds."""
+
+    manifest: Manifest
+    runtime: Runtime
+    graph: Graph
+    weights: Weights
+    bytes: int
+
+
+def is_model(path: Path) -> bool:
+    """Whether this is a folder with a graph and a manifest, sound or not."""
+    return (path / _GRAPH).exists() and manifest_path(path).exists()
+
+
+def check(folder: Path) -> Facts:
+    """All that can be known of a model without running it. Raises ModelError where anything is wrong."""
+    hashes_match(folder)
+    return read(folder)
+
+
+def read(folder: Path) -> Facts:
+    """As `check`, but for the hashes."""
+    graph = confined(folder)
+    weights = onnx_weights.weights(graph, folder / _GRAPH)
+    return Facts(Manifest.load(manifest_path(folder)), Runtime.load(folder), graph, weights, size(folder))
+
+
+def tensor_mix(folder: Path) -> tuple[dict[str, int], float]:
+    """(how many tensors of weights have which type, the most frequent first; the bits per weight over all of them)"""
+    found = onnx_weights.weights(confined(folder), folder / _GRAPH)
+    return dict(Counter(found.tensors).most_common()), found.bits_per_weight
+
+
+def hashes_match(folder: Path) -> Manifest:
+    """The manifest. Raises ModelError unless the folder is confined, and each of its files is the one that was meant.
+
+    Whatever is loaded must be named in the manifest, with its SHA-256.
+    """
+    path = manifest_path(folder)
+    if not path.exists():
+        raise ModelError(no_model(folder))
+    _regular(path)
+    confined(folder)
+    manifest = Manifest.load(path)
+    here = [name for name in PARTS if name in _REQUIRED or _there(folder / name)]
+    if missing := [name for name in here if name not in manifest.files]:
+        which = missing[0] if manifest.files else "the model's files"
+        raise ModelError(f"{path}: it has no hash of {which}; convert the model again")
+    if more := sorted(manifest.files.keys() - set(PARTS)):
+        raise ModelError(f"{path}: {known('file', more[0], PARTS)}; convert the model again")
+    for name, promised in manifest.files.items():
+        _regular(folder / name)
+        if (actual := sha256(folder / name)) != promised:
+            differ = f"SHA-256 {actual[:12]}…, but {path} says {promised[:12]}…"
+            again = "the file was changed or is incomplete: fetch or convert it again"
+            raise ModelError(f"{folder / name}: {differ}; {again}")
+    if (actual := joined(manifest.files)) != manifest.sha256:
+        differ = f"'sha256' is {manifest.sha256[:12]}…, but of 'files' it would be {actual[:12]}…"
+        raise ModelError(f"{path}: {differ}; convert the model again")
+    return manifest
+
+
+def confined(folder: Path) -> Graph:
+    """The graph of a model. Raises ModelError unless all that the graph refers to lies in the folder, in full.
+
+    The data may lie in one file only, model.onnx.data: no other name can lead anywhere.
+    """
+    if not (folder / _GRAPH).exists():
+        raise ModelError(no_model(folder))
+    sizes = {name: _regular(folder / name) for name in PARTS if _there(folder / name)}
+    path = folder / _GRAPH
+    graph = onnx_graph.read(path)
+    references = [(tensor.name, tensor.external) for tensor in graph.tensors if tensor.external]
+    for tensor, external in references:
+        if external.location != _DATA:
+            what = f"the data of {tensor[:100]!r} lie in {external.location[:100]!r}, not in {_DATA} beside it"
+            raise ModelError(f"{path}: {what}: not read; convert the model again")
+    if references:
+        length = sizes.get(_DATA) or _regular(folder / _DATA)
+        _within(folder / _DATA, length, [external for _, external in references])
+    return graph
+
+
+def _there(path: Path) -> bool:
+    """Whether there is anything of this name, a link to nothing too."""
+    return path.exists() or path.is_symlink()
+
+
+def _regular(path: Path) -> int:
+    """The size of a file. Raises ModelError where it is none, or a link to something outside its folder."""
+    try:
+        if path.is_symlink() and not path.resolve(strict=True).is_relative_to(path.parent.resolve()):
+            raise ModelError(f"{path}: a link out of the folder: not read; put the file itself there")
+        info = path.stat()
+    except FileNotFoundError:
+        raise ModelError(f"{path}: missing; convert the model again") from None
+    except (OSError, RuntimeError) as error:  # a ring of links is a RuntimeError before Python 3.13
+        raise ModelError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or 'links in a ring'}") from None
+    if not stat.S_ISREG(info.st_mode):
+        raise ModelError(f"{path}: no regular file: not read; convert the model again")
+    return info.st_size
+
+
+def _within(path: Path, length: int, references: Sequence[External]) -> None:
+    """Raises ModelError where a tensor's data end behind the file, or begin inside another's."""
+    end = 0
+    before = None
+    for external in sorted(references, key=lambda e: (e.offset, e.length)):
+        if external.offset + external.length > length:
+            end = external.offset + external.length
+            raise ModelError(f"{path}: incomplete: it has {length} bytes, data end at {end}; fetch or convert it again")
+        if external.offset < end and external != before:  # tied tensors may share all of it
+            raise ModelError(f"{path}: the data of two tensors overlap at byte {external.offset}; convert it again")
+        end, before = external.offset + external.length, external
+
+
+def no_model(folder: Path) -> str:
+    """What a folder is that lacks a graph or a manifest, and what to do; for a message."""
+    again = "convert its checkpoint with: bioner-edge convert --to onnx"
+    if manifest_path(folder).exists():
+        return f"{folder / _GRAPH}: missing; convert the model again"
+    if (folder / "genai_config.json").exists():
+        return f"{folder}: a model for onnxruntime-genai, which lacks what is needed here; {again}"
+    if (folder / _GRAPH).exists():
+        return f"{folder}: an ONNX model without manifest.json; {again}"
+    if (folder / "adapter_config.json").exists():
+        return f"{folder}: a LoRA adapter; convert it with: bioner-edge convert --base BASE --adapter {folder}"
+    if (folder / "config.json").exists() or any(folder.glob("*.safetensors")):
+        return f"{folder}: a checkpoint; convert it with: bioner-edge convert --base {folder}"
+    if models := [path.name for path in sorted(folder.iterdir()) if path.suffix == ".gguf" or is_model(path)]:
+        more = f" and {len(models) - 3} more" if len(models) > 3 else ""
+        return f"{folder}: a folder of models; give one of them: {', '.join(models[:3])}{more}"
+    return f"{folder}: no model in it; give a GGUF file, or a folder that bioner-edge convert --to onnx wrote"

@@ -1,0 +1,158 @@
+"""The wire format of protocol buffers, read in pure Python from a mapped file: no schema, no copy of the data.
+
+A message is a row of fields, each a tag (its number and how it is written) and a value; nothing else says where it
+ends than its length, which stands before it. See https://protobuf.dev/programming-guides/encoding. Every length is
+held against what holds it, and depth and number of fields have limits, so that a crafted file costs seconds at most.
+What a reader of the library would take for two things at once is refused: groups, which no writer of today knows, and
+a message in two pieces, which it would join.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+from bioner_edge.errors import ModelError
+
+__all__ = ["File", "Message", "Span"]
+
+Span = tuple[int, int]
+"""Where a value's bytes stand in the file, half-open."""
+
+_VARINT, _BYTES = 0, 2
+_FIXED = {1: 8, 5: 4}  # bytes
+_DEEPEST = 64  # messages in each other; the library's own limit is 100
+_LONGEST, _LONGEST_TOLD = 65535, 300  # bytes of a name, letters of a message
+_MOST_FIELDS = 1_000_000  # in a file: three seconds; optimum writes 3,000 for each layer, others fewer
+
+
+class File:
+    """A mapped file of one message; whatever does not fit is told as damage of `kind` at a byte of `path`."""
+
+    def __init__(self, path: Path, data: mmap.mmap, kind: str) -> None:
+        self.path, self.data, self.kind, self.fields = path, data, kind, 0
+
+    def message(self) -> Message:
+        """The whole file as a message. Raises ModelError where it is none."""
+        return Message(self, (0, len(self.data)), "the file", 0)
+
+    def fail(self, what: str, at: int) -> NoReturn:
+        what = what if len(what) <= _LONGEST_TOLD else what[:_LONGEST_TOLD] + "…"
+        raise ModelError(f"{self.path}: damaged {self.kind} at byte {at}: {what}; fetch or convert it again")
+
+    def varint(self, at: int, end: int) -> tuple[int, int]:
+        """(an unsigned number of at most 64 bits, where the next value begins)."""
+        value = shift = 0
+        start = at
+        while at < end and shift < 70:
+            byte: int = self.data[at]
+            at += 1
+            value |= (byte & 127) << shift
+            if byte < 128:
+                return value & 0xFFFFFFFFFFFFFFFF, at
+            shift += 7
+        self.fail("a number of more than 10 bytes" if shift >= 70 else "a number is cut off", start)
+
+    def count(self, at: int) -> None:
+        self.fields += 1
+        if self.fields > _MOST_FIELDS:
+            self.fail(f"more than {_MOST_FIELDS} fields", at)
+
+    def split(self, span: Span, what: str) -> Iterator[tuple[int, int | Span]]:
+        """The fields of a message: (number, a number or where the bytes stand). Floats are passed over."""
+        at, end = span
+        while at < end:
+            start = at
+            self.count(start)
+            tag, at = self.varint(at, end)
+            number, wire = tag >> 3, tag & 7
+            if not 0 < number < 1 << 29:
+                self.fail(f"{what} has a field of number {number}", start)
+            if wire == _VARINT:
+                value, at = self.varint(at, end)
+                yield number, value
+                continue
+            if wire == _BYTES:
+                size, at = self.varint(at, end)
+            elif wire in _FIXED:
+                size = _FIXED[wire]
+            else:
+                self.fail(f"{what} has a field of the unknown kind {wire}", start)
+            if size > end - at:
+                self.fail(f"a field of {what} needs {size} bytes, {end - at} are left", start)
+            if wire == _BYTES:
+                yield number, (at, at + size)
+            at += size
+
+
+class Message:
+    """The fields of one message by their numbers; an unknown one is never asked for. `name` is for errors."""
+
+    __slots__ = ("_depth", "_fields", "file", "name", "span")
+
+    def __init__(self, file: File, span: Span, name: str, depth: int) -> None:
+        if depth > _DEEPEST:
+            file.fail(f"more than {_DEEPEST} messages in each other", span[0])
+        self.file, self.span, self.name, self._depth = file, span, name, depth
+        self._fields: dict[int, list[int | Span]] = {}
+        for number, value in file.split(span, name):
+            self._fields.setdefault(number, []).append(value)
+
+    def fail(self, what: str) -> NoReturn:
+        self.file.fail(what, self.span[0])
+
+    def spans(self, number: int) -> list[Span]:
+        """The values of a field of strings or messages; what is written in another way is an unknown field."""
+        return [value for value in self._fields.get(number, ()) if isinstance(value, tuple)]
+
+    def messages(self, number: int, name: str) -> Iterator[Message]:
+        """The messages of a field; each is read when it is reached."""
+        for span in self.spans(number):
+            yield Message(self.file, span, name, self._depth + 1)
+
+    def message(self, number: int, name: str) -> Message | None:
+        """The one message of a field, None where there is none."""
+        spans = self.spans(number)
+        if len(spans) > 1:
+            self.file.fail(f"{self.name} has {name} in {len(spans)} pieces", spans[1][0])
+        return Message(self.file, spans[0], name, self._depth + 1) if spans else None
+
+    def texts(self, number: int) -> list[str]:
+        """The strings of a field; what is not UTF-8 in them becomes U+FFFD."""
+        found = []
+        for start, end in self.spans(number):
+            if end - start > _LONGEST:
+                self.file.fail(f"a name in {self.name} of {end - start} bytes, more than {_LONGEST}", start)
+            found.append(self.file.data[start:end].decode("utf-8", errors="replace"))
+        return found
+
+    def text(self, number: int) -> str:
+        """The string of a field, "" where there is none. Where it stands twice the last counts, as the format says."""
+        texts = self.texts(number)
+        return texts[-1] if texts else ""
+
+    def integers(self, number: int) -> list[int]:
+        """The signed numbers of a field, one by one or packed."""
+        found: list[int] = []
+        for value in self._fields.get(number, ()):
+            if isinstance(value, int):
+                found.append(_signed(value))
+                continue
+            at, end = value
+            while at < end:
+                self.file.count(at)
+                one, at = self.file.varint(at, end)
+                found.append(_signed(one))
+        return found
+
+    def integer(self, number: int, default: int = 0) -> int:
+        """The signed number of a field; of several the last counts."""
+        values = [value for value in self._fields.get(number, ()) if isinstance(value, int)]
+        return _signed(values[-1]) if values else default
+
+
+def _signed(value: int) -> int:
+    """Two's complement of 64 bits."""
+    return value - (1 << 64) if value >= 1 << 63 else value

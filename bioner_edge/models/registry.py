@@ -1,0 +1,156 @@
+"""Which file or folder is meant by a model's name, and whether it is the one that was meant.
+
+`models.toml` lists models with their hashes; every converted one has a manifest that says what it was made from and
+what it can do: a GGUF file beside it (`X.gguf`, `X.json`), a folder with an ONNX model in it (`X/manifest.json`). A
+listed model whose hash is another is refused, as is one that is not what its manifest says; an unlisted one is used
+only where its path is given. An ONNX model without a manifest is never used.
+
+The package has a list of its own. $BIONER_MODELS can name a folder with another, of the user's own files.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+from bioner_edge.errors import ModelError, known
+from bioner_edge.models import gguf_header, models_toml
+from bioner_edge.models.manifest import UNITS, Manifest, manifest_path, sha256
+from bioner_edge.models.models_toml import Base, Listing, entry, write_list
+from bioner_edge.models.onnx import folder as onnx_folder
+
+__all__ = [
+    "UNITS",
+    "Base",
+    "Listing",
+    "Manifest",
+    "bases",
+    "checked",
+    "default",
+    "entry",
+    "find",
+    "listed",
+    "manifest_path",
+    "refuse_other_base",
+    "sha256",
+    "write_list",
+]
+
+_PACKAGE = Path(__file__).parents[1]
+_OWN = "BIONER_MODELS"
+_GIVE = "give the path of a GGUF file or an ONNX folder"
+
+
+def _bundled() -> models_toml.List:
+    """The package's list: a copy lies in the installed package, in a checkout it stands at the root."""
+    inside = _PACKAGE / models_toml.NAME
+    path = inside if inside.exists() else _PACKAGE.parent / models_toml.NAME
+    return models_toml.read(path, _PACKAGE / "data", ("default", "models", "bases"))
+
+
+def listed() -> dict[str, Listing]:
+    """The models that can be named: the bundled ones, then those of $BIONER_MODELS.
+
+    Raises ModelError for a list that cannot be read, and for a name that both lists have.
+    """
+    bundled = _bundled()
+    rows = dict(bundled.models)
+    if folder := os.environ.get(_OWN):
+        path = Path(folder, models_toml.NAME)
+        for name, row in models_toml.read(path, Path(folder)).models.items():
+            if name in rows or name in bundled.bases:
+                raise ModelError(f"{path}: [models.{name}] bioner-edge has a model of this name; choose another")
+            rows[name] = row
+    return rows
+
+
+def bases() -> dict[str, Base]:
+    """The models on the hub that can be pulled by name. Raises ModelError for a list that cannot be read."""
+    return dict(_bundled().bases)
+
+
+def default(format: str | None = None) -> str | None:
+    """The name of the model that is used where none is named; None where no model is bundled.
+
+    Where it was not tuned for `format`, the first listed one that was takes its place, if there is one; where llama.cpp
+    is not installed, one that runs without it does.
+    """
+    name = _bundled().default
+    rows = listed()
+    if name is None or name not in rows:
+        return name
+    wanted = format or next(iter(rows[name].formats), None)
+    tuned = [other for other in (name, *rows) if wanted in rows[other].formats]
+    runs = tuned if _has_llama() else [other for other in tuned if rows[other].path.is_dir()]
+    return next(iter([*runs, *tuned]), name)
+
+
+def _has_llama() -> bool:
+    return find_spec("llama_cpp") is not None
+
+
+def find(name_or_path: str | None, format: str | None = None) -> tuple[Path, Manifest | None]:
+    """The file or folder of a model and its manifest, both checked; None is the default model (of a format).
+
+    A listed name is that model and no other. A path may be any GGUF file, whose manifest is None where none lies
+    beside it, or a folder with an ONNX model. Raises ModelError for an unknown name, a missing or damaged file, or a
+    hash that is not the one written down.
+    """
+    rows = listed()
+    name = name_or_path if name_or_path is not None else default(format)
+    if name is None:
+        raise ModelError(f"no model is bundled with this installation; {_GIVE}")
+    if name in rows:
+        return checked(rows[name].path, rows[name])
+    path = Path(name)
+    if not (path.exists() or path.suffix == ".gguf" or "/" in name or os.sep in name):
+        pull = f"; {name!r} is a base model: pull and convert it" if name in bases() else ""
+        raise ModelError(f"{known('model', name, rows or ['none'])}; or {_GIVE}{pull}")
+    return checked(path)
+
+
+def checked(path: Path, row: Listing | None = None) -> tuple[Path, Manifest | None]:
+    """`path` and its manifest, once it is sound and hashes hold: the manifest's, and that of its `row` in a list.
+
+    Raises ModelError where one does not, and for an ONNX folder where anything is wrong with any of its files.
+    """
+    if path.is_dir():
+        manifest = onnx_folder.check(path).manifest
+        _refuse_other(path, manifest.sha256, row)
+        return path, manifest
+    if not path.is_file():
+        raise ModelError(f"{path}: no such model file")
+    if path.suffix == ".onnx":
+        raise ModelError(f"{path}: one file of an ONNX model; give the folder {path.parent}")
+    gguf_header.check(path)
+    beside = manifest_path(path)
+    found = Manifest.load(beside) if beside.is_file() else None
+    actual = sha256(path) if row or found else ""
+    _refuse_other(path, actual, row)
+    if found and found.sha256 != actual:
+        raise ModelError(_differs(path, actual, str(beside), found.sha256))
+    if row and found is None:
+        again = "install bioner-edge" if row.folder == _PACKAGE / "data" else "convert the model"
+        raise ModelError(f"{beside}: the manifest of a listed model is missing; {again} again")
+    return path, found
+
+
+def _refuse_other(path: Path, actual: str, row: Listing | None) -> None:
+    """Raises ModelError where the list promises another hash."""
+    if row and row.sha256 != actual:
+        raise ModelError(_differs(path, actual, row.said_by, row.sha256))
+
+
+def _differs(path: Path, actual: str, where: str, promised: str) -> str:
+    told = f"SHA-256 {actual[:12]}…, but {where} says {promised[:12]}…"
+    return f"{path}: {told}; the file was changed or is incomplete: fetch or convert it again"
+
+
+def refuse_other_base(adapter: Path, its: Manifest | None, model: Path, of_model: Manifest | None) -> None:
+    """Raises ModelError where the manifests know that the adapter was tuned on other weights of the same shape."""
+    tuned_on = {name: digest for name, digest in (its.sources if its else {}).items() if name.startswith("base/")}
+    for name, digest in tuned_on.items():
+        mine = of_model.sources.get(name.removeprefix("base/")) if of_model else None
+        if name.endswith(".safetensors") and mine not in (None, digest):
+            raise ModelError(f"{adapter}: was tuned on another model than {model}; give the one that it was tuned on")

@@ -1,0 +1,1 @@
+"""Text before any model: tokens, sentences, chunks."""

@@ -1,0 +1,118 @@
+"""Sentence ends, by rules that hold for abstracts and clinical notes; no white space is left in a sentence's edges.
+
+Every character that is not white space lies in exactly one sentence, so that what is read sentence by sentence is
+read whole. A split too few costs a longer chunk, a split too many may cut a mention: doubtful places do not split.
+A line break inside a paragraph, as of texts that were wrapped at some column, is no more than a blank.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Set
+from itertools import pairwise
+
+from bioner_edge.document import Document, Entity, Span
+
+__all__ = ["piece", "sentences", "split_sentences", "unwrapped"]
+
+# A stop with its closing quotes or brackets, white space, then what can open a sentence; an ideographic full
+# stop; an empty line; the end of a line after a stop or colon; a line that begins like an item.
+# The look-behinds keep it linear: a run of stops or of white space is tried once, not from each of its characters.
+_BREAK = re.compile(
+    r"""(?P<stop>(?<![.!?])[.!?]++["')\]\u201d\u2019]*+)\s++(?=["'(\[\u201c\u2018]*+[A-Z0-9\u00c0-\u00de\u0391-\u03a9])
+      | (?<=[。！？])(?![」』）。！？])
+      | (?<!\s)\s*\n\s*\n\s*
+      | (?P<line>(?<=[.:;!?])[ \t]*\r?\n\s*)
+      | \r?\n\s*(?=[-*\u2022]\s)""",
+    re.VERBOSE,
+)
+_ABBREVIATION = re.compile(
+    # initials and genera (E. coli), whatever has a stop inside (e.g., U.S., i.v., b.i.d.)
+    r"(?:^|[\s(\[/])(?:[A-Z]|(?:[A-Za-z]\.)+[A-Za-z]|"
+    # Latin, references, titles, firms
+    r"(?:[Vv]s|[Vv]|cf|al|etc|approx|ca|Drs?|Mrs?|Ms|Prof|St|Figs?|figs?|Refs?|refs?|Eqs?|Tabs?|Secs?|Suppl|"
+    r"Nos?|nos?|Vols?|vols?|pp?|eds?|resp|incl|excl|est|Inc|inc|Ltd|Co|Corp|Jr|Sr|viz|et seq|"
+    # taxa
+    r"spp?|s?sp|ssp|subspp?|subg|gen|var|str|bv|sv|pv|cv|nov|"
+    # measures
+    r"min|max|avg|wt|wts|vol|conc|temp|hrs?|secs?|mins?|wks?|mos?|yrs?|"
+    # clinical notes
+    r"[Pp]ts?|[Vv]it|[Dd]x|[Rr]x|[Tt]x|[Hh]x|[Ff]x|[Ss]x|tabs?|caps?|inj|susp|[Ss]ol|oint|supp|gtts?|dept|hosp|adm|w/w|w/v|v/v))$"
+)
+_LONGEST = 12  # characters of an abbreviation and of what stands before it
+_WIDTH = 30  # characters: a paragraph of shorter lines was not wrapped, but written in lines
+_ITEM = re.compile(r"[-*\u2022]\s")
+_SOFT = re.compile(r"(?<=\S)[^\S\n]*+\n[^\S\n]*+(?=\S)(?![-*\u2022]\s)")
+_BLANKS = str.maketrans("\r\n", "  ")
+
+
+def sentences(text: str, *, cut: int | None = None) -> list[Span]:
+    """The sentences of `text` in order; `cut` is one more place where a sentence ends (a title's end)."""
+    wraps = _wraps(text)
+    ends = [m.end() for m in _BREAK.finditer(text) if not _goes_on(text, m, wraps)]
+    if cut is not None and 0 < cut < len(text):
+        ends = sorted({*ends, cut})
+    edges = [0, *ends, len(text)]
+    pieces = (_trimmed(text, a, b) for a, b in pairwise(edges))
+    return [span for span in pieces if span]
+
+
+def unwrapped(text: str) -> str:
+    """The text with a blank for each character of a line break inside a paragraph, which says nothing.
+
+    Empty lines and the breaks before items stay. It is as long as `text`, so offsets in both are the same.
+    """
+    return _SOFT.sub(lambda match: match.group().translate(_BLANKS), text)
+
+
+def split_sentences(document: Document) -> list[Document]:
+    """The sentences of a document as documents; an entity that no one sentence holds is lost."""
+    return [piece(document, span) for span in sentences(document.text, cut=document.title_end)]
+
+
+def piece(document: Document, span: Span) -> Document:
+    """A stretch of a document as a document, as the model reads it, with the entities that lie in it, moved."""
+    inside = [e for e in document.entities if span.start <= e.start and e.end <= span.end]
+    moved: list[Entity] = [e.shifted(-span.start) for e in inside]
+    return Document(document.id, unwrapped(document.text[span.start : span.end]), tuple(moved))
+
+
+def _goes_on(text: str, match: re.Match[str], wraps: Set[int]) -> bool:
+    """Whether a stop or the end of a line ends no sentence: an abbreviation has the stop, or the line was full.
+
+    Before an empty line or an item a sentence ends all the same.
+    """
+    if match[0].count("\n") > 1 or not (match["line"] or match["stop"] == "."):
+        return False
+    at = match.start()
+    if match["line"]:
+        if _ITEM.match(text, match.end()):
+            return False
+        if text.index("\n", at) in wraps:
+            return True
+        at -= 1
+    return text[at] == "." and bool(_ABBREVIATION.search(text[max(0, at - _LONGEST) : at]))
+
+
+def _wraps(text: str) -> Set[int]:
+    """The line feeds that only wrap a paragraph: it has long lines, and the next word would have made one longer."""
+    found: set[int] = set()
+    paragraph: list[tuple[int, int, int]] = []  # of each line where it ends, its length, that of its first word
+    at = 0
+    for line in [*text.split("\n"), ""] if "\n" in text else ():
+        at += len(line) + 1
+        if words := line.split(maxsplit=1):
+            paragraph.append((at - 1, len(line.rstrip()), len(words[0])))
+            continue
+        width = max((size for _, size, _ in paragraph), default=0)
+        if width >= _WIDTH:
+            found.update(end for (end, size, _), (_, _, word) in pairwise(paragraph) if size + 1 + word > width)
+        paragraph = []
+    return found
+
+
+def _trimmed(text: str, start: int, end: int) -> Span | None:
+    """[start, end) without white space at its edges; None where nothing else is in it."""
+    piece = text[start:end]
+    start += len(piece) - len(piece.lstrip())
+    return Span(start, start + len(piece.strip())) if piece.strip() else None

@@ -1,0 +1,1 @@
+"""GGUF as a target of conversion."""

@@ -1,0 +1,67 @@
+"""The importance matrix of a model: its tokens of in-domain text, run through the merged model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bioner_edge.backends.vocab_only import VocabOnly
+from bioner_edge.convert import architectures, domain
+from bioner_edge.convert.about import About
+from bioner_edge.convert.assemble import Model, asked
+from bioner_edge.report import Report
+from bioner_edge.convert.gguf import writer
+from bioner_edge.convert.gguf.imatrix import importance
+from bioner_edge.errors import UsageError
+from bioner_edge.models.registry import sha256
+
+__all__ = ["calibrate"]
+
+_LONGEST = 2048  # tokens of one sequence: an abstract with its prompt and its answer
+_MOST = 1 << 15  # tokens in all; llama.cpp's own practice is of that order
+
+
+def calibrate(
+    model: Model, theirs: Any, f32: Path, texts: Sequence[Path], about: About, report: Report
+) -> tuple[dict[str, NDArray[np.float32]], dict[str, Any]]:
+    """(the matrix by tensor, what the manifest says of it): prompts about `texts`, and their annotations as answers.
+
+    `theirs` is the torch model, `f32` the file whose tokenizer is used. Raises UsageError where the texts are empty.
+    """
+    report.step(f"importance matrix from {', '.join(text.name for text in texts)}")
+    sequences = _sequences(model, f32, texts, about, report)
+    if not sequences:
+        raise UsageError(f"--importance {texts[0]}: no text in it")
+    written = writer.names(architectures.of(model.source.config), model.source.config)
+    names = {theirs: ours for ours, theirs in written.items()}
+    told = {
+        "texts": {text.name: sha256(text) for text in texts if text.is_file()},
+        "tokens": sum(map(len, sequences)),
+    }
+    if model.kept is not None:  # the torch model has the whole vocabulary
+        sequences = [model.kept[ids].tolist() for ids in sequences]
+    return importance(theirs, names, sequences, report.progress), told
+
+
+def _sequences(model: Model, f32: Path, texts: Sequence[Path], about: About, report: Report) -> list[list[int]]:
+    found: list[list[int]] = []
+    left, cut = _MOST, 0
+    longest = min(_LONGEST, architectures.positive(model.source.config, "max_position_embeddings"))
+    with VocabOnly(f32) as vocabulary:
+        for parts in domain.examples(domain.documents(texts, report.step), asked(model, about)):
+            ids = domain.token_ids(vocabulary, parts)
+            cut += len(ids) > min(longest, left)
+            ids = ids[: min(longest, left)]
+            left -= len(ids)
+            found += [ids] if ids else []
+            if not left:
+                break
+    if cut:
+        report.step(
+            f"{cut} of {len(found)} examples are cut: they are longer than {longest} tokens, or {_MOST} are reached"
+        )
+    return found

@@ -1,0 +1,159 @@
+"""A LoRA adapter alone as GGUF, for llama.cpp to add to its base while it runs.
+
+    NAME.lora_a (rank, columns), NAME.lora_b (rows, rank), by the name of the base's tensor in the GGUF
+
+llama.cpp multiplies each pair by one number of the file over the pair's rank. rsLoRA and patterns of rank or alpha
+scale otherwise, so the number is the one that fits most pairs and the others' B is rescaled. What is not a pair of
+matrices at a linear layer is refused: left out, the model would be wrong without a word.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from gguf import GGUFType
+from gguf import GGUFWriter as Writer
+from numpy.typing import NDArray
+
+from bioner_edge.backends.adapter_file import ADAPTABLE
+from bioner_edge.convert.architectures import Architecture
+from bioner_edge.convert.checkpoint import Source
+from bioner_edge.convert.gguf.writer import names as tensor_names
+from bioner_edge.convert.merging.adapter import Adapter
+from bioner_edge.errors import ModelError, UsageError, known
+from bioner_edge.models import gguf_header
+
+__all__ = ["LEVELS", "write"]
+
+# Level -> the type of the matrices.
+LEVELS: dict[str, np.dtype[np.floating]] = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16)}
+_INSTEAD = "merge the adapter into its base instead"
+
+
+def write(
+    path: Path,
+    adapter: Adapter,
+    base: Source,
+    architecture: Architecture,
+    *,
+    name: str,
+    licence: str,
+    level: str = "F32",
+) -> None:
+    """Write `path`, which is not complete until this returns, and is not there where it fails.
+
+    `base` is the model that the adapter was trained on. Raises UsageError for an unknown level, ModelError for an
+    adapter that llama.cpp cannot apply as it runs, one of another base, and a disk that is full.
+    """
+    if level not in LEVELS:
+        raise UsageError(known("level", level, LEVELS))
+    for objection in _objections(adapter, base):
+        raise ModelError(f"{adapter.file}: {objection}; {_INSTEAD}")
+    names = _names(adapter, base, architecture)
+    alpha = _alpha(adapter)
+    writer = Writer(path, architecture.name)
+    writer.add_type(GGUFType.ADAPTER)
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", alpha)
+    writer.add_name(name)
+    writer.add_license(licence)
+    for theirs, ours in names.items():
+        a, b = _factors(theirs, adapter, base, architecture, alpha)
+        writer.add_tensor(f"{ours}.lora_a", _typed(a, theirs, level))
+        writer.add_tensor(f"{ours}.lora_b", _typed(b, theirs, level))
+    try:
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        gguf_header.read(
+            path
+        )  # numpy writes through a buffer of C's, and what that loses on a full disk it does not tell
+    except (OSError, ModelError) as error:
+        with suppress(OSError):  # what is still in its buffer
+            writer.close()
+        path.unlink(missing_ok=True)
+        why = getattr(error, "strerror", None) or "only a part of it found room"
+        raise ModelError(f"{path}: cannot be written: {why}; make room or give another") from None
+
+
+def _objections(adapter: Adapter, base: Source) -> Iterator[str]:
+    """What llama.cpp cannot add to a model that runs, in words."""
+    for name, target in adapter.targets.items():
+        if target.dora:
+            yield f"{name!r} is DoRA, which also scales the base's rows, and llama.cpp can only add to them"
+        if target.added_bias:
+            yield f"{name!r} has a bias of its own, which llama.cpp does not add"
+        if target.embedding:
+            yield f"{name!r} is an embedding, which llama.cpp does not adapt where it is the output matrix too"
+    for name in adapter.replaced:
+        yield f"{name!r} was trained as a whole, and not as a pair of matrices"
+    for name in adapter.tokens:
+        yield f"{name!r} has rows of tokens that were trained as they are, and not as a pair of matrices"
+    for name, original in adapter.originals.items():
+        if name in base.shapes() and not np.array_equal(base.tensor(name), adapter.tensor(original)):
+            yield f"{name!r} lay over other weights than the base has, as after a change of the vocabulary"
+    if not any(target.scaling for target in adapter.targets.values()):
+        yield "it changes nothing: no target, or every alpha is 0"
+
+
+def _names(adapter: Adapter, base: Source, architecture: Architecture) -> dict[str, str]:
+    """The target's name in the checkpoint -> in the GGUF. Raises ModelError for what is not a linear layer there."""
+    names = {theirs: ours for ours, theirs in tensor_names(architecture, base.config).items()}
+    shapes = base.shapes()
+    for theirs, target in adapter.targets.items():
+        if theirs not in names or theirs not in shapes:
+            tied = theirs == "lm_head.weight"
+            what = f"is the embedding in this base; {_INSTEAD}" if tied else "is not in this base; give its own"
+            raise ModelError(f"{adapter.file}: {theirs!r} {what}")
+        shape = adapter.shapes[target.b][0], adapter.shapes[target.a][1]
+        if shape != shapes[theirs]:
+            told = f"{theirs!r} has shape {shape}, in this base it has {shapes[theirs]}"
+            raise ModelError(f"{adapter.file}: {told}; give the base that it was trained on")
+        if not ADAPTABLE.fullmatch(names[theirs]):
+            raise ModelError(f"{adapter.file}: {theirs!r} is no layer that llama.cpp adapts as it runs; {_INSTEAD}")
+    return {theirs: names[theirs] for theirs in adapter.targets}
+
+
+def _alpha(adapter: Adapter) -> float:
+    """The scaling times the rank that most targets have; never 0, which llama.cpp takes for none given."""
+    found = Counter(target.scaling * target.rank for target in adapter.targets.values() if target.scaling)
+    return found.most_common(1)[0][0]
+
+
+def _factors(
+    name: str, adapter: Adapter, base: Source, architecture: Architecture, alpha: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """A, and B with its rows where the GGUF has them and what `alpha` does not say of the scaling.
+
+    Shapes: (rank, columns), (rows, rank)
+    """
+    target = adapter.targets[name]
+    a, b = adapter.factors(name)
+    b = b[_order(name, len(b), architecture, base.config)]
+    if (factor := target.scaling * target.rank / alpha) != 1:
+        b = (b * np.float64(factor)).astype(np.float32)
+    return a, b
+
+
+def _order(name: str, rows: int, architecture: Architecture, config: Mapping[str, object]) -> NDArray[np.intp]:
+    """Which row of the checkpoint's tensor each row of the GGUF's is. Shape: (rows,)
+
+    Raises ModelError where the family does more to the tensor than to move its rows: then B cannot follow.
+    """
+    numbered = architecture.changed(name, np.arange(rows, dtype=np.float32)[:, None], config)
+    order = numbered[:, 0].astype(np.intp)
+    if not np.array_equal(np.sort(numbered[:, 0]), np.arange(rows)):
+        raise ModelError(f"{architecture.name} changes {name!r} otherwise than by moving its rows; {_INSTEAD}")
+    return order
+
+
+def _typed(tensor: NDArray[np.float32], name: str, level: str) -> NDArray[np.floating]:
+    kind = LEVELS[level]
+    if np.abs(tensor).max(initial=0.0) > np.finfo(kind).max:
+        raise ModelError(f"the adapter of {name!r} has values that {kind} cannot hold; write it as F32")
+    return np.ascontiguousarray(tensor, kind)

@@ -1,0 +1,79 @@
+"""A model as a GGUF file: written in float32, then quantized by llama.cpp."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from bioner_edge.convert import architectures
+from bioner_edge.convert.about import About
+from bioner_edge.convert.assemble import Model
+from bioner_edge.report import Report
+from bioner_edge.convert.gguf import quantize, writer
+from bioner_edge.errors import ModelError, UsageError, known
+from bioner_edge.models import gguf_header
+
+__all__ = ["Gguf"]
+
+
+@dataclass(frozen=True, slots=True)
+class Gguf:
+    """See `Target`. `tensor_types` are types by regular expression over tensor names, `threads` those of quantizing."""
+
+    tensor_types: Mapping[str, str] = field(default_factory=dict)
+    threads: int | None = None
+    default: ClassVar[str] = "Q8_0"
+
+    def checked(self, levels: Sequence[str]) -> list[str]:
+        for level in levels:
+            if level not in quantize.LEVELS:
+                raise UsageError(known("level", level, quantize.LEVELS))
+        if self.tensor_types and not set(levels) - set(quantize.FLOATS):
+            raise UsageError(f"tensor types are for quantized levels, not for {', '.join(levels)}")
+        return list(dict.fromkeys(levels))
+
+    def require(self, base: Path) -> None:
+        """Nothing: what writes a GGUF is part of every installation."""
+
+    def files(self, name: str, level: str) -> list[str]:
+        return [f"{name}-{level}.gguf", f"{name}-{level}.json"]
+
+    def f32(
+        self, model: Model, about: About, levels: Sequence[str], work: Path, report: Report
+    ) -> tuple[Path, dict[str, Any]]:
+        architecture = architectures.of(model.source.config)
+        report.step(f"writing {architecture.name} as F32" + (", the adapter merged into it" if model.adapter else ""))
+        path = work / self.files(about.name, "F32")[0]
+        largest, where = writer.write(
+            path,
+            model.source,
+            architecture,
+            model.tokenizer,
+            name=about.name,
+            licence=about.licence,
+            progress=report.progress,
+        )
+        if "F16" in levels and largest > np.finfo(np.float16).max:
+            told = f"tensor {where!r} has values that float16 cannot hold; leave F16 out, or take BF16"
+            raise ModelError(f"{model.base}: {told}")
+        try:
+            gguf_header.check(path)
+        except ModelError as error:  # numpy can end a write early without a word
+            raise ModelError(f"{path}: not all could be written; is the disk full? ({error})") from None
+        for level in set(levels) - set(quantize.FLOATS):
+            quantize.check(path, level, self.tensor_types)
+        return path, {}
+
+    def quantize(self, f32: Path, path: Path, level: str, matrix: Mapping[str, Any] | None) -> None:
+        types = None if level in quantize.FLOATS else self.tensor_types
+        quantize.quantize(f32, path, level, importance=matrix, tensor_types=types, threads=self.threads)
+
+    def mix(self, path: Path) -> tuple[dict[str, int], float]:
+        return quantize.tensor_mix(path)
+
+    def tolerance(self, model: Model) -> float:
+        return architectures.of(model.source.config).tolerance

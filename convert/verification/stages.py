@@ -1,0 +1,105 @@
+"""The stages of the verification in their order, told as they are measured; the first that fails ends it all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bioner_edge.convert import domain, vocabulary
+from bioner_edge.convert.about import About
+from bioner_edge.convert.assemble import Model, asked
+from bioner_edge.report import Figure, Report
+from bioner_edge.convert.target import Target
+from bioner_edge.convert.verification import measure, reference, verify
+from bioner_edge.convert.verification.samples import DOCUMENTS, LINES
+from bioner_edge.document import Document
+from bioner_edge.errors import UsageError
+
+__all__ = ["Levels", "against_source", "load", "of_adapter"]
+
+
+def load(model: Model, report: Report) -> Any:
+    """The torch model that `model` must equal, merged by peft."""
+    report.step("loading the same model with transformers" + (" and peft" if model.adapter else ""))
+    return reference.load(model.base, model.merged)
+
+
+def against_source(
+    model: Model, theirs: Any, path: Path, target: Target, about: About, lines: Sequence[str], report: Report
+) -> list[Figure]:
+    """The F32 model in `path` against the torch model `theirs`. Raises ModelError at the first stage that fails."""
+    figures: list[Figure] = []
+
+    def measured(figure: Figure) -> None:
+        report.figure(figure)
+        figures.extend(verify.judged([figure], "the converted model is another one"))
+
+    if model.whole.digests:  # an ONNX exporter reads a model that nothing is merged into by itself
+        measured(verify.weights(theirs, model.whole, model.adapter is not None))
+    with measure.open_exact(path) as ours:
+        encode = vocabulary.reference(model.tokens)
+        measured(verify.token_ids(ours, encode, [*lines, *vocabulary.specials(model.tokens)], report.step))
+        tolerance = target.tolerance(model)
+        measured(verify.logits(theirs, ours, lines, tolerance=tolerance, kept=model.kept))
+        prompts = [domain.token_ids(ours, (*parts[:3], "")) for parts in _examples(model, about)[: len(DOCUMENTS)]]
+        measured(verify.greedy(theirs, ours, prompts, tolerance=tolerance, kept=model.kept))
+    return figures
+
+
+def _examples(model: Model, about: About) -> list[tuple[str, str, str, str]]:
+    """The questions about `DOCUMENTS` in the model's formats, with answers; the documents alone where it has none."""
+    documents = (Document(str(number), text) for number, text in enumerate(DOCUMENTS))
+    return list(domain.examples(documents, asked(model, about)))
+
+
+def of_adapter(model: Model, f32: Path, path: Path, tolerance: float, report: Report) -> list[Figure]:
+    """The adapter in `path` on its base `f32` against the torch model with it merged. Raises ModelError as above."""
+    theirs = load(model, report)
+    with measure.open_exact(f32, path) as ours:
+        figures = [verify.logits(theirs, ours, LINES, tolerance=tolerance)]
+    report.figure(figures[-1])
+    return figures
+
+
+class Levels:
+    """Holds each level's file against the F32 file, on prompts and answers of the model's formats where it has some."""
+
+    def __init__(self, f32: Path, model: Model, about: About, lines: Sequence[str], report: Report) -> None:
+        self._about, self._report = about, report
+        with measure.open_exact(f32) as runtime:
+            if about.formats:
+                fed = (domain.token_ids(runtime, parts) for parts in _examples(model, about))
+                self._fed = measure.cut(fed, runtime.context)
+            else:
+                self._fed = measure.sequences(runtime, lines)
+            self._expected = [measure.logits(runtime, ids) for ids in self._fed]
+        self._found: list[verify.Found] | None = None
+        self._extracted, self._found = self._extraction(f32, "F32") if about.formats else ([], None)
+
+    def __call__(self, path: Path, level: str) -> list[Figure]:
+        """The figures of the file in `path`, told as well. Raises ModelError where it loses too much."""
+        figures = []
+        if level != "F32":
+            figures += measure.distance(path, level, self._fed, self._expected)
+        if self._found is not None:
+            figures += self._extracted if level == "F32" else self._extraction(path, level)[0]
+        for figure in figures:
+            self._report.figure(figure)
+        return verify.judged(figures, f"the weights lose too much at {level}: use a larger level")
+
+    def _extraction(self, path: Path, level: str) -> tuple[list[Figure], list[verify.Found] | None]:
+        about = self._about
+        try:
+            return verify.extraction(
+                path,
+                level,
+                self._found,
+                format=about.formats[0],
+                labels=about.labels,
+                unit=about.unit,
+                guidelines=about.guidelines,
+            )
+        except UsageError as error:  # the context is too small for a prompt: a model to look at, not to use
+            self._report.step(f"no documents were read with {path.name}: {error}")
+            return [], None

@@ -1,0 +1,54 @@
+"""One rule tells a format by a file's name, for what is read and for what is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bioner_edge.errors import UsageError
+from bioner_edge.io.registry import WRITERS, file_format, output_format
+
+WRITTEN = ".jsonl, .ndjson, .pubtator"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("found.jsonl", "jsonl"),
+        ("found.NDJSON", "jsonl"),
+        ("found.pubtator", "pubtator"),
+        ("Dev.PubTator.txt", "pubtator"),
+        ("found", "jsonl"),
+        ("folder.v2/found", "jsonl"),
+        ("found.", "jsonl"),
+        (".found", "jsonl"),
+    ],
+)
+def test_an_output_that_its_name_tells(name: str, expected: str) -> None:
+    assert output_format(Path(name), WRITERS) == expected
+    assert file_format(name) in (expected, None)
+
+
+def test_standard_output_is_json_lines() -> None:
+    assert output_format(None, WRITERS) == "jsonl"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        *(
+            (f"f{told}", f"f{told}: {told.lower()} names no format that is written ({WRITTEN})")
+            for told in (".csv", ".xml", ".conll", ".json", ".tsv", ".html", ".txt", ".md", ".XLSX", ".pubtator3")
+        ),
+        ("my.pubtator.csv", "my.pubtator.csv: .csv names no format"),
+        ("f.ann", "f.ann: brat is written as a folder of pairs; give --to brat and a folder as --out"),
+        ("f.a2", "f.a2: brat is written as a folder of pairs"),
+        ("f.jsonl.gz", "f.jsonl.gz: compressed files are not written; leave out .gz, and compress it afterwards"),
+        ("f.zip", "f.zip: compressed files are not written"),
+    ],
+)
+def test_an_output_by_the_name_of_something_else_is_refused(name: str, message: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        output_format(Path(name), WRITERS)
+    assert str(refused.value).startswith(message)
