@@ -15,7 +15,6 @@ from bioner_edge.convert import architectures
 from bioner_edge.convert.about import About
 from bioner_edge.convert.assemble import Model, assemble, tell_prompt, trim
 from bioner_edge.convert.delivery import Delivery, hashes
-from bioner_edge.report import Report, Silent
 from bioner_edge.convert.gguf import lora
 from bioner_edge.convert.gguf.calibration import calibrate
 from bioner_edge.convert.gguf.target import Gguf
@@ -28,6 +27,7 @@ from bioner_edge.convert.verification.samples import LINES
 from bioner_edge.errors import UsageError, known
 from bioner_edge.models.manifest import Manifest, size
 from bioner_edge.prompts import Value
+from bioner_edge.report import Report, Silent
 
 __all__ = ["About", "Gguf", "Onnx", "convert", "convert_adapter"]
 

@@ -15,7 +15,6 @@ from bioner_edge import formats, prompts
 from bioner_edge.convert import architectures, domain, vocabulary
 from bioner_edge.convert.about import About
 from bioner_edge.convert.checkpoint import Checkpoint, Source
-from bioner_edge.report import Report
 from bioner_edge.convert.merging.adapter import Adapter
 from bioner_edge.convert.merging.merge import Merged
 from bioner_edge.convert.verification.verify import Witness
@@ -25,6 +24,7 @@ from bioner_edge.convert.vocabulary.tokenizer_files import joined
 from bioner_edge.convert.vocabulary.trim import Trimmed, trimmed
 from bioner_edge.convert.vocabulary.unused_tokens import without_unfed
 from bioner_edge.errors import UsageError
+from bioner_edge.report import Report
 
 __all__ = ["Model", "asked", "assemble", "tell_prompt", "trim"]
 

@@ -13,10 +13,10 @@ from typing import Any
 from bioner_edge.convert import work_folder
 from bioner_edge.convert.about import About
 from bioner_edge.convert.assemble import Model
-from bioner_edge.report import Figure
 from bioner_edge.errors import ModelError, UsageError
 from bioner_edge.models import models_toml
 from bioner_edge.models.manifest import Manifest, digest, digests, manifest_path, sha256
+from bioner_edge.report import Figure
 
 __all__ = ["Delivery", "hashes"]
 

@@ -1,4 +1,4 @@
-"""No import runs backwards: each folder imports from those below it alone, and no modules import each other in a circle."""
+"""No import runs backwards: each folder imports from those below it alone, and no modules import each other."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FLOORS = (
     "cli",
     "__main__",
 )
-"""The folders and modules of the package from the lowest to the highest. Those of one floor know nothing of each other."""
+"""Folders and modules from the lowest to the highest; those of one floor do not import each other."""
 
 FLOOR = {part: number for number, floor in enumerate(FLOORS) for part in floor.split()}
 

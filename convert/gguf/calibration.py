@@ -13,11 +13,11 @@ from bioner_edge.backends.vocab_only import VocabOnly
 from bioner_edge.convert import architectures, domain
 from bioner_edge.convert.about import About
 from bioner_edge.convert.assemble import Model, asked
-from bioner_edge.report import Report
 from bioner_edge.convert.gguf import writer
 from bioner_edge.convert.gguf.imatrix import importance
 from bioner_edge.errors import UsageError
 from bioner_edge.models.registry import sha256
+from bioner_edge.report import Report
 
 __all__ = ["calibrate"]
 

@@ -12,10 +12,10 @@ import numpy as np
 from bioner_edge.convert import architectures
 from bioner_edge.convert.about import About
 from bioner_edge.convert.assemble import Model
-from bioner_edge.report import Report
 from bioner_edge.convert.gguf import quantize, writer
 from bioner_edge.errors import ModelError, UsageError, known
 from bioner_edge.models import gguf_header
+from bioner_edge.report import Report
 
 __all__ = ["Gguf"]
 

@@ -20,11 +20,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from bioner_edge.report import Report, Silent
 from bioner_edge.convert.onnx import builder, by_optimum, torch_model
 from bioner_edge.convert.onnx.child import GRAPH, REFUSED
 from bioner_edge.errors import ModelError, UsageError, known, printable
 from bioner_edge.hardware.threads import cores
+from bioner_edge.report import Report, Silent
 
 __all__ = ["ALONE", "DEFAULTS", "EXPORTERS", "Exported", "export", "require"]
 

@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 from bioner_edge.convert.about import About
 from bioner_edge.convert.assemble import Model
 from bioner_edge.convert.checkpoint import load_json
-from bioner_edge.report import Report
 from bioner_edge.convert.merging import merge
 from bioner_edge.errors import UsageError, known
 from bioner_edge.models.onnx import folder as onnx_folder
+from bioner_edge.report import Report
 
 __all__ = ["Onnx"]
 

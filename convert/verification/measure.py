@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from bioner_edge.backends import Backend
 from bioner_edge.backends.loading import opened
-from bioner_edge.report import Figure
 from bioner_edge.convert.verification.samples import LINES
 from bioner_edge.models.manifest import size
+from bioner_edge.report import Figure
 
 __all__ = [
     "POSITIONS",

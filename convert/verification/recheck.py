@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from bioner_edge.backends import adapter_file
-from bioner_edge.report import Figure, Report, Silent
 from bioner_edge.convert.gguf.target import Gguf
 from bioner_edge.convert.onnx.target import Onnx
 from bioner_edge.convert.verification import measure, verify
@@ -17,6 +16,7 @@ from bioner_edge.convert.verification.samples import DOCUMENTS, LINES
 from bioner_edge.errors import UsageError
 from bioner_edge.models import gguf_header, registry
 from bioner_edge.models.registry import Manifest
+from bioner_edge.report import Figure, Report, Silent
 
 __all__ = ["recheck"]
 

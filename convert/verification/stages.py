@@ -9,12 +9,12 @@ from typing import Any
 from bioner_edge.convert import domain, vocabulary
 from bioner_edge.convert.about import About
 from bioner_edge.convert.assemble import Model, asked
-from bioner_edge.report import Figure, Report
 from bioner_edge.convert.target import Target
 from bioner_edge.convert.verification import measure, reference, verify
 from bioner_edge.convert.verification.samples import DOCUMENTS, LINES
 from bioner_edge.document import Document
 from bioner_edge.errors import UsageError
+from bioner_edge.report import Figure, Report
 
 __all__ = ["Levels", "against_source", "load", "of_adapter"]
 

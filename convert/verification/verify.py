@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 
 from bioner_edge.backends import Backend
 from bioner_edge.backends.loading import opened
-from bioner_edge.report import Figure
 from bioner_edge.convert.verification import measure
 from bioner_edge.convert.verification.samples import DOCUMENTS
 from bioner_edge.document import Span
 from bioner_edge.errors import ModelError
 from bioner_edge.extract import Extractor
+from bioner_edge.report import Figure
 
 if TYPE_CHECKING:
     from bioner_edge.convert.checkpoint import Source

@@ -120,7 +120,7 @@ def test_a_trial_runs_in_a_process_of_its_own(
 
 
 def test_logits_that_are_not_those_of_plain_kernels_fail(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from bioner_edge.backends import kernel_trial, llama_cpp
+    from bioner_edge.backends import llama_cpp
 
     assert kernel_trial.main(tiny_model, "all") is None
     evaluate, count = llama_cpp.LlamaCpp.eval, 0
