@@ -146,7 +146,7 @@ def tasks(
             if name not in formats.FORMATS:
                 raise UsageError(known("format", name, [*_FORMATS, *formats.FORMATS]))
     for corpus in corpora:
-        for model in registry:
+        for model in models:
             for form in _formats(model, asked_formats):
                 for decoding in decodings:
                     if not (model.path.is_dir() and decoding in _LLAMA_ONLY):
@@ -186,7 +186,7 @@ def _task(model: Model, corpus: Corpus, form: str, decoding: str, labels: Sequen
 
 def left_out(models: Sequence[Model], tasks: Sequence[Task], decodings: Sequence[str]) -> list[str]:
     """What was asked for, or is in a corpus, and will not be measured; a line each."""
-    onnx = any(model.path.is_dir() for model in registry)
+    onnx = any(model.path.is_dir() for model in models)
     told = [
         f"{name} is left out for ONNX models: it is llama.cpp's" for name in decodings if onnx and name in _LLAMA_ONLY
     ]
