@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bioner_edge.errors import UsageError, known
+from bioner_edge.errors import UsageError, unknown_name
 
 __all__ = ["DEFAULTS", "RAM_TIERS_GB", "CostInputs", "Costs", "Entry", "costs"]
 
@@ -69,7 +69,7 @@ class CostInputs:
             raise UsageError(f"{path}: 'currency' must be the name of a currency, such as \"EUR\"")
         changed = currency != defaults.pop("currency")
         if unknown := sorted(own.keys() - defaults.keys()):
-            raise UsageError(f"{path}: {known('entry', unknown[0], ['currency', *defaults])}")
+            raise UsageError(f"{path}: {unknown_name('entry', unknown[0], ['currency', *defaults])}")
         entries = {}
         for name, row in defaults.items():
             if changed and "currency" in row["unit"] and name not in own:
@@ -177,7 +177,7 @@ def _own(path: Path, name: str, row: object, default: Entry, currency: str) -> E
     if not isinstance(row, dict):
         raise UsageError(f"{path}: [{name}] must be a table with a value")
     if unknown := sorted(row.keys() - set(expected)):
-        raise UsageError(f"{path}: [{name}] {known('key', unknown[0], expected)}")
+        raise UsageError(f"{path}: [{name}] {unknown_name('key', unknown[0], expected)}")
     if reason := _wrong_value(name, row.get("value")):
         raise UsageError(f"{path}: [{name}] 'value' must be {reason}")
     if row.get("unit", default.unit) not in (default.unit, unit := default.unit.replace("currency", currency)):

@@ -16,10 +16,10 @@ from bioner_edge.benchmarks.results import Line, Log, Run
 from bioner_edge.benchmarks.suite import Settings, Suite
 from bioner_edge.benchmarks.tell import Tell
 from bioner_edge.corpora.named import Corpus, open_corpus
-from bioner_edge.errors import UsageError, known
+from bioner_edge.errors import UsageError, unknown_name
 from bioner_edge.io.lock import appending
 
-__all__ = ["SCHEMA", "Asked", "begin", "corpus_line", "launch", "start_line"]
+__all__ = ["SCHEMA", "RunRequest", "begin", "corpus_line", "launch", "start_line"]
 
 SCHEMA = 1
 """Of the lines of results.jsonl: another number is another meaning."""
@@ -27,7 +27,7 @@ _BANDWIDTH = "bioner_edge.benchmarks.measuring.bandwidth"
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RunRequest:
     """What a run is asked to measure; without models the bundled one. `formats` is "tuned", "default", "all" or names
     with commas between them, `reference` a level or a model that the report holds the others against."""
 
@@ -41,16 +41,16 @@ class Asked:
     command: Sequence[str] = field(default_factory=tuple)
 
 
-def launch(asked: Asked, folder: Path, tell: Tell | None = None) -> tuple[Run, Suite]:
+def launch(asked: RunRequest, folder: Path, tell: Tell | None = None) -> tuple[Run, Suite]:
     """Measure into `folder` what is not there yet.
 
     Raises UsageError for a request that makes no sense and for a folder that holds a run of other settings, InputError
     for a corpus, ModelError for a model that is not there.
     """
     tell = tell or Tell()
-    models = plan.found(asked.models)
+    models = plan.find_models(asked.models)
     if asked.reference and asked.reference not in (names := [*{m.level: 0 for m in models}, *(m.name for m in models)]):
-        raise UsageError(known("reference", asked.reference, filter(None, names)))
+        raise UsageError(unknown_name("reference", asked.reference, filter(None, names)))
     corpora = [open_corpus(name) for name in asked.corpora]
     tasks = list(plan.tasks(models, corpora, asked.formats, asked.decodings, asked.settings.labels))
     if not tasks:
@@ -94,8 +94,8 @@ def _new(folder: Path, settings: Settings, rows: Sequence[Line]) -> list[Line]:
                 raise UsageError(f"{folder}: written by another version of bioner-edge; choose another --out")
             for name, value in _json(settings).items():
                 if line["settings"].get(name) != value:
-                    told = f"{name} was {line['settings'].get(name)}, now it is {value}"
-                    raise UsageError(f"{folder}: holds a run of other settings: {told}; choose another --out")
+                    message = f"{name} was {line['settings'].get(name)}, now it is {value}"
+                    raise UsageError(f"{folder}: holds a run of other settings: {message}; choose another --out")
     return [row for row in rows if not _known(folder, row, before)]
 
 
@@ -135,8 +135,8 @@ def _known(folder: Path, row: Line, before: Sequence[Line]) -> bool:
     for line in before:
         if line["kind"] == kind and line[kind] == row[kind]:
             if line["sha256"] != row["sha256"]:
-                told = f"{row[kind]} has changed since the run was started (SHA-256 {line['sha256'][:12]}…)"
-                raise UsageError(f"{folder}: {told}; choose another --out")
+                message = f"{row[kind]} has changed since the run was started (SHA-256 {line['sha256'][:12]}…)"
+                raise UsageError(f"{folder}: {message}; choose another --out")
             return True
     return False
 
@@ -151,5 +151,5 @@ def corpus_line(corpus: Corpus, limit: int | None) -> Line:
         "documents": len(documents),
         "entities": sum(len({entity.key for entity in document.entities}) for document in documents),
         "notices": list(corpus.notices),
-        "licence": corpus.licence,
+        "license": corpus.license,
     }

@@ -12,20 +12,20 @@ from bioner_edge import formats
 from bioner_edge.benchmarks.measuring.baselines import DECODINGS
 from bioner_edge.benchmarks.results import Key
 from bioner_edge.corpora.named import Corpus
-from bioner_edge.errors import BionerError, ModelError, UsageError, known
+from bioner_edge.errors import BionerError, ModelError, UsageError, unknown_name
 from bioner_edge.models import memory, models_toml, registry
 from bioner_edge.models.gguf_header import check
 from bioner_edge.models.manifest import Manifest, digest, size
 from bioner_edge.models.onnx import folder as onnx_folder
 
-__all__ = ["Model", "Task", "found", "left_out", "tasks"]
+__all__ = ["Candidate", "Task", "find_models", "left_out", "tasks"]
 
 _LLAMA_ONLY = ("llama-gbnf", "llama-cpp-python")
 _FORMATS = ("tuned", "default", "all")
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class Candidate:
     """A model to measure; `broken` says why it cannot be."""
 
     name: str
@@ -66,7 +66,7 @@ class Task:
     cannot be measured."""
 
     key: Key
-    model: Model
+    model: Candidate
     corpus: Corpus
     asked: tuple[str, ...] = ()
     scored: tuple[str, ...] = ()
@@ -76,19 +76,19 @@ class Task:
     broken: str | None = None
 
 
-def found(names: Sequence[str]) -> list[Model]:
+def find_models(names: Sequence[str]) -> list[Candidate]:
     """The models behind names, files and folders of models; none is the bundled one.
 
     One that is there and cannot be used is among them, with the reason. Raises ModelError for what is not there.
     """
-    listed = registry.listed()
-    every: list[Model] = []
+    listed = registry.listed_models()
+    every: list[Candidate] = []
     for name in names or [registry.default() or ""]:
         path = Path(name)
         if name in listed:
             every.append(_model(listed[name].path))
         elif path.is_dir() and not onnx_folder.is_model(path):
-            inside = models_toml.converted(path)
+            inside = models_toml.converted_models(path)
             if not inside:
                 raise ModelError(f"{path}: no GGUF file and no ONNX folder in it; convert a model into it first")
             every += sorted(map(_model, inside), key=_by_bits)
@@ -99,22 +99,22 @@ def found(names: Sequence[str]) -> list[Model]:
     return _apart(list({model.path: model for model in every}.values()))
 
 
-def _by_bits(model: Model) -> tuple[str, float]:
+def _by_bits(model: Candidate) -> tuple[str, float]:
     """Models by name, the levels of one from the most bits per weight to the fewest."""
     stem = model.name.removesuffix("-onnx").removesuffix(f"-{model.level}")
     return stem, -model.manifest.bits_per_weight if model.manifest else 0.0
 
 
-def _model(path: Path) -> Model:
+def _model(path: Path) -> Candidate:
     name = path.name.removesuffix(".gguf")
-    row = next((row for row in registry.listed().values() if row.path == path), None)
+    row = next((row for row in registry.listed_models().values() if row.path == path), None)
     try:
-        checked, manifest = registry.checked(path, row)
+        checked, manifest = registry.check(path, row)
         level = manifest.level if manifest else _level(checked)
         digested = manifest.sha256 if manifest else digest(checked)
-        return Model(name, checked, manifest, level, digested, size(checked), memory.needed(checked))
+        return Candidate(name, checked, manifest, level, digested, size(checked), memory.estimate(checked))
     except ModelError as error:
-        return Model(name, path, broken=str(error))
+        return Candidate(name, path, broken=str(error))
 
 
 def _level(path: Path) -> str:
@@ -123,7 +123,7 @@ def _level(path: Path) -> str:
     return path.stem.rpartition("-")[2] if "-" in path.stem else ""
 
 
-def _apart(found: Sequence[Model]) -> list[Model]:
+def _apart(found: Sequence[Candidate]) -> list[Candidate]:
     """The models under names of which each is there once."""
     often = Counter(model.name for model in found)
     return [
@@ -132,7 +132,7 @@ def _apart(found: Sequence[Model]) -> list[Model]:
 
 
 def tasks(
-    models: Sequence[Model],
+    models: Sequence[Candidate],
     corpora: Sequence[Corpus],
     asked_formats: str,
     decodings: Sequence[str],
@@ -140,11 +140,11 @@ def tasks(
 ) -> Iterator[Task]:
     """The cells, in the order in which they are measured. Raises UsageError for an unknown format or decoding."""
     if unknown := [name for name in decodings if name not in DECODINGS]:
-        raise UsageError(known("constraint", unknown[0], DECODINGS))
+        raise UsageError(unknown_name("constraint", unknown[0], DECODINGS))
     if asked_formats not in _FORMATS:
         for name in asked_formats.split(","):
             if name not in formats.FORMATS:
-                raise UsageError(known("format", name, [*_FORMATS, *formats.FORMATS]))
+                raise UsageError(unknown_name("format", name, [*_FORMATS, *formats.FORMATS]))
     for corpus in corpora:
         for model in models:
             for form in _formats(model, asked_formats):
@@ -153,7 +153,7 @@ def tasks(
                         yield _task(model, corpus, form, decoding, labels)
 
 
-def _formats(model: Model, asked: str) -> list[str]:
+def _formats(model: Candidate, asked: str) -> list[str]:
     """The formats of a model; "" where it says of none that it knows it."""
     if asked == "all":
         return list(formats.FORMATS)
@@ -163,7 +163,7 @@ def _formats(model: Model, asked: str) -> list[str]:
     return list(known[:1] if asked == "default" else known) or [""]
 
 
-def _task(model: Model, corpus: Corpus, form: str, decoding: str, labels: Sequence[str] | None) -> Task:
+def _task(model: Candidate, corpus: Corpus, form: str, decoding: str, labels: Sequence[str] | None) -> Task:
     task = Task(Key(model.name, corpus.name, form, decoding), model, corpus)
     manifest = model.manifest
     if model.broken:
@@ -172,7 +172,7 @@ def _task(model: Model, corpus: Corpus, form: str, decoding: str, labels: Sequen
         return replace(task, broken="it says of no format that it was tuned for it; name one with --formats")
     asked = tuple(labels or (manifest.labels if manifest else ()) or corpus.labels)
     try:
-        formats.get(form).calls(asked)
+        formats.get(form).questions(asked)
         renamed, scored, unscored = corpus.for_labels(asked)
     except BionerError as error:
         return replace(task, broken=str(error))
@@ -184,7 +184,7 @@ def _task(model: Model, corpus: Corpus, form: str, decoding: str, labels: Sequen
     return replace(labelled, guidelines=guidelines, tuned=tuned)
 
 
-def left_out(models: Sequence[Model], tasks: Sequence[Task], decodings: Sequence[str]) -> list[str]:
+def left_out(models: Sequence[Candidate], tasks: Sequence[Task], decodings: Sequence[str]) -> list[str]:
     """What was asked for, or is in a corpus, and will not be measured; a line each."""
     onnx = any(model.path.is_dir() for model in models)
     told = [

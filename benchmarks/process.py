@@ -14,7 +14,7 @@ from typing import Any
 
 from bioner_edge.errors import BionerError
 
-__all__ = ["Failure", "apart", "told"]
+__all__ = ["Failure", "apart", "describe_error"]
 
 _LOOK_EVERY_S = 0.5
 
@@ -23,7 +23,7 @@ class Failure(Exception):
     """A process ended without a result; the message says why, in a line."""
 
 
-def told(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """What went wrong, in a line: of what is no user's error its class and place, as its words may hold a text."""
     if isinstance(error, BionerError | Failure):
         return str(error)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from bioner_edge.benchmarks.plan import Task
-from bioner_edge.benchmarks.process import Failure, apart, told
+from bioner_edge.benchmarks.process import Failure, apart, describe_error
 from bioner_edge.benchmarks.results import Cell, Key, Log, Run
 from bioner_edge.benchmarks.scoring import ceiling, predictions
 from bioner_edge.benchmarks.tell import Tell
@@ -158,9 +158,11 @@ class Suite:
             measure()
         except Exception as failure:  # of this cell alone: the others have nothing to do with it
             self._log(
-                "failed", task.key, where | {"reason": told(failure), "predicted": isinstance(failure, _TooLarge)}
+                "failed",
+                task.key,
+                where | {"reason": describe_error(failure), "predicted": isinstance(failure, _TooLarge)},
             )
-            self.tell.say(f"{task.key}: failed: {told(failure)}")
+            self.tell.say(f"{task.key}: failed: {describe_error(failure)}")
             return False
         return True
 

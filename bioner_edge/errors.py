@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["BionerError", "CrashError", "InputError", "ModelError", "UsageError", "known", "printable"]
+__all__ = ["BionerError", "CrashError", "InputError", "ModelError", "UsageError", "printable", "unknown_name"]
 
 
 class BionerError(Exception):
@@ -48,6 +48,6 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
-def known(kind: str, name: str, choices: Iterable[object]) -> str:
+def unknown_name(kind: str, name: str, choices: Iterable[object]) -> str:
     """'unknown KIND NAME; known: A, B', the one wording for a name that is not in a table."""
     return f"unknown {kind} {name!r}; known: {', '.join(map(str, choices))}"

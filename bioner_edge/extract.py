@@ -13,22 +13,21 @@ from dataclasses import replace
 from itertools import groupby
 
 from bioner_edge import formats, prompts
-from bioner_edge.backends.contract import Backend
-from bioner_edge.backends.contract import Sequence as Cached
+from bioner_edge.backends.contract import Backend, CachedSequence
 from bioner_edge.decoding.automaton import Anything
 from bioner_edge.decoding.gbnf import GrammarAutomaton
 from bioner_edge.decoding.loop import Answer, decode
-from bioner_edge.decoding.remembering import remembered
+from bioner_edge.decoding.method_cache import method_cache
 from bioner_edge.decoding.token_masks import TokenMask, Vocabulary
 from bioner_edge.document import Document, Entity, Span
-from bioner_edge.errors import InputError, UsageError, known
+from bioner_edge.errors import InputError, UsageError, unknown_name
 from bioner_edge.extraction import Extraction
 from bioner_edge.formats.contract import Parsed, Problem
 from bioner_edge.models.manifest import UNITS
-from bioner_edge.scores import scored
+from bioner_edge.scores import score_entities
 from bioner_edge.text.chunks import chunks
-from bioner_edge.text.sentences import unwrapped
-from bioner_edge.text.surrogates import surrogate
+from bioner_edge.text.sentences import unwrap
+from bioner_edge.text.surrogates import lone_surrogate
 
 __all__ = ["CONSTRAINTS", "Extraction", "Extractor"]
 
@@ -53,11 +52,11 @@ class Extractor:
         removed_mass: bool = True,
     ) -> None:
         if constraint not in CONSTRAINTS:
-            raise UsageError(known("constraint", constraint, CONSTRAINTS))
+            raise UsageError(unknown_name("constraint", constraint, CONSTRAINTS))
         if unit not in UNITS:
-            raise UsageError(known("unit", unit, UNITS))
+            raise UsageError(unknown_name("unit", unit, UNITS))
         if bad := next(
-            (reason for text in (*labels, *(guidelines or {}).values()) if (reason := surrogate(text))), None
+            (reason for text in (*labels, *(guidelines or {}).values()) if (reason := lone_surrogate(text))), None
         ):
             raise UsageError(f"a label or guideline cannot be read: {bad}")
         self.backend = backend
@@ -68,10 +67,10 @@ class Extractor:
         self.min_score = min_score
         self.removed_mass = removed_mass
         self.vocabulary = self.vocabulary_class(backend)
-        self._calls = [_Call(self, asked, guidelines or {}) for asked in self.format.calls(self.labels)]
-        self._prefixes: dict[tuple[int, ...], Cached] = {}
+        self._calls = [_Call(self, asked, guidelines or {}) for asked in self.format.questions(self.labels)]
+        self._prefixes: dict[tuple[int, ...], CachedSequence] = {}
         cached = sum(map(len, {tuple(c.before) for c in self._calls}))
-        self._least: Callable[[str], int] = remembered(
+        self._least: Callable[[str], int] = method_cache(
             self._least_tokens, 8
         )  # asked for a chunk's limit, then for its budget
         self._empty = self._least("")
@@ -87,20 +86,20 @@ class Extractor:
     def __call__(self, source: str | Document) -> Extraction:
         """The entities of a document, its own annotations unread. Raises InputError for a lone surrogate."""
         document = Document("text", source) if isinstance(source, str) else source
-        if reason := surrogate(document.text):
+        if reason := lone_surrogate(document.text):
             raise InputError(f"document {document.id}: {reason}")
         entities: dict[tuple[str, tuple[Span, ...]], Entity] = {}
         problems: list[tuple[Span, Problem]] = []
         counts = Counter[str]()
         for chunk in self._chunks(document):
             # As long as the text, so that offsets are the same in both.
-            part = Document(document.id, unwrapped(document.text[chunk.start : chunk.end]))
+            part = Document(document.id, unwrap(document.text[chunk.start : chunk.end]))
             for answer, parsed in self._answers(part):
                 counts.update(answers=1, calls=answer.calls, fed=answer.fed)
                 counts.update(prompt=answer.prompt, tokens=answer.tokens, chosen=answer.chosen)
                 problems += [(chunk, p) for p in parsed.problems]
                 before = len(entities)
-                for entity in scored(answer, parsed):
+                for entity in score_entities(answer, parsed):
                     if entity.score is None or entity.score >= self.min_score:
                         moved = entity.shifted(chunk.start)
                         entities.setdefault(moved.key, moved)
@@ -114,7 +113,7 @@ class Extractor:
 
     def _cost(self, text: str) -> int:
         """Tokens that a text takes with its answer: at least as long again, or twice the answer without mentions."""
-        text = unwrapped(text)
+        text = unwrap(text)
         size = len(self.backend.tokenize(text.encode(), False))
         return size + max(2 * (self._least(text) - self._empty), size)
 
@@ -152,7 +151,7 @@ class Extractor:
         """The tokens that may be fed after the prompt: more than any answer takes, so that a model may not ramble."""
         return 4 * max(len(text), self._least(part.text)) + 128
 
-    def _prefix(self, before: list[int]) -> Cached:
+    def _prefix(self, before: list[int]) -> CachedSequence:
         """The cached instruction, less its last token."""
         key = tuple(before)
         if key not in self._prefixes:
@@ -186,20 +185,20 @@ class _Call:
         self.after = backend.tokenize(prompt.after.encode(), True)
         self._shared: TokenMask | None = None
 
-    def answer(self, part: Document, shared: Cached, prompt: list[int], budget: int) -> tuple[Answer, Parsed]:
+    def answer(self, part: Document, shared: CachedSequence, prompt: list[int], budget: int) -> tuple[Answer, Parsed]:
         """One answer about a chunk, and what it says; `shared` holds what was read of it before."""
         backend, form = self.extractor.backend, self.extractor.format
         sequence = backend.fork(shared, shared.length)
         budget = min(backend.context - shared.length - len(prompt), budget)
-        lift = self._lift(part)
+        mask = self._mask(part)
         try:
             if self.extractor.constraint == "llama-gbnf":
                 from bioner_edge.decoding import llama_sampler
 
-                answer = llama_sampler.decode(backend, sequence, prompt, lift, form.gbnf(self.labels), budget=budget)
+                answer = llama_sampler.decode(backend, sequence, prompt, mask, form.gbnf(self.labels), budget=budget)
             else:
                 answer = decode(
-                    backend, sequence, prompt, lift, budget=budget, removed_mass=self.extractor.removed_mass
+                    backend, sequence, prompt, mask, budget=budget, removed_mass=self.extractor.removed_mass
                 )
         finally:
             backend.release(sequence)
@@ -217,7 +216,7 @@ class _Call:
             parsed = replace(parsed, problems=(*parsed.problems, limit))
         return parsed
 
-    def _lift(self, part: Document) -> TokenMask:
+    def _mask(self, part: Document) -> TokenMask:
         """The constraint of this chunk; one that no document changes is made once, so that its states stay cached."""
         vocabulary, form = self.extractor.vocabulary, self.extractor.format
         if self.extractor.constraint == "grounded":

@@ -20,7 +20,7 @@ from bioner_edge.document import Document, Entity
 from bioner_edge.errors import ModelError, UsageError
 from bioner_edge.formats.contract import TEXT
 from bioner_edge.models import registry
-from bioner_edge.text.surrogates import surrogate
+from bioner_edge.text.surrogates import lone_surrogate
 
 if TYPE_CHECKING:
     from bioner_edge.backends.contract import Spelling
@@ -32,11 +32,11 @@ __all__ = [
     "answers",
     "default_model",
     "description",
+    "details",
     "example",
     "grammars",
-    "loaded",
+    "open_vocabulary",
     "overview",
-    "shown",
     "tokens",
     "written_prompts",
 ]
@@ -73,7 +73,7 @@ def example(labels: Sequence[str]) -> Document:
 def answers(name: str, labels: Sequence[str]) -> list[tuple[list[str], str]]:
     """The labels of each answer that the example takes, and the answer. Raises UsageError for what it cannot write."""
     form = formats.get(name)
-    return [(asked, form.render(example(labels), asked)) for asked in form.calls(labels)]
+    return [(asked, form.render(example(labels), asked)) for asked in form.questions(labels)]
 
 
 # All of them
@@ -89,12 +89,12 @@ def overview() -> Table:
         table.add_column(name, overflow="fold")
     table.add_column("tokens", justify="right", no_wrap=True)
     table.add_column("bundled model", no_wrap=True)
-    with loaded(found[0] if found else None) as vocabulary:
+    with open_vocabulary(found[0] if found else None) as vocabulary:
         for name, form in formats.FORMATS.items():
             written = answers(name, LABELS)
             shown = [(f"({', '.join(asked)}) " if written[1:] else "") + _shortened(text) for asked, text in written]
             count = "–" if vocabulary is None else str(sum(tokens(vocabulary, text) for _, text in written))
-            tuned = next((model for model, row in registry.listed().items() if name in row.formats), "untuned")
+            tuned = next((model for model, row in registry.listed_models().items() if name in row.formats), "untuned")
             tuned = tuned if found else "–"
             table.add_row(Text(name), Text("\n".join(shown)), Text(form.CANNOT), count, tuned)
     counted = f"tokens: of all answers about the text, as {found[0].name} counts them.\n" if found else ""
@@ -116,7 +116,7 @@ def default_model() -> tuple[Path, Manifest | None] | None:
 
 
 @contextmanager
-def loaded(path: Path | None) -> Iterator[Spelling | None]:
+def open_vocabulary(path: Path | None) -> Iterator[Spelling | None]:
     """The vocabulary of a model; None for none. Raises ModelError where the library that reads it is not installed."""
     if path is None:
         yield None
@@ -142,7 +142,7 @@ def tokens(vocabulary: Spelling, text: str) -> int:
 # One of them
 
 
-def shown(name: str, labels: Sequence[str], guidelines: Mapping[str, str], model: str | None = None) -> str:
+def details(name: str, labels: Sequence[str], guidelines: Mapping[str, str], model: str | None = None) -> str:
     """A format in full: for each answer that the example takes, the messages that ask for it and the answer itself.
 
     Raises UsageError for an unknown name and for labels that it cannot write, ModelError for a model that is asked for
@@ -152,7 +152,7 @@ def shown(name: str, labels: Sequence[str], guidelines: Mapping[str, str], model
     written = answers(name, labels)
     path = registry.find(model)[0] if model is not None else (default_model() or (None,))[0]
     lines = [f"{name}: {description(name)}", f"cannot express: {form.CANNOT}"]
-    with loaded(path) as vocabulary:
+    with open_vocabulary(path) as vocabulary:
         for asked, answer in written:
             lines += ["", f"== {', '.join(asked)}"]
             for message in form.instruction(asked, guidelines):
@@ -165,7 +165,7 @@ def shown(name: str, labels: Sequence[str], guidelines: Mapping[str, str], model
 def grammars(name: str, labels: Sequence[str]) -> list[tuple[list[str], str]]:
     """The GBNF of each answer that a document takes, with its labels; one where all are the same."""
     form = formats.get(name)
-    found = [(asked, form.gbnf(asked)) for asked in form.calls(labels)]
+    found = [(asked, form.gbnf(asked)) for asked in form.questions(labels)]
     return found if len({text for _, text in found}) > 1 else [(list(labels), found[0][1])]
 
 
@@ -183,11 +183,11 @@ def written_prompts(
     written and ModelError for a model or chat template that cannot be used.
     """
     form = formats.get(name)
-    calls = form.calls(labels)
-    if reason := surrogate(text):
+    calls = form.questions(labels)
+    if reason := lone_surrogate(text):
         raise UsageError(f"--prompt: {reason}")
     path = registry.find(model)[0] if model is not None else (default_model() or registry.find(None))[0]
-    with loaded(path) as vocabulary:
+    with open_vocabulary(path) as vocabulary:
         assert vocabulary is not None  # there is a path
         found = []
         notes: list[str] = []

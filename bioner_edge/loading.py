@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from bioner_edge import __version__, formats
-from bioner_edge.backends.loading import opened
-from bioner_edge.errors import UsageError, known
+from bioner_edge.backends.loading import load_backend
+from bioner_edge.errors import UsageError, unknown_name
 from bioner_edge.extract import CONSTRAINTS, Extractor
 from bioner_edge.extraction import About
 from bioner_edge.models import memory, registry
@@ -59,7 +59,7 @@ def _extractor(
     force: bool,
 ) -> Extractor:
     if constraint not in CONSTRAINTS:  # known before a model is loaded
-        raise UsageError(known("constraint", constraint, CONSTRAINTS))
+        raise UsageError(unknown_name("constraint", constraint, CONSTRAINTS))
     if constraint == "llama-gbnf" and source.model.is_dir():
         raise UsageError(f"{source.model}: llama-gbnf is llama.cpp's own sampler; take gbnf, or a GGUF model")
     if isinstance(labels, str):
@@ -69,7 +69,7 @@ def _extractor(
         warnings.warn(told, stacklevel=3)
     memory.refuse_larger(source.model, force)
     manifest = source.manifest
-    backend = opened(source.model, threads=threads, adapter=source.adapter)
+    backend = load_backend(source.model, threads=threads, adapter=source.adapter)
     try:
         return Extractor(
             backend,
@@ -98,7 +98,7 @@ class _Source:
         path, manifest = registry.find(str(model) if model is not None else None, format)
         if adapter is None:
             return cls(path, None, manifest)
-        file, its = registry.checked(Path(adapter))
+        file, its = registry.check(Path(adapter))
         registry.refuse_other_base(file, its, path, manifest)
         return cls(path, file, its)
 
@@ -111,8 +111,8 @@ class _Source:
         """The format and the labels, of the manifest where they are not given. Raises UsageError where nothing says."""
         manifest = self.manifest
         if not (manifest and manifest.formats) and not (format and labels):
-            told = "its manifest knows no format" if manifest else "no manifest beside it"
-            raise UsageError(f"{self.tuned}: {told}, so --format and --labels must be given")
+            message = "its manifest knows no format" if manifest else "no manifest beside it"
+            raise UsageError(f"{self.tuned}: {message}, so --format and --labels must be given")
         return format or (manifest.formats[0] if manifest else ""), labels or (manifest.labels if manifest else ())
 
     def unusual(self, format: str, labels: Sequence[str], guidelines: Mapping[str, str]) -> Iterator[str]:

@@ -26,7 +26,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from bioner_edge.errors import ModelError
 from bioner_edge.formats.contract import TEXT, Message
 
-__all__ = ["DATE", "Prompt", "Value", "build", "fixed", "switches"]
+__all__ = ["DATE", "Prompt", "Value", "build", "fix_values", "switches"]
 
 Value = bool | int | float | str
 """What a switch of a template can be set to."""
@@ -66,8 +66,8 @@ def build(
         written = _apply(template, list(messages), tokens, notes)
     before, found, after = written.partition(TEXT)
     if not found or TEXT in after:
-        told = "does not write the user's message exactly once; use another template"
-        raise ModelError(f"the model's chat template {told}")
+        message = "does not write the user's message exactly once; use another template"
+        raise ModelError(f"the model's chat template {message}")
     if opened := _opened(after):
         inside = f"opens a thinking part, {opened}, and the answer is forced inside it"
         notes.append(f"the model's chat template {inside}: tune on such prompts, or convert with --template-option")
@@ -135,7 +135,7 @@ def switches(template: str) -> set[str]:
     return asked - own - environment.globals.keys() - _GIVEN
 
 
-def fixed(template: str, values: Mapping[str, Value]) -> str:
+def fix_values(template: str, values: Mapping[str, Value]) -> str:
     """The template with some of its `switches` set; that of `strftime_now` is the day that it tells, as 2026-01-31."""
     written = {name: json.dumps(value, ensure_ascii=False) for name, value in values.items()}  # Jinja spells them so
     if DATE in written:

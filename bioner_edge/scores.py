@@ -9,10 +9,10 @@ from bioner_edge.decoding.loop import Answer, Choice
 from bioner_edge.document import Entity
 from bioner_edge.formats.contract import Parsed
 
-__all__ = ["scored"]
+__all__ = ["score_entities"]
 
 
-def scored(answer: Answer, parsed: Parsed) -> Iterator[Entity]:
+def score_entities(answer: Answer, parsed: Parsed) -> Iterator[Entity]:
     """Each entity with the product of the probabilities of the choices that wrote it, and the largest removed mass."""
     ends = [0, *_ends(answer.data)]
     for entity, place in zip(parsed.entities, parsed.places, strict=True):

@@ -13,23 +13,23 @@ from pathlib import Path
 
 from bioner_edge.convert import architectures
 from bioner_edge.convert.about import About
-from bioner_edge.convert.assemble import Model, assemble, tell_prompt, trim
+from bioner_edge.convert.assemble import SourceModel, assemble, tell_prompt, trim
 from bioner_edge.convert.delivery import Delivery, hashes
 from bioner_edge.convert.gguf import lora
 from bioner_edge.convert.gguf.calibration import calibrate
-from bioner_edge.convert.gguf.target import Gguf
+from bioner_edge.convert.gguf.target import GgufTarget
 from bioner_edge.convert.merging import merge
 from bioner_edge.convert.merging.adapter import Adapter
-from bioner_edge.convert.onnx.target import Onnx
+from bioner_edge.convert.onnx.target import OnnxTarget
 from bioner_edge.convert.target import Target
 from bioner_edge.convert.verification import measure, reference, stages
 from bioner_edge.convert.verification.samples import LINES
-from bioner_edge.errors import UsageError, known
+from bioner_edge.errors import UsageError, unknown_name
 from bioner_edge.models.manifest import Manifest, size
 from bioner_edge.prompts import Value
 from bioner_edge.report import Report, Silent
 
-__all__ = ["About", "Gguf", "Onnx", "convert", "convert_adapter"]
+__all__ = ["About", "GgufTarget", "OnnxTarget", "convert", "convert_adapter"]
 
 
 def convert(
@@ -136,13 +136,13 @@ def convert_adapter(
         architecture = architectures.of(bare.source.config)
         path = delivery.work / f"{name}.gguf"
         report.step(f"writing the adapter for {architecture.name}")
-        settings = {"name": about.name, "licence": about.licence, "level": level}
+        settings = {"name": about.name, "license": about.license, "level": level}
         lora.write(path, Adapter(adapter), bare.source, architecture, **settings)
         figures = []
         if check:
-            f32, _ = Gguf().f32(bare, about, ["F32"], delivery.work, report)
+            f32, _ = GgufTarget().f32(bare, about, ["F32"], delivery.work, report)
             figures = stages.of_adapter(merged, f32, path, architecture.tolerance, report)
-        delivery.add(path, level, Gguf().mix(path), hashes(merged), figures, base=merged.origin)
+        delivery.add(path, level, GgufTarget().mix(path), hashes(merged), figures, base=merged.origin)
         return delivery.finish()[0]
 
 
@@ -157,16 +157,16 @@ def _target(
     if to == "gguf":
         if exporter != "auto":
             raise UsageError(f"the exporter {exporter!r} is for ONNX; leave it out, or convert to onnx")
-        return Gguf(tensor_types or {}, threads)
+        return GgufTarget(tensor_types or {}, threads)
     if to == "onnx":
         if tensor_types or importance:
             given = "tensor types" if tensor_types else "an importance matrix"
             raise UsageError(f"{given} cannot be used with onnx, whose levels round to nearest; leave it out")
-        return Onnx(exporter)
-    raise UsageError(known("target", to, ("gguf", "onnx")))
+        return OnnxTarget(exporter)
+    raise UsageError(unknown_name("target", to, ("gguf", "onnx")))
 
 
-def _told(model: Model) -> str:
+def _told(model: SourceModel) -> str:
     """What is about to be merged."""
     made = model.origin
     if model.adapter is None:

@@ -1,4 +1,4 @@
-"""What a manifest says of a model that its weights do not say: name, labels, formats, licence, guidelines."""
+"""What a manifest says of a model that its weights do not say: name, labels, formats, license, guidelines."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bioner_edge import formats
-from bioner_edge.errors import UsageError, known
+from bioner_edge.errors import UsageError, unknown_name
 from bioner_edge.models import models_toml
 from bioner_edge.models.manifest import UNITS
 
@@ -26,7 +26,7 @@ class About:
     labels: tuple[str, ...] = ()
     formats: tuple[str, ...] = ()
     unit: str = "document"
-    licence: str = "unknown"
+    license: str = "unknown"
     guidelines: Mapping[str, str] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
 
@@ -36,12 +36,12 @@ class About:
         if reason := models_toml.wrong_name(self.name):
             raise UsageError(f"the name {self.name!r} cannot be a model's: {reason}; give another with --name")
         if self.unit not in UNITS:
-            raise UsageError(known("unit", self.unit, UNITS))
+            raise UsageError(unknown_name("unit", self.unit, UNITS))
         if bool(self.formats) != bool(self.labels):
             there, missing = ("labels", "formats") if self.labels else ("formats", "labels")
             raise UsageError(f"{there} without {missing}: give both, or neither for a model that is not tuned yet")
         for name in self.formats:
-            formats.get(name).calls(self.labels)  # refuses labels that the format cannot write
+            formats.get(name).questions(self.labels)  # refuses labels that the format cannot write
         if unknown := sorted(self.guidelines.keys() - set(self.labels)):
             raise UsageError(f"the guideline for {unknown[0]!r} is for none of the labels {', '.join(self.labels)}")
 
@@ -58,24 +58,24 @@ class About:
         guidelines: Mapping[str, str] | None = None,
         training: Mapping[str, Any] | None = None,
     ) -> About:
-        """What was asked for; where it was not, the name is the first folder's, and the licence those on all cards."""
+        """What was asked for; where it was not, the name is the first folder's, and the license those on all cards."""
         for what, value in (("labels", labels), ("formats", formats)):
             if isinstance(value, str):
                 raise UsageError(f"{what} must be a list of names, not {value!r}")
-        found = license or " AND ".join(dict.fromkeys(filter(None, map(_licence_of, folders)))) or "unknown"
+        found = license or " AND ".join(dict.fromkeys(filter(None, map(_license_of, folders)))) or "unknown"
         return cls(
             name=name or folders[0].resolve().name,
             labels=tuple(labels),
             formats=tuple(formats),
             unit=unit,
-            licence=found,
+            license=found,
             guidelines=dict(guidelines or {}),
             training=dict(training or {}),
         )
 
 
-def _licence_of(folder: Path) -> str | None:
-    """The licence that a model card's first lines name, as Hugging Face writes them; None where none does."""
+def _license_of(folder: Path) -> str | None:
+    """The license that a model card's first lines name, as Hugging Face writes them; None where none does."""
     card = folder / "README.md"
     lines = card.read_text("utf-8", errors="replace").splitlines() if card.is_file() else []
     if lines[:1] != ["---"]:

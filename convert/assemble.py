@@ -18,19 +18,19 @@ from bioner_edge.convert.checkpoint import Checkpoint, Source
 from bioner_edge.convert.merging.adapter import Adapter
 from bioner_edge.convert.merging.merge import Merged
 from bioner_edge.convert.verification.verify import Witness
-from bioner_edge.convert.vocabulary.chat import chosen
+from bioner_edge.convert.vocabulary.chat import choose
 from bioner_edge.convert.vocabulary.special import chat_template, optional
-from bioner_edge.convert.vocabulary.tokenizer_files import joined
-from bioner_edge.convert.vocabulary.trim import Trimmed, trimmed
-from bioner_edge.convert.vocabulary.unused_tokens import without_unfed
+from bioner_edge.convert.vocabulary.tokenizer_files import join
+from bioner_edge.convert.vocabulary.trim import Trimmed, trim_vocabulary
+from bioner_edge.convert.vocabulary.unused_tokens import drop_unused
 from bioner_edge.errors import UsageError
 from bioner_edge.report import Report
 
-__all__ = ["Model", "asked", "assemble", "tell_prompt", "trim"]
+__all__ = ["SourceModel", "assemble", "questions", "tell_prompt", "trim"]
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class SourceModel:
     """A model as it will be written.
 
     `source` gives its weights; `whole` the same before the vocabulary was trimmed, remembering what passed; `tokens` is
@@ -54,9 +54,9 @@ class Model:
         read = vocabulary.read(self.tokens, architectures.positive(self.source.config, "vocab_size"), self.pre)
         if read.prompt_template is None:
             return read
-        return replace(read, prompt_template=prompts.fixed(read.prompt_template, self.switches))
+        return replace(read, prompt_template=prompts.fix_values(read.prompt_template, self.switches))
 
-    def saved_in(self, folder: Path) -> Model:
+    def saved_in(self, folder: Path) -> SourceModel:
         """The same, read from where its weights were saved, so that they are not merged again."""
         whole = Witness(Checkpoint(folder))
         whole.digests.update(self.whole.digests)  # of what was saved
@@ -93,7 +93,7 @@ def assemble(
     qlora_base: str = "original",
     pre: str | None = None,
     template_options: Mapping[str, prompts.Value] | None = None,
-) -> Model:
+) -> SourceModel:
     """The base with the adapter merged into it, nothing of it read yet but headers.
 
     `work` is a folder for what has to be written for it. Raises UsageError for options that do not go together.
@@ -102,52 +102,54 @@ def assemble(
         raise UsageError(f"--qlora-base {qlora_base} is about merging, and there is no adapter; leave it out")
     bare = Checkpoint(base)
     merged = Merged(bare, Adapter(adapter), qlora_base=qlora_base) if adapter is not None else None
-    tokens, taken = joined(base, adapter, work / "tokens") if adapter is not None else (base, [])
+    tokens, taken = join(base, adapter, work / "tokens") if adapter is not None else (base, [])
     if taken:
         report.step(f"of the adapter's folder too: {', '.join(taken)}")
     whole = Witness(merged or bare)
     rows = architectures.positive(whole.config, "vocab_size")
-    tokens, left = without_unfed(tokens, rows, work / f"{tokens.name}-fed")
+    tokens, left = drop_unused(tokens, rows, work / f"{tokens.name}-fed")
     if left:
-        told = f"the embedding has {rows} rows, none for it, and neither a text nor a prompt becomes it"
-        report.step(f"left out of the vocabulary: {', '.join(map(repr, left))}; {told}")
+        message = f"the embedding has {rows} rows, none for it, and neither a text nor a prompt becomes it"
+        report.step(f"left out of the vocabulary: {', '.join(map(repr, left))}; {message}")
     template = chat_template(tokens, optional(tokens / "tokenizer_config.json"))
-    switches = chosen(template, template_options or {})
-    return Model(base, adapter, whole, whole, tokens, pre, merged=merged, switches=switches)
+    switches = choose(template, template_options or {})
+    return SourceModel(base, adapter, whole, whole, tokens, pre, merged=merged, switches=switches)
 
 
-def trim(model: Model, texts: Sequence[Path], about: About, work: Path, report: Report) -> Model:
+def trim(model: SourceModel, texts: Sequence[Path], about: About, work: Path, report: Report) -> SourceModel:
     """The model with no more tokens than `texts`, the prompts about them and the answers to them need."""
     report.step(f"trimming the vocabulary to {', '.join(text.name for text in texts)}")
-    kept = trimmed(model.tokens, _spelled(model, texts, about, report), work / "tokenizer", model.pre)
+    kept = trim_vocabulary(model.tokens, _spelled(model, texts, about, report), work / "tokenizer", model.pre)
     report.step(f"vocabulary: {len(kept):,} of {model.source.config['vocab_size']:,} tokens kept")
     return replace(model, source=Trimmed(model.whole, kept), tokens=work / "tokenizer", kept=kept)
 
 
-def asked(model: Model, about: About) -> domain.Asked:
+def questions(model: SourceModel, about: About) -> domain.Prompting:
     """What this model will be asked about a document."""
     tokenizer = model.tokenizer
     names = {"bos_token": tokenizer.bos, "eos_token": tokenizer.ends[0]}
     written = {role: "" if number is None else tokenizer.tokens[number] for role, number in names.items()}
-    return domain.Asked(about.formats, about.labels, about.guidelines, about.unit, tokenizer.prompt_template, written)
+    return domain.Prompting(
+        about.formats, about.labels, about.guidelines, about.unit, tokenizer.prompt_template, written
+    )
 
 
-def tell_prompt(model: Model, about: About, report: Report) -> None:
+def tell_prompt(model: SourceModel, about: About, report: Report) -> None:
     """Tell what is set of the chat template, and what of its prompts makes answers worse."""
     if model.switches:
         written = {name: v if isinstance(v, str) else json.dumps(v) for name, v in model.switches.items()}
         told = ", ".join(f"{name}={value}" for name, value in written.items())
         report.step(f"chat template: {told}, in every prompt")
     if about.formats:
-        form, its = formats.get(about.formats[0]), asked(model, about)
-        messages = form.instruction(form.calls(about.labels)[0], about.guidelines)
+        form, its = formats.get(about.formats[0]), questions(model, about)
+        messages = form.instruction(form.questions(about.labels)[0], about.guidelines)
         prompts.build(its.template, messages, its.template_tokens, tell=lambda note: report.step(f"warning: {note}"))
 
 
-def _spelled(model: Model, texts: Sequence[Path], about: About, report: Report) -> Iterator[str]:
+def _spelled(model: SourceModel, texts: Sequence[Path], about: About, report: Report) -> Iterator[str]:
     """Every part of every prompt and answer on its own, as the extraction tokenizes them; what repeats comes once."""
     seen, empty = set(), True
-    for before, text, after, answer in domain.examples(domain.documents(texts, report.step), asked(model, about)):
+    for before, text, after, answer in domain.examples(domain.documents(texts, report.step), questions(model, about)):
         for part in (before, after):
             if part and part not in seen:
                 seen.add(part)

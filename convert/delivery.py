@@ -12,7 +12,7 @@ from typing import Any
 
 from bioner_edge.convert import work_folder
 from bioner_edge.convert.about import About
-from bioner_edge.convert.assemble import Model
+from bioner_edge.convert.assemble import SourceModel
 from bioner_edge.errors import ModelError, UsageError
 from bioner_edge.models import models_toml
 from bioner_edge.models.manifest import Manifest, digest, digests, manifest_path, sha256
@@ -86,7 +86,7 @@ class Delivery:
             formats=self.about.formats,
             labels=self.about.labels,
             unit=self.about.unit,
-            licence=self.about.licence,
+            license=self.about.license,
             sha256=digest(path),
             level=level,
             bits_per_weight=round(mix[1], 4),
@@ -129,7 +129,7 @@ def _refuse_replacing(path: Path, overwrite: bool) -> None:
         raise UsageError(f"{path}: is {'a folder' if path.is_dir() else 'a file'}, which is not replaced; remove it")
 
 
-def hashes(model: Model) -> dict[str, str]:
+def hashes(model: SourceModel) -> dict[str, str]:
     """The SHA-256 of what a model is made from: weights, and what describes them, by folder where there are two."""
     found = {}
     for role, folder in (("base", model.base), ("adapter", model.adapter)):

@@ -15,13 +15,13 @@ from bioner_edge.document import Document
 from bioner_edge.errors import InputError
 from bioner_edge.io.inputs import Inputs
 from bioner_edge.io.registry import Notice
-from bioner_edge.text.sentences import split_sentences, unwrapped
+from bioner_edge.text.sentences import split_sentences, unwrap
 
-__all__ = ["Asked", "documents", "examples", "token_ids"]
+__all__ = ["Prompting", "documents", "examples", "token_ids"]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Prompting:
     """What the model will be asked: the parts of a prompt that no document changes."""
 
     formats: Sequence[str]
@@ -46,7 +46,7 @@ def documents(files: Sequence[Path], tell: Callable[[str], None]) -> Iterator[Do
     yield from Inputs([str(file) for file in files], hear)
 
 
-def examples(found: Iterable[Document], asked: Asked) -> Iterator[tuple[str, str, str, str]]:
+def examples(found: Iterable[Document], asked: Prompting) -> Iterator[tuple[str, str, str, str]]:
     """(before the text, the text, after it, an answer) of each question about each document.
 
     The answer is about the document's own annotations, and finds nothing where it has none. Without formats there
@@ -56,11 +56,11 @@ def examples(found: Iterable[Document], asked: Asked) -> Iterator[tuple[str, str
         if not asked.formats:
             yield "", document.text, "", ""
             continue
-        whole = [replace(document, text=unwrapped(document.text))]
+        whole = [replace(document, text=unwrap(document.text))]
         for part in split_sentences(document) if asked.unit == "sentence" else whole:
             for name in asked.formats:
                 form = formats.get(name)
-                for labels in form.calls(asked.labels):
+                for labels in form.questions(asked.labels):
                     messages = form.instruction(labels, asked.guidelines)
                     prompt = prompts.build(asked.template, messages, asked.template_tokens, tell=_told_before)
                     yield prompt.before, part.text, prompt.after, form.render(part, labels)

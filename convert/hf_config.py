@@ -90,8 +90,8 @@ def _everywhere(settings: Mapping[str, Any], config: Mapping[str, Any]) -> dict[
 def _in_windows(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of the layers with a sliding window, of which 4 knows the base alone."""
     if _kind(settings) != "default" or set(settings) - {"rope_type", "type", "rope_theta"}:
-        told = f"rope_parameters scale {SLIDING}, which transformers 4 cannot do: pip install 'transformers>=5'"
-        raise ModelError(f"config.json: {told}")
+        message = f"rope_parameters scale {SLIDING}, which transformers 4 cannot do: pip install 'transformers>=5'"
+        raise ModelError(f"config.json: {message}")
     return {"rope_local_base_freq": settings["rope_theta"]} if "rope_theta" in settings else {}
 
 

@@ -99,8 +99,8 @@ def _header(file: Path) -> dict[str, _Place]:
         with file.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
             if not 2 <= length <= min(size - 8, _LONGEST_HEADER):
-                told = f"damaged safetensors header ({length} bytes in a file of {size})"
-                raise ModelError(f"{file}: {told}; fetch it again")
+                message = f"damaged safetensors header ({length} bytes in a file of {size})"
+                raise ModelError(f"{file}: {message}; fetch it again")
             rows = json.loads(stream.read(length))
         rows.pop("__metadata__", None)
         places = {name: _place(file, row, 8 + length, size, name) for name, row in rows.items()}

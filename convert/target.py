@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from bioner_edge.convert.about import About
-from bioner_edge.convert.assemble import Model
+from bioner_edge.convert.assemble import SourceModel
 from bioner_edge.report import Report
 
 __all__ = ["Target"]
@@ -29,7 +29,7 @@ class Target(Protocol):
         """What a level leaves in the output folder, the model first."""
 
     def f32(
-        self, model: Model, about: About, levels: Sequence[str], work: Path, report: Report
+        self, model: SourceModel, about: About, levels: Sequence[str], work: Path, report: Report
     ) -> tuple[Path, dict[str, Any]]:
         """(the model in float32, in `work`; what the manifest says of its making). `levels` are made from it later.
 
@@ -42,5 +42,5 @@ class Target(Protocol):
     def mix(self, path: Path) -> tuple[dict[str, int], float]:
         """(tensors by type, bits per weight) of a finished model."""
 
-    def tolerance(self, model: Model) -> float:
+    def tolerance(self, model: SourceModel) -> float:
         """How far a logit in float32 may lie from transformers', in standard deviations, where nothing is wrong."""

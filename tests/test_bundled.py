@@ -20,12 +20,12 @@ from bioner_edge.text.tokens import boundaries
 EXAMPLES = Path(bioner_edge.__file__).parent / "examples"
 
 
-@pytest.mark.parametrize("name", registry.listed())
+@pytest.mark.parametrize("name", registry.listed_models())
 def test_it_is_small_listed_and_what_its_manifest_says(name: str) -> None:
     path, manifest = registry.find(name)
-    listing = registry.listed()[name]
+    listing = registry.listed_models()[name]
     assert manifest is not None and size(path) <= 32_000_000
-    assert (manifest.formats, manifest.labels, manifest.licence) == (listing.formats, listing.labels, listing.licence)
+    assert (manifest.formats, manifest.labels, manifest.license) == (listing.formats, listing.labels, listing.license)
     assert (path.parent / "MODEL_CARD.md").is_file()
 
 

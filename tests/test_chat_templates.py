@@ -313,13 +313,13 @@ def test_a_switch_is_what_transformers_takes_as_a_parameter(
     (expected,), _ = theirs.render_jinja_template(
         conversations=[[USER]], chat_template=template, add_generation_prompt=True, **TOKENS, **parameters
     )
-    found = prompts.build(prompts.fixed(template, values), [USER], TOKENS)
+    found = prompts.build(prompts.fix_values(template, values), [USER], TOKENS)
     assert f"{found.before}{TEXT}{found.after}" == expected
 
 
 def test_a_date_that_is_set_does_not_change(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
-    template = prompts.fixed(SMOLLM3, {"strftime_now": "2024-02-29"})
+    template = prompts.fix_values(SMOLLM3, {"strftime_now": "2024-02-29"})
     first = prompts.build(template, [USER], TOKENS, tell=told.append)
     monkeypatch.setattr(prompts, "datetime", _Day)
     assert prompts.build(template, [USER], TOKENS, tell=told.append) == first and "29-February-2024" in first.before
@@ -349,7 +349,7 @@ def test_a_thinking_part_that_is_closed_is_not(end: str) -> None:
 def test_the_date_of_the_day_is_told_only_where_it_is_written() -> None:
     (told,) = notes(LLAMA32)
     assert "writes today's date" in told
-    assert notes(prompts.fixed(LLAMA32, {"date_string": "1 May 2020"})) == notes(QWEN3) == []
+    assert notes(prompts.fix_values(LLAMA32, {"date_string": "1 May 2020"})) == notes(QWEN3) == []
 
 
 def test_an_extractor_warns_once() -> None:
@@ -371,13 +371,13 @@ def test_an_extractor_warns_once() -> None:
 def test_what_is_chosen_at_conversion() -> None:
     from datetime import date
 
-    from bioner_edge.convert.vocabulary.chat import chosen
+    from bioner_edge.convert.vocabulary.chat import choose
 
     today = date.today().isoformat()
-    assert chosen(QWEN3, {"enable_thinking": False}) == {"enable_thinking": False}
-    assert chosen(SMOLLM3, {}) in ({"strftime_now": today}, {"strftime_now": date.today().isoformat()})
-    assert chosen(SMOLLM3, {"strftime_now": "2020-01-31"}) == {"strftime_now": "2020-01-31"}
-    assert chosen(None, {}) == chosen(QWEN3, {}) == {}
+    assert choose(QWEN3, {"enable_thinking": False}) == {"enable_thinking": False}
+    assert choose(SMOLLM3, {}) in ({"strftime_now": today}, {"strftime_now": date.today().isoformat()})
+    assert choose(SMOLLM3, {"strftime_now": "2020-01-31"}) == {"strftime_now": "2020-01-31"}
+    assert choose(None, {}) == choose(QWEN3, {}) == {}
     for template, given, told in (
         (QWEN3, {"thinking": False}, "unknown name 'thinking'; known: enable_thinking"),
         ("{{ messages }}", {"x": 1}, "unknown name 'x'; known: none of this template"),
@@ -386,4 +386,4 @@ def test_what_is_chosen_at_conversion() -> None:
         (SMOLLM3, {"strftime_now": 2020}, "must be a date"),
     ):
         with pytest.raises(UsageError, match=told):
-            chosen(template, given)  # type: ignore[arg-type]
+            choose(template, given)  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import bioner_edge
 from bioner_edge import extract
-from bioner_edge.backends import Sequence as Cached
+from bioner_edge.backends import CachedSequence
 from bioner_edge.backends.contract import Logits
 from bioner_edge.backends.scripted import Scripted
 from bioner_edge.decoding.loop import Answer, Choice
@@ -32,7 +32,7 @@ from bioner_edge.formats import FORMATS, multi_tag
 from bioner_edge.formats.contract import Parsed
 from bioner_edge.loading import load
 from bioner_edge.models import registry
-from bioner_edge.scores import scored
+from bioner_edge.scores import score_entities
 from bioner_edge.text.tokens import boundaries
 
 LABELS = ["Chemical", "Disease"]
@@ -94,8 +94,8 @@ class Willing(Scripted):
         self.eager = eager
         inner = TokenMask.allowed
 
-        def noted(lift: TokenMask, state: Any) -> Any:
-            self.allowed = inner(lift, state)
+        def noted(mask: TokenMask, state: Any) -> Any:
+            self.allowed = inner(mask, state)
             return self.allowed
 
         monkeypatch.setattr(TokenMask, "allowed", noted)
@@ -116,7 +116,7 @@ class Recorded(Scripted):
         super().__init__(*args, **settings)
         self.read: list[tuple[int, list[int]]] = []
 
-    def eval(self, sequence: Cached, ids: Sequence[int]) -> Logits:
+    def eval(self, sequence: CachedSequence, ids: Sequence[int]) -> Logits:
         self.read.append((sequence.length, list(ids)))
         return super().eval(sequence, ids)
 
@@ -259,7 +259,7 @@ def recorded(reader: Extractor, monkeypatch: pytest.MonkeyPatch) -> list[list[in
     read: list[list[int]] = []
     inner = reader.backend.eval
 
-    def noted(sequence: Cached, ids: Sequence[int]) -> Logits:
+    def noted(sequence: CachedSequence, ids: Sequence[int]) -> Logits:
         read.append(list(ids))
         return inner(sequence, ids)
 
@@ -388,7 +388,7 @@ def test_scores_find_their_bytes_in_a_broken_answer(data: bytes) -> None:
     answer = Answer(data, choices, False, 0, 0)
     places = tuple(Span(n, n + 1) for n in range(len(answer.text)))
     entities = tuple(Entity.at("Chemical", n, n + 1) for n in range(len(places)))
-    found = scored(answer, Parsed(entities, places))
+    found = score_entities(answer, Parsed(entities, places))
     sizes = [round(-np.log2(e.score or 1)) for e in found]
     assert sum(sizes) == len(data)
     assert all(s == len(c.encode()) for s, c in zip(sizes, answer.text, strict=True) if c != "\ufffd")
@@ -470,9 +470,9 @@ def test_a_chunks_constraint_goes_when_it_is_dropped(form: str, monkeypatch: pyt
     kept: list[weakref.ref[Any]] = []
     inner = TokenMask.__init__
 
-    def noted(lift: TokenMask, automaton: Any, vocabulary: Any) -> None:
-        inner(lift, automaton, vocabulary)
-        kept.extend(weakref.ref(thing) for thing in (lift, automaton, automaton.surfaces) if thing is not None)
+    def noted(mask: TokenMask, automaton: Any, vocabulary: Any) -> None:
+        inner(mask, automaton, vocabulary)
+        kept.extend(weakref.ref(thing) for thing in (mask, automaton, automaton.surfaces) if thing is not None)
 
     reader = extractor(Willing(monkeypatch, [b'", "']), format=form)
     monkeypatch.setattr(TokenMask, "__init__", noted)

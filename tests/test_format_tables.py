@@ -109,7 +109,9 @@ def test_the_list_has_a_row_for_each_format(vocabulary: VocabOnly) -> None:
         for name in FORMATS
     }
     assert cells(3) == list(counts.values())
-    tuned = {name: model for model, row in reversed(registry.listed().items()) for name in row.formats}  # the first
+    tuned = {
+        name: model for model, row in reversed(registry.listed_models().items()) for name in row.formats
+    }  # the first
     assert cells(4) == [tuned.get(name, "untuned") for name in FORMATS] and len(tuned) >= 3
     for name, shown in zip(FORMATS, cells(1), strict=True):
         for asked, answer in format_tables.answers(name, LABELS):
@@ -120,7 +122,7 @@ def test_the_list_has_a_row_for_each_format(vocabulary: VocabOnly) -> None:
 def test_the_list_without_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "default", lambda: None)
     assert set(cells(3)) == set(cells(4)) == {"–"}
-    assert "tokens of" not in format_tables.shown("multi_tag", LABELS, {})
+    assert "tokens of" not in format_tables.details("multi_tag", LABELS, {})
 
 
 def test_the_list_in_a_pipe_and_on_a_narrow_terminal(run: Run) -> None:
@@ -171,7 +173,7 @@ def test_a_printed_grammar_is_one_for_llama_cpp(run: Run, vocabulary: VocabOnly,
     assert code == 0 and sampler
     lib.llama_sampler_free(sampler)
     GrammarAutomaton(out)
-    grammars = {FORMATS[name].gbnf(asked) for asked in FORMATS[name].calls(labels)}
+    grammars = {FORMATS[name].gbnf(asked) for asked in FORMATS[name].questions(labels)}
     if len(grammars) == 1:
         assert (out, err) == (grammars.pop(), []) and not out.startswith("#")
     else:
@@ -188,7 +190,7 @@ def test_a_printed_grammar_is_one_for_llama_cpp(run: Run, vocabulary: VocabOnly,
 def test_a_prompt_is_what_the_template_makes(run: Run, name: str) -> None:
     text = "Aspirin <|end|> eased\nasthma. "
     expected = []
-    for asked in FORMATS[name].calls(LABELS):
+    for asked in FORMATS[name].questions(LABELS):
         messages = FORMATS[name].instruction(asked, {"Disease": "an illness"})
         turns = "".join(f"<|{m['role']}|>{m['content']}" for m in messages) + "<|assistant|>"
         expected.append((", ".join(asked), turns.replace("\ue000text\ue001", text)))
@@ -223,9 +225,9 @@ def test_a_prompt_has_its_first_token_once(
     def loaded(path: Path) -> Iterator[Any]:
         yield model
 
-    monkeypatch.setattr(format_tables, "loaded", loaded)
+    monkeypatch.setattr(format_tables, "open_vocabulary", loaded)
     messages = [{"role": "user", "content": "\ue000text\ue001"}]
-    bare = SimpleNamespace(calls=lambda labels: [labels], instruction=lambda *_: messages)
+    bare = SimpleNamespace(questions=lambda labels: [labels], instruction=lambda *_: messages)
     monkeypatch.setitem(format_tables.formats.FORMATS, "bare", bare)
     assert format_tables.written_prompts("bare", ["A"], {}, "Aspirin.") == [(["A"], expected)]
 
@@ -249,7 +251,7 @@ def test_an_onnx_model_counts_and_asks_as_its_gguf_does(run: Run, name: str, arg
     code, ours, told = run("show", name, "--model", "chemdis-9m-onnx", *arguments)
     assert (code, told) == (0, [])
     _, theirs, _ = run("show", name, "--model", "chemdis-9m", *arguments)
-    paths = {row: listed.path.name for row, listed in registry.listed().items()}
+    paths = {row: listed.path.name for row, listed in registry.listed_models().items()}
     assert ours == theirs.replace(paths["chemdis-9m"], paths["chemdis-9m-onnx"])
     assert arguments or paths["chemdis-9m-onnx"] in ours
 
@@ -262,7 +264,7 @@ def test_what_a_template_does_to_prompts_is_told_once(run: Run, monkeypatch: pyt
     def loaded(path: Path) -> Iterator[Any]:
         yield fake
 
-    monkeypatch.setattr(format_tables, "loaded", loaded)
+    monkeypatch.setattr(format_tables, "open_vocabulary", loaded)
     code, out, told = run("show", "single_term", "--prompt", "Aspirin helps.")
     assert code == 0 and "<think>" in out
     assert len(told) == 2 and all(line.startswith("bioner-edge: warning: the model's chat template") for line in told)

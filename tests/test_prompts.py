@@ -10,7 +10,7 @@ from bioner_edge.errors import ModelError
 from bioner_edge.extract import Extractor
 from bioner_edge.formats import TEXT
 from bioner_edge.prompts import Prompt, build
-from bioner_edge.text.sentences import unwrapped
+from bioner_edge.text.sentences import unwrap
 
 MESSAGES = [{"role": "system", "content": "Tag A.\n{{ 7 * 7 }} {% for %} {# x #}"}, {"role": "user", "content": TEXT}]
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
@@ -115,4 +115,4 @@ def test_the_text_is_never_read_as_special_tokens(text: str) -> None:
     assert found.problems == () and all(e.mention(text) in text for e in found.entities)
     special = b"".join(part for part, as_special in backend.noted if as_special)
     assert special == b"<|im_start|>system\nTag A.<|im_end|>\n<|im_start|>user\n<|im_end|>\n<|im_start|>assistant\n"
-    assert (unwrapped(text).encode(), False) in backend.noted
+    assert (unwrap(text).encode(), False) in backend.noted

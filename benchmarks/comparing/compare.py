@@ -19,8 +19,8 @@ from typing import Any
 from bioner_edge.benchmarks.comparing.correspondence import Matching, Place, Refused, with_first, with_level, with_one
 from bioner_edge.benchmarks.results import Cell, Key, Run
 from bioner_edge.benchmarks.scoring.accuracy import MODES
-from bioner_edge.benchmarks.scoring.bootstrap import RESAMPLES, Difference, holm, paired
-from bioner_edge.errors import InputError, UsageError, known
+from bioner_edge.benchmarks.scoring.bootstrap import RESAMPLES, Difference, compare_paired, holm
+from bioner_edge.errors import InputError, UsageError, unknown_name
 
 __all__ = ["LEVEL", "RESOURCES", "Compared", "Comparison", "compare", "versus_reference"]
 
@@ -130,13 +130,13 @@ def versus_reference(
 def _compared(matching: Matching, mode: str, seed: int, resamples: int) -> Comparison:
     """Work the differences out; a pair that cannot be compared is refused."""
     if mode not in MODES:
-        raise UsageError(known("mode", mode, MODES))
+        raise UsageError(unknown_name("mode", mode, MODES))
     found: list[tuple[Place, Place, Difference]] = []
     refused = list(matching.refused)
     for place, reference in matching.matched:
         try:
             sides = place.cell.tallies(), reference.cell.tallies()
-            found.append((place, reference, paired(*sides, mode, seed=seed, resamples=resamples)))
+            found.append((place, reference, compare_paired(*sides, mode, seed=seed, resamples=resamples)))
         except InputError as error:
             refused.append(Refused(place, f"cannot be compared with {reference.cell.key}: {error}"))
     adjusted = holm([difference.p for _, _, difference in found])
@@ -168,8 +168,8 @@ def _notices(pairs: Sequence[Compared]) -> Iterator[str]:
     """Documents that were left out, and figures of speed that are of different machines."""
     for pair in pairs:
         if pair.difference.left_out:
-            told = f"{pair.difference.left_out} documents were read by one of the two alone and are left out"
-            yield f"{pair.place.cell.key}, {pair.reference.cell.key}: {told}"
+            message = f"{pair.difference.left_out} documents were read by one of the two alone and are left out"
+            yield f"{pair.place.cell.key}, {pair.reference.cell.key}: {message}"
     timed = [pair for pair in pairs if pair.threads]
     machines = {str(p.run.header.get("machine", {}).get("processor")) for c in timed for p in (c.place, c.reference)}
     if len(machines) > 1:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bioner_edge.benchmarks.results import Cell, Key, Run
-from bioner_edge.errors import InputError, UsageError, known
+from bioner_edge.errors import InputError, UsageError, unknown_name
 
 __all__ = ["Matching", "Place", "Refused", "family", "with_first", "with_level", "with_one"]
 
@@ -100,7 +100,7 @@ def with_one(runs: Sequence[Run], key: Key) -> Matching:
     every = [Place(run, cell) for run in runs for cell in run.cells]
     reference = next((place for place in every if place.cell.key == key), None)
     if reference is None:
-        raise UsageError(known("cell", str(key), [place.cell.key for place in every]))
+        raise UsageError(unknown_name("cell", str(key), [place.cell.key for place in every]))
     if reference.unscored:
         raise InputError(f"{reference.run.folder}: the reference, {key}, {reference.unscored}")
     for place in [place for run in runs for place in matching.scored(run)]:
@@ -124,7 +124,7 @@ def with_level(runs: Sequence[Run], reference: str | None) -> Matching:
     every = [Place(run, cell) for run in runs for cell in run.cells]
     if reference is not None and not any(place.called(reference) for place in every):
         names = {name for p in every for name in (p.cell.about.get("level"), p.cell.key.model) if name}
-        raise UsageError(known("level or model", reference, sorted(names)))
+        raise UsageError(unknown_name("level or model", reference, sorted(names)))
     scored = [place for run in runs for place in matching.scored(run)]
     often = Counter(place.corpus for place in scored if place.cell.key.model == reference)
     agreeing: dict[int, tuple[str, ...]] = {0: ("family", "format", "decoding"), 1: ()}  # by cells of a named model

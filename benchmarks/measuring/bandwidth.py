@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bioner_edge.benchmarks.measuring.machine import pinned
+from bioner_edge.benchmarks.measuring.machine import pin
 from bioner_edge.errors import BionerError
 from bioner_edge.models import gguf_header, memory
 from bioner_edge.models.onnx import folder as onnx_folder
@@ -80,7 +80,7 @@ def copy_bytes_per_s(threads: int, *, bytes: int | None = None, repeats: int = 5
     source, target = np.ones(count), np.zeros(count)
     bounds = [count * n // threads for n in range(threads + 1)]
     shares = [slice(*edges) for edges in pairwise(bounds)]
-    with pinned(threads), ThreadPoolExecutor(threads) as pool:
+    with pin(threads), ThreadPoolExecutor(threads) as pool:
 
         def copied() -> float:
             started = time.perf_counter()
@@ -100,7 +100,7 @@ def step_bytes(path: Path) -> int | None:
 
     Raises ModelError for a file that is damaged.
     """
-    return _of_onnx(onnx_folder.confined(path)) if path.is_dir() else _of_gguf(path)
+    return _of_onnx(onnx_folder.check_confined(path)) if path.is_dir() else _of_gguf(path)
 
 
 def _of_gguf(path: Path) -> int | None:

@@ -19,16 +19,16 @@ from typing import Any, cast
 
 from bioner_edge import formats
 from bioner_edge.document import Document, Span
-from bioner_edge.errors import UsageError, known
+from bioner_edge.errors import UsageError, unknown_name
 from bioner_edge.extract import CONSTRAINTS, Extractor
 from bioner_edge.formats import terms
 from bioner_edge.formats.contract import Format, Parsed
-from bioner_edge.formats.escapes import unescaped
+from bioner_edge.formats.escapes import unescape
 from bioner_edge.formats.label_names import types
 from bioner_edge.formats.reading import Cursor, Item
 from bioner_edge.loading import load
 
-__all__ = ["BASELINES", "DECODINGS", "filtered", "reader"]
+__all__ = ["BASELINES", "DECODINGS", "reader", "text_filter"]
 
 BASELINES = ("llama-cpp-python", "text-filter")
 DECODINGS = (*CONSTRAINTS, *BASELINES)
@@ -60,11 +60,11 @@ def reader(
             found: Extractor = completions.load(model, **settings)
         elif decoding == "text-filter":
             found = load(model, constraint="free", **settings)
-            found.format = filtered(format)
+            found.format = text_filter(format)
         elif decoding in CONSTRAINTS:
             found = load(model, constraint=decoding, **settings)
         else:
-            raise UsageError(known("decoding", decoding, DECODINGS))
+            raise UsageError(unknown_name("decoding", decoding, DECODINGS))
     found.unit = unit or found.unit
     return found
 
@@ -72,7 +72,7 @@ def reader(
 # --- The text filter
 
 
-def filtered(name: str) -> Format:
+def text_filter(name: str) -> Format:
     """A format, but for how an unconstrained answer is read: as the text filter does."""
     form = formats.get(name)
 
@@ -123,7 +123,7 @@ def _rows(answer: str, document: Document, labels: Sequence[str]) -> Iterator[It
         if label:
             before = open_item.value if open_item else []
             start = open_item.place.start if open_item else line.start()
-            open_item = Item(label, [*before, *unescaped(token).split()], Span(start, line.end()))
+            open_item = Item(label, [*before, *unescape(token).split()], Span(start, line.end()))
     if open_item:
         yield _found(open_item, document.text)
 
@@ -139,7 +139,7 @@ def _lines(answer: str, document: Document, labels: Sequence[str]) -> Iterator[I
     names = types(labels)
     for line in re.finditer(r"^(?:T\d+\s+)?(?P<type>\S+)[0-9; ]*\t(?P<mention>.+)$", answer, re.MULTILINE):
         if line["type"] in names:
-            yield Item(names[line["type"]], unescaped(line["mention"]).strip(), Span(*line.span()))
+            yield Item(names[line["type"]], unescape(line["mention"]).strip(), Span(*line.span()))
 
 
 # What a format writes, as (label, surface), where its own reading needs more than that to be right.

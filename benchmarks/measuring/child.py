@@ -39,17 +39,17 @@ from typing import Any, BinaryIO
 
 from bioner_edge.benchmarks.measuring import bandwidth, baselines, memory, speed
 from bioner_edge.benchmarks.measuring.energy import Meter
-from bioner_edge.benchmarks.measuring.machine import pinned
-from bioner_edge.benchmarks.process import told
+from bioner_edge.benchmarks.measuring.machine import pin
+from bioner_edge.benchmarks.process import describe_error
 from bioner_edge.document import Document
-from bioner_edge.errors import BionerError, InputError, UsageError, known
+from bioner_edge.errors import BionerError, InputError, UsageError, unknown_name
 from bioner_edge.extract import Extractor
 from bioner_edge.extraction import Extraction
 from bioner_edge.io.lock import appending
 from bioner_edge.models import registry
 from bioner_edge.models.manifest import size
 
-__all__ = ["main", "measured", "run", "written"]
+__all__ = ["main", "measure", "predict", "run"]
 
 Spec = dict[str, Any]
 _COUNTS = ("answers", "calls", "fed", "prompt", "tokens", "chosen")
@@ -74,11 +74,11 @@ def main() -> int:
 
 def run(spec: Spec) -> dict[str, Any]:
     """What a spec asks for. Raises BionerError."""
-    phases = {"read": written, "repetition": measured}
+    phases = {"read": predict, "repetition": measure}
     if spec["phase"] not in phases:
-        raise UsageError(known("phase", spec["phase"], phases))
+        raise UsageError(unknown_name("phase", spec["phase"], phases))
     started = {"start_s": time.time() - spec["spawned"]} if "spawned" in spec else {}
-    with pinned(spec["threads"]):
+    with pin(spec["threads"]):
         return phases[spec["phase"]](spec) | started
 
 
@@ -103,7 +103,7 @@ def _documents(spec: Spec) -> list[Document]:
 # --- Phase "read"
 
 
-def written(spec: Spec) -> dict[str, Any]:
+def predict(spec: Spec) -> dict[str, Any]:
     """Read the documents that have no line yet, each appended to the predictions as soon as it is done.
 
     Sums are over all lines, `new_seconds` over those that are new.
@@ -139,7 +139,7 @@ def _record(reader: Extractor, document: Document) -> dict[str, Any]:
     try:
         found = reader(document)
     except Exception as failure:  # whatever one document does to a reader, the others are read
-        found, error = Extraction(document, ()), told(failure)
+        found, error = Extraction(document, ()), describe_error(failure)
     cost: dict[str, float] = {"seconds": time.perf_counter() - started}
     cost |= {name: getattr(found, name) for name in _COUNTS}
     record = {**found.to_json(), "cost": cost, "broken_answers": found.broken, "salvaged": found.salvaged}
@@ -179,7 +179,7 @@ def _kept(path: Path, documents: Sequence[Document]) -> list[dict[str, float]]:
 # --- Phase "repetition"
 
 
-def measured(spec: Spec) -> dict[str, Any]:
+def measure(spec: Spec) -> dict[str, Any]:
     """Load the model and read the documents once: the line of a repetition, but for its key and number."""
     documents, mark = _documents(spec), memory.Watermark()
     started = time.perf_counter()
@@ -229,7 +229,7 @@ def _of_files(path: Path, context: int, watch: speed.Watch) -> dict[str, float |
 
 def _path(model: str) -> Path:
     """The files of a model that was loaded by this name."""
-    rows = registry.listed()
+    rows = registry.listed_models()
     return rows[model].path if model in rows else Path(model)
 
 

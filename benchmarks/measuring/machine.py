@@ -17,10 +17,10 @@ from bioner_edge.hardware.threads import cores
 __all__ = [
     "LIBRARIES",
     "chosen_cores",
-    "described",
+    "describe",
     "facts",
     "memory_bytes",
-    "pinned",
+    "pin",
     "processor",
     "resident",
     "versions",
@@ -79,7 +79,7 @@ def versions(libraries: Sequence[str] = LIBRARIES) -> dict[str, str]:
     return found
 
 
-def described(libraries: Sequence[str]) -> list[str]:
+def describe(libraries: Sequence[str]) -> list[str]:
     """Lines that say on what, and with which versions of Python and of `libraries`, something was measured."""
     told = ", ".join(f"{name} {version(name)}" for name in libraries)
     return [f"{processor()}, {cores()} cores, {platform.platform()}", f"Python {platform.python_version()}, {told}"]
@@ -124,7 +124,7 @@ def _siblings(core: int, root: Path) -> str:
 
 
 @contextmanager
-def pinned(threads: int) -> Iterator[list[int]]:
+def pin(threads: int) -> Iterator[list[int]]:
     """While it lasts this thread, and those that it starts, run on `threads` cores, which it gives.
 
     Where the system cannot bind (macOS) they run on any. Raises UsageError where there are not so many.

@@ -96,7 +96,7 @@ def cache_bytes(path: Path, context: int) -> int | None:
     Raises ModelError for a file that is damaged.
     """
     if path.is_dir():
-        return context * signature(onnx_folder.confined(path), path / "model.onnx").bytes_per_position
+        return context * signature(onnx_folder.check_confined(path), path / "model.onnx").bytes_per_position
     told = gguf_header.check(path)
     prefix = f"{told['general.architecture']}."
     if any(key.startswith(tuple(prefix + part for part in _UNLIKE)) for key in told):

@@ -22,13 +22,13 @@ from statistics import median
 from typing import Any
 
 import bioner_edge.extract
-from bioner_edge.benchmarks.process import told
+from bioner_edge.benchmarks.process import describe_error
 from bioner_edge.document import Document
 from bioner_edge.errors import InputError
 from bioner_edge.extract import Extractor
 from bioner_edge.extraction import Extraction
 
-__all__ = ["Watch", "figures", "read", "warm_up", "watched"]
+__all__ = ["Watch", "figures", "read", "warm_up", "watching"]
 
 
 @dataclass(slots=True)
@@ -98,7 +98,7 @@ class Watch:
 
 
 @contextmanager
-def watched(reader: Extractor) -> Iterator[Watch]:
+def watching(reader: Extractor) -> Iterator[Watch]:
     """Times the steps and answers of a reader, of whatever decoding, while it lasts; one reader at a time."""
     watch = Watch(reader)
     with ExitStack() as stack:
@@ -138,14 +138,16 @@ def read(reader: Extractor, documents: Sequence[Document], between: Callable[[],
     One that cannot be read is left out, whatever it raises; `unread` has its id. Raises InputError where none can be.
     """
     failure: Exception = InputError("there is none")
-    with watched(reader) as watch:
+    with watching(reader) as watch:
         for document in documents:
             if failed := _attempt(watch.document, document):
                 failure = failed
                 watch.unread.append(document.id)
             between()
     if not watch.found:
-        raise InputError(f"none of {len(documents)} documents can be read, so none is timed; the last: {told(failure)}")
+        raise InputError(
+            f"none of {len(documents)} documents can be read, so none is timed; the last: {describe_error(failure)}"
+        )
     return watch
 
 

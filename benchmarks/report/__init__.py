@@ -35,9 +35,9 @@ _TITLE = "Benchmark: accuracy, speed, memory, cost"
 
 def tables(runs: Sequence[Run], inputs: CostInputs, *, reference: str | None = None) -> list[Table]:
     """The tables for a terminal. `reference` and what is raised: as for `write`."""
-    from bioner_edge.benchmarks.report.table import drawn
+    from bioner_edge.benchmarks.report.table import to_table
 
-    return [drawn(sheet) for sheet in cell_sheets(_entries(runs, inputs, reference), inputs) if sheet.terminal]
+    return [to_table(sheet) for sheet in cell_sheets(_entries(runs, inputs, reference), inputs) if sheet.terminal]
 
 
 def write(
@@ -63,8 +63,8 @@ def write(
     pictures = [(plot.name, plot.shown) for plot in plots]
     files = {
         **{plot.name: plot.png for plot in plots},
-        "report.md": markdown.written(_TITLE, sheets, pictures, notes).encode(),
-        "report.html": page.written(_TITLE, sheets, plots, notes).encode(),
+        "report.md": markdown.render(_TITLE, sheets, pictures, notes).encode(),
+        "report.html": page.render(_TITLE, sheets, plots, notes).encode(),
     }
     return [_write(out / name, data) for name, data in files.items()]
 
@@ -83,10 +83,10 @@ def _against(run: Run, reference: str | None) -> Against:
 
 def _plots(entries: Sequence[Entry]) -> tuple[list[Plot], list[str]]:
     """The pictures, or why there are none."""
-    from bioner_edge.benchmarks.report.plots import drawn
+    from bioner_edge.benchmarks.report.plots import draw
 
     try:
-        return drawn(groups(entries)), []
+        return draw(groups(entries)), []
     except ImportError as error:
         return [], [f"no pictures: {error}; pip install 'bioner-edge[bench]'"]
 

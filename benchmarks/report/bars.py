@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bioner_edge.benchmarks.report.canvas import Plot, saved, sheet
+from bioner_edge.benchmarks.report.canvas import Plot, save, sheet
 from bioner_edge.benchmarks.report.entries import Entry, Group
-from bioner_edge.benchmarks.report.styles import BAR, INK, MUTED, shortened
+from bioner_edge.benchmarks.report.styles import BAR, INK, MUTED, shorten
 from bioner_edge.errors import printable
 
 if TYPE_CHECKING:
@@ -40,14 +40,14 @@ def formats(group: Group) -> Plot:
         axes.set_xlabel("strict F1 with its interval" + ("; of the best model" if several else "") + "; | the ceiling")
         axes.grid(visible=False, axis="y")
         told = ", ".join(f"{_called(entry)} {entry.interval[0]:.3f}" for entry in bars)
-        return saved(figure, f"formats{group.slug}", f"{title}. {told}")
+        return save(figure, f"formats{group.slug}", f"{title}. {told}")
 
 
 def _bar(axes: Axes, row: int, entry: Entry, several: bool) -> None:
     f1, low, high = entry.interval
     axes.barh(row, f1, height=0.72, color=BAR, zorder=2)
     axes.hlines(row, low, high, color=INK, lw=1.2, zorder=4)
-    model = f"  {shortened(printable(f'{entry.model} {entry.level}'.strip()))}" if several else ""
+    model = f"  {shorten(printable(f'{entry.model} {entry.level}'.strip()))}" if several else ""
     axes.text(0.008, row, f"{f1:.3f}{model}", va="center", fontsize=7.5, color=INK, zorder=5)
     ceiling = (entry.cell.accuracy or {}).get("ceiling")
     if ceiling:
@@ -56,4 +56,4 @@ def _bar(axes: Axes, row: int, entry: Entry, several: bool) -> None:
 
 def _called(entry: Entry) -> str:
     key = entry.cell.key
-    return shortened(printable(f"{key.format or '–'} {key.decoding}"))
+    return shorten(printable(f"{key.format or '–'} {key.decoding}"))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Plot", "saved", "sheet"]
+__all__ = ["Plot", "save", "sheet"]
 
 _FONTS = ("DejaVu Sans", "Noto Sans CJK JP", "Noto Sans CJK SC", "Hiragino Sans", "Noto Sans Arabic")
 _DPI = 160  # of the PNG
@@ -77,7 +77,7 @@ def _settings(name: str) -> Any:
     }
 
 
-def saved(figure: Figure, name: str, shown: str) -> Plot:
+def save(figure: Figure, name: str, shown: str) -> Plot:
     """The figure in both forms."""
     png, svg = io.BytesIO(), io.StringIO()
     figure.savefig(png, format="png", metadata={"Software": None})

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from bioner_edge.benchmarks.results import Stat
 from bioner_edge.errors import printable
 
-__all__ = ["MISSING", "Column", "Sheet", "Value", "megabytes", "number", "score", "signed", "stat", "text"]
+__all__ = ["MISSING", "Column", "Sheet", "Value", "megabytes", "number", "score", "signed_value", "stat", "text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def score(value: float | None, low: float | None = None, high: float | None = No
     return Value(f"{value:.4f}", value, "" if low is None or high is None else f"{low:.3f}–{high:.3f}")
 
 
-def signed(value: float, low: float, high: float) -> Value:
+def signed_value(value: float, low: float, high: float) -> Value:
     """A difference with its interval."""
     return Value(_sign(value, 4), value, f"{_sign(low, 4)} to {_sign(high, 4)}")
 
@@ -103,5 +103,5 @@ def _digits(value: float) -> str:
 
 def _sign(value: float, digits: int) -> str:
     """With its sign, a real minus; what rounds to nothing has none."""
-    told = f"{value:+.{digits}f}"
-    return told[1:] if not float(told) else told.replace("-", "−")
+    message = f"{value:+.{digits}f}"
+    return message[1:] if not float(message) else message.replace("-", "−")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from bioner_edge.benchmarks.report.entries import Entry
 from bioner_edge.benchmarks.report.figures import Column, Value, number, score, text
 
-__all__ = ["THREADS", "Row", "each", "f1", "identity", "timed", "who"]
+__all__ = ["THREADS", "Row", "each", "f1", "identity", "timed_rows", "who"]
 
 Row = dict[str, Value]
 THREADS = Column("threads", "threads")
@@ -48,7 +48,7 @@ def each(entries: Sequence[Entry], row: Callable[[Entry], Row]) -> list[Row]:
     return [{**who(entry), **row(entry)} for entry in entries]
 
 
-def timed(entries: Sequence[Entry], row: Callable[[Entry, int], Row]) -> list[Row]:
+def timed_rows(entries: Sequence[Entry], row: Callable[[Entry, int], Row]) -> list[Row]:
     """A row for each number of threads, and one for what could not be timed."""
     rows = []
     for entry in entries:

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 from bioner_edge.benchmarks.report.figures import MISSING, Sheet, Value
 
-__all__ = ["Picture", "written"]
+__all__ = ["Picture", "render"]
 
 Picture = tuple[str, str]
 """A picture's file name and what it shows."""
 _MARKUP = re.compile(r"[\\`*\[\]<>|&$~#]|(?<!\w)_|_(?!\w)")
 
 
-def written(title: str, sheets: Sequence[Sheet], pictures: Sequence[Picture], notes: Sequence[str]) -> str:
+def render(title: str, sheets: Sequence[Sheet], pictures: Sequence[Picture], notes: Sequence[str]) -> str:
     """A document with the sheets, the pictures before them."""
     drawn = [f"![{_plain(shown)}]({name})" for name, shown in pictures]
     parts = [f"# {_plain(title)}", *map(_plain, notes), *drawn, *map(_section, sheets)]

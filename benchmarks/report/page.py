@@ -15,10 +15,10 @@ from bioner_edge.benchmarks.report.figures import MISSING, Sheet
 if TYPE_CHECKING:
     from bioner_edge.benchmarks.report.canvas import Plot
 
-__all__ = ["written"]
+__all__ = ["render"]
 
 
-def written(title: str, sheets: Sequence[Sheet], plots: Sequence[Plot], notes: Sequence[str]) -> str:
+def render(title: str, sheets: Sequence[Sheet], plots: Sequence[Plot], notes: Sequence[str]) -> str:
     """The page. All text is escaped; the pictures, our own, are not."""
     parts = {name: _part(f"page.{name}") for name in ("html", "css", "js")}
     environment = jinja2.Environment(

@@ -10,23 +10,23 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from bioner_edge.benchmarks.report.bars import formats
-from bioner_edge.benchmarks.report.canvas import Plot, saved, sheet
+from bioner_edge.benchmarks.report.canvas import Plot, save, sheet
 from bioner_edge.benchmarks.report.entries import AXES, Axis, Entry, Group
 from bioner_edge.benchmarks.report.labels import place
-from bioner_edge.benchmarks.report.styles import INK, MARKERS, MUTED, PAGE, colours, names, shortened
+from bioner_edge.benchmarks.report.styles import INK, MARKERS, MUTED, PAGE, colours, names, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.text import Text
 
-__all__ = ["drawn"]
+__all__ = ["draw"]
 
 _ROW = 96  # characters in a row of the legend
 _CROWD = 14  # cells above which only those on the front are named
 
 
-def drawn(groups: Sequence[Group]) -> list[Plot]:
+def draw(groups: Sequence[Group]) -> list[Plot]:
     """The pictures of each group for which something was measured. Raises ImportError where there is no matplotlib."""
     plots = []
     for group in groups:
@@ -52,7 +52,7 @@ def _scatter(group: Group, axis: Axis) -> Plot:
         unbeaten = set(map(id, group.front(axis)))
         front = [name for entry, name in zip(entries, names(entries), strict=True) if id(entry) in unbeaten]
         shown = f"{title}. Cells: {len(entries)}; unbeaten: {', '.join(front)}"
-        return saved(figure, f"f1-{axis.slug}{group.slug}", shown)
+        return save(figure, f"f1-{axis.slug}{group.slug}", shown)
 
 
 def _points(axes: Axes, group: Group, axis: Axis) -> None:
@@ -108,9 +108,9 @@ def _legend(figure: Figure, entries: Sequence[Entry]) -> None:
     keys = [(colour, "o", name) for name, colour in meaning.items()] if len(meaning) > 1 else []
     keys += [(MUTED, MARKERS.get(name, "v"), name) for name in decodings] if len(decodings) > 1 else []
     handles = [
-        Line2D([], [], ls="", marker=marker, color=colour, markersize=6, label=shortened(name))
+        Line2D([], [], ls="", marker=marker, color=colour, markersize=6, label=shorten(name))
         for colour, marker, name in keys
     ]
     if handles:
-        longest = max(len(shortened(name)) for _, _, name in keys)
+        longest = max(len(shorten(name)) for _, _, name in keys)
         figure.legend(handles=handles, loc="outside lower left", ncols=_ROW // (longest + 6), labelcolor=INK)

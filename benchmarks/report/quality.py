@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bioner_edge.benchmarks.report.entries import Entry
-from bioner_edge.benchmarks.report.figures import MISSING, Column, Sheet, Value, number, score, signed, text
+from bioner_edge.benchmarks.report.figures import MISSING, Column, Sheet, Value, number, score, signed_value, text
 from bioner_edge.benchmarks.report.identity import Row, each, f1, identity, who
 from bioner_edge.benchmarks.results import Line
 from bioner_edge.benchmarks.scoring.accuracy import MODES
@@ -70,7 +70,7 @@ def reference(entries: Sequence[Entry]) -> Sheet:
         told = Value("yes", 1.0, tone="failed") if versus["significant"] else Value("no", 0.0)
         return {
             "reference": text(held.level if held.model == entry.model and held.level else held.cell.key.model),
-            "difference": signed(versus["difference"], versus["low"], versus["high"]),
+            "difference": signed_value(versus["difference"], versus["low"], versus["high"]),
             "p": score(versus["p"]),
             "p_holm": score(versus["p_holm"]),
             "significant": told,

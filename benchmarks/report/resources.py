@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from bioner_edge.benchmarks.cost import CostInputs
 from bioner_edge.benchmarks.report.entries import Entry, joules_per_document
 from bioner_edge.benchmarks.report.figures import MISSING, Column, Sheet, Value, megabytes, number, stat, text
-from bioner_edge.benchmarks.report.identity import THREADS, Row, each, identity, timed
+from bioner_edge.benchmarks.report.identity import THREADS, Row, each, identity, timed_rows
 
 __all__ = ["cost", "decoding", "memory", "money", "speed", "waiting"]
 
@@ -33,7 +33,7 @@ def speed(entries: Sequence[Entry]) -> Sheet:
         Column("documents", "documents/s"),
     )
     notes = ("Each run is a process of its own, after a warm-up. The median, with the lowest and the highest.",)
-    return Sheet("speed", "Speed", (*identity(entries), *columns), timed(entries, row), notes, terminal=True)
+    return Sheet("speed", "Speed", (*identity(entries), *columns), timed_rows(entries, row), notes, terminal=True)
 
 
 def waiting(entries: Sequence[Entry]) -> Sheet:
@@ -52,7 +52,7 @@ def waiting(entries: Sequence[Entry]) -> Sheet:
         "Seconds to load the model, from a document's start to the first token of its answer, and for whole documents: "
         "the time that 50, 90 and 99 % of them did not exceed, over all runs.",
     )
-    return Sheet("waiting", "Waiting", (*identity(entries), *columns), timed(entries, row), notes, terminal=True)
+    return Sheet("waiting", "Waiting", (*identity(entries), *columns), timed_rows(entries, row), notes, terminal=True)
 
 
 def decoding(entries: Sequence[Entry]) -> Sheet:
@@ -74,7 +74,7 @@ def decoding(entries: Sequence[Entry]) -> Sheet:
         "per second while writing, by the bytes that a plain copy on this machine reads and writes per second. A model "
         "that fits into the processor's cache is not read from memory: of it the share says nothing, and may exceed 1.",
     )
-    return Sheet("decoding", "Decoding", (*identity(entries), *columns), timed(entries, row), notes)
+    return Sheet("decoding", "Decoding", (*identity(entries), *columns), timed_rows(entries, row), notes)
 
 
 def memory(entries: Sequence[Entry]) -> Sheet:
@@ -102,7 +102,7 @@ def memory(entries: Sequence[Entry]) -> Sheet:
         "files the kernel can take back). Model: on disk. Cache: of keys and values. 1 MB is 10^6 bytes.",
         *_energy_told(entries),
     )
-    rows = timed(entries, row)
+    rows = timed_rows(entries, row)
     return Sheet("memory", "Memory and energy", (*identity(entries), *columns), rows, notes, terminal=True)
 
 
@@ -152,8 +152,8 @@ def _ram(entry: Entry) -> Value:
     size = entry.costs.ram_gb if entry.costs else None
     if size is None:
         return MISSING
-    told = f"{size:.0f} GB" if math.isfinite(size) else "over 64 GB"
-    return _assumed(entry, "ram_gb", Value(told, size))
+    message = f"{size:.0f} GB" if math.isfinite(size) else "over 64 GB"
+    return _assumed(entry, "ram_gb", Value(message, size))
 
 
 def _break_even(entry: Entry) -> Value:

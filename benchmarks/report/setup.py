@@ -128,13 +128,13 @@ def _corpora(runs: Sequence[Run]) -> Sheet:
         Column("corpus", "corpus", numeric=False, identifies=True),
         Column("documents", "documents"),
         Column("entities", "entities"),
-        Column("licence", "licence", numeric=False),
+        Column("license", "license", numeric=False),
         Column("sha256", "SHA-256", numeric=False),
     )
     lines = {_json(line): line for run in runs for line in run.corpora.values()}
     rows = [
         {
-            **{name: text(line.get(name) or "") for name in ("corpus", "licence", "sha256")},
+            **{name: text(line.get(name) or "") for name in ("corpus", "license", "sha256")},
             **{name: number(line.get(name)) for name in ("documents", "entities")},
         }
         for line in lines.values()

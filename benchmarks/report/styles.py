@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from bioner_edge.benchmarks.report.entries import Entry
 from bioner_edge.errors import printable
 
-__all__ = ["BAR", "INK", "LINE", "MARKERS", "MUTED", "PAGE", "colours", "names", "shortened"]
+__all__ = ["BAR", "INK", "LINE", "MARKERS", "MUTED", "PAGE", "colours", "names", "shorten"]
 
 INK, MUTED, LINE, PAGE, BAR = "#1a1d21", "#5c6570", "#d9dde2", "#fefefe", "#a9cbe4"
 """Text, lesser text, lines, background, bars; a page replaces them by its own, which change with its colour scheme."""
@@ -49,16 +49,16 @@ def names(entries: Sequence[Entry], *, beside_shapes: bool = False) -> list[str]
     """
     keys = ("run", "model", "level", "format", "decoding")
     parts = [
-        (e.run, shortened(e.model, _LONGEST_MODEL), e.level, e.cell.key.format, e.cell.key.decoding) for e in entries
+        (e.run, shorten(e.model, _LONGEST_MODEL), e.level, e.cell.key.format, e.cell.key.decoding) for e in entries
     ]
     differ = [n for n in range(len(keys)) if len({part[n] for part in parts}) > 1]
     spare = beside_shapes and len(differ) > 2 and keys[differ[-1]] == "decoding"
     chosen = (differ[:-1] if spare else differ) or [1, 2]
     told = [printable(" ".join(part[n] for n in chosen if part[n])) for part in parts]
-    return [shortened(name) for name in told] if beside_shapes else told
+    return [shorten(name) for name in told] if beside_shapes else told
 
 
-def shortened(name: str, longest: int = _LONGEST) -> str:
+def shorten(name: str, longest: int = _LONGEST) -> str:
     """A name that a picture has room for; its end, where levels stand, stays."""
     half = longest // 2
     return name if len(name) <= longest else f"{name[: longest - half]}…{name[1 - half :]}"

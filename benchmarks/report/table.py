@@ -11,14 +11,14 @@ from rich.text import Text
 
 from bioner_edge.benchmarks.report.figures import MISSING, Column, Sheet, Value
 
-__all__ = ["drawn"]
+__all__ = ["to_table"]
 
 _STYLES = {"failed": "red", "front": "green", "muted": "dim"}
 _LINES = (("run", "corpus"), ("model", "level"), ("format", "decoding"))
 _NARROWEST = 14  # characters of the column that says which cell it is
 
 
-def drawn(sheet: Sheet) -> Table:
+def to_table(sheet: Sheet) -> Table:
     """A sheet. What tells cells apart stands in one column; what is the same in all rows is said once, below."""
     told = [column for column in sheet.columns if column.identifies]
     same = {column.heading: only for column in told[1:] if (only := _only(sheet, column))}

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from bioner_edge.benchmarks.scoring.accuracy import MODES, Tallies, macro, ratios
 from bioner_edge.errors import InputError
 
-__all__ = ["RESAMPLES", "Difference", "holm", "intervals", "paired"]
+__all__ = ["RESAMPLES", "Difference", "compare_paired", "holm", "intervals"]
 
 RESAMPLES = 10_000
 _TAILS = (0.025, 0.975)
@@ -74,7 +74,7 @@ def _interval(bounds: Floats) -> Interval:
     return float(bounds[0]), float(bounds[1])
 
 
-def paired(
+def compare_paired(
     one: Tallies, other: Tallies, mode: str = "strict", *, seed: int = 0, resamples: int = RESAMPLES
 ) -> Difference:
     """The difference in micro F1 of two systems in a mode.

@@ -116,7 +116,7 @@ def check(
     hidden = quiet or not sys.stderr.isatty()
     rows = []
     with (
-        format_tables.loaded(model[0] if model else None) as vocabulary,
+        format_tables.open_vocabulary(model[0] if model else None) as vocabulary,
         Progress(console=Console(stderr=True), transient=True, disable=hidden) as progress,
     ):
         task = progress.add_task("", total=len(chosen) * len(documents))
@@ -156,10 +156,10 @@ def _refuse_labels(names: Sequence[str], labels: Sequence[str]) -> None:
     """Raise UsageError where one of the formats is not known or cannot write one of the labels."""
     for name in names:
         try:
-            formats.get(name).calls(labels)
+            formats.get(name).questions(labels)
         except UsageError as error:
-            told = "" if name not in formats.FORMATS else f"{name}: "
-            raise UsageError(f"{told}{error}; choose with --formats and --labels") from None
+            message = "" if name not in formats.FORMATS else f"{name}: "
+            raise UsageError(f"{message}{error}; choose with --formats and --labels") from None
 
 
 def measure(
@@ -176,7 +176,7 @@ def measure(
     `documents` are as `gold` gives them; `advance` is called after each.
     """
     form = formats.get(name)
-    calls = form.calls(labels)
+    calls = form.questions(labels)
     row = Ceiling(name, tokens=None if count is None else 0)
 
     def complain(document: Document, message: str) -> None:
@@ -217,8 +217,8 @@ def table(rows: Sequence[Ceiling], labels: Sequence[str]) -> Table:
     """The rows for people. Raises IndexError for none."""
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left", caption_justify="left")
     first = rows[0].to_json()
-    told = f"{first['documents']} documents, {first['entities']} entities; labels: {', '.join(labels)}"
-    drawn.title = Text("".join(c if c.isprintable() else "\ufffd" for c in told), "not italic")
+    message = f"{first['documents']} documents, {first['entities']} entities; labels: {', '.join(labels)}"
+    drawn.title = Text("".join(c if c.isprintable() else "\ufffd" for c in message), "not italic")
     drawn.add_column("format", no_wrap=True)
     for name in ("docs", "P", "R", "F1"):
         drawn.add_column(name, justify="right", no_wrap=True)

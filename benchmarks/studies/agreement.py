@@ -20,9 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from bioner_edge.backends.contract import Logits
-from bioner_edge.backends.contract import Sequence as Cached
-from bioner_edge.backends.loading import opened
+from bioner_edge.backends.contract import CachedSequence, Logits
+from bioner_edge.backends.loading import load_backend
 from bioner_edge.benchmarks.measuring import machine
 from bioner_edge.benchmarks.scoring.accuracy import score
 from bioner_edge.decoding.loop import Run
@@ -68,9 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _report(asked: argparse.Namespace) -> int:
     documents = list(islice(read_file(asked.corpus, lambda notice: None), asked.documents))
     print(
-        "\n".join(
-            f"- {line}" for line in machine.described(("bioner-edge", "llama-cpp-python", "numpy", "onnxruntime"))
-        )
+        "\n".join(f"- {line}" for line in machine.describe(("bioner-edge", "llama-cpp-python", "numpy", "onnxruntime")))
     )
     found: list[list[Extraction]] = []
     differ, far = 0, 0
@@ -96,7 +93,7 @@ def _loaded(name: str, asked: argparse.Namespace) -> Extractor:
     path, manifest = registry.find(name)
     if manifest is None or not manifest.formats:
         raise UsageError(f"{path}: no manifest that says what it was tuned for; give a converted model")
-    backend = opened(path, threads=asked.threads, exact=True)
+    backend = load_backend(path, threads=asked.threads, exact=True)
     format = asked.format or manifest.formats[0]
     return Extractor(backend, format=format, labels=manifest.labels, unit=manifest.unit, guidelines=manifest.guidelines)
 
@@ -142,7 +139,7 @@ def _steps(extractor: Extractor, document: Document) -> list[_Step]:
     steps: list[_Step] = []
     evaluate, choose = extractor.backend.eval, Run.choose
 
-    def evaluated(sequence: Cached, ids: Sequence[int]) -> Logits:
+    def evaluated(sequence: CachedSequence, ids: Sequence[int]) -> Logits:
         logits = evaluate(sequence, ids)
         steps.append(_Step(list(ids), np.array(logits)))
         return logits

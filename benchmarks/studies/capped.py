@@ -66,7 +66,7 @@ def _report(asked: argparse.Namespace) -> None:
     caps = [float(cap) for cap in asked.caps.split(",")]
     group = _memory_group()
     how = "a memory control group" if group else "ulimit -v"
-    print("\n".join(f"- {line}" for line in machine.described(_LIBRARIES)))
+    print("\n".join(f"- {line}" for line in machine.describe(_LIBRARIES)))
     print(f"- a text of {len(_text())} characters, format multi_code; limits by {how}\n")
     print(f"| model | MB on disk | estimate MB | {' | '.join(f'{cap:g} GB' for cap in caps)} |")
     print("|---" * (len(caps) + 3) + "|")
@@ -74,7 +74,7 @@ def _report(asked: argparse.Namespace) -> None:
         with tempfile.TemporaryDirectory(dir=asked.work) as work:
             for path in _models(source, Path(work), asked):
                 cells = [_cell(path, int(cap * 1e9), group) for cap in caps]
-                about = f"{size(path) / 1e6:,.0f} | {memory.needed(path) / 1e6:,.0f}"
+                about = f"{size(path) / 1e6:,.0f} | {memory.estimate(path) / 1e6:,.0f}"
                 print(f"| {path.name.removesuffix('.gguf')} | {about} | {' | '.join(cells)} |", flush=True)
 
 
@@ -86,7 +86,7 @@ def _text() -> str:
 def _models(source: str, work: Path, asked: argparse.Namespace) -> list[Path]:
     path = Path(source)
     if source in conversion.SHAPES or (path / "config.json").is_file():
-        return runtimes.converted(source, work, asked)
+        return runtimes.convert_shape(source, work, asked)
     return [registry.find(source)[0]]
 
 

@@ -17,7 +17,7 @@ a grammar is built once and keeps its cache. llama.cpp tests either the whole vo
 only the one token that comes, as `--constraint llama-gbnf` does; llguidance makes a mask for the same grammar.
 
 The second table is growth: abstracts joined to 1k, 10k and 100k characters, one answer. Peak memory is what tracemalloc
-saw of constraint and lift, as a multiple of the text's bytes; it is taken in a run of its own, since tracing is slow.
+saw of constraint and mask, as a multiple of the text's bytes; it is taken in a run of its own, since tracing is slow.
 """
 
 from __future__ import annotations
@@ -43,8 +43,7 @@ import numpy as np
 
 import bioner_edge
 from bioner_edge import formats
-from bioner_edge.backends.contract import Logits
-from bioner_edge.backends.contract import Sequence as Cached
+from bioner_edge.backends.contract import CachedSequence, Logits
 from bioner_edge.backends.vocab_only import VocabOnly
 from bioner_edge.benchmarks.measuring import machine
 from bioner_edge.decoding.automaton import ByteAutomaton, State
@@ -75,19 +74,19 @@ class Player(VocabOnly):
         self.vocabulary = Vocabulary(self)
         self._logits = np.zeros(self.vocabulary_size, np.float32)
 
-    def write(self, answer: bytes, lift: _Timed) -> int:
+    def write(self, answer: bytes, mask: _Timed) -> int:
         """Have the decode loop write `answer`; returns the time of the loop in ns."""
-        self._answer, self._lift, self._at, self._own_ns = answer, lift, 0, 0
+        self._answer, self._mask, self._at, self._own_ns = answer, mask, 0, 0
         started = time.perf_counter_ns()
-        found = decode(self, Cached(0), [], lift, budget=1 << 30, removed_mass=False)
+        found = decode(self, CachedSequence(0), [], mask, budget=1 << 30, removed_mass=False)
         spent_ns = time.perf_counter_ns() - started - self._own_ns
         if found.data != answer:
             raise BionerError(f"the loop wrote {found.data[:80]!r}… instead of the answer {answer[:80]!r}…")
         return spent_ns
 
-    def eval(self, sequence: Cached, ids: Sequence[int]) -> Logits:
+    def eval(self, sequence: CachedSequence, ids: Sequence[int]) -> Logits:
         started = time.perf_counter_ns()
-        self._lift.asked()
+        self._mask.asked()
         self._at += len(self.vocabulary.spell(ids))
         self._logits[:] = 0
         node = 0
@@ -121,7 +120,7 @@ class Steps:
 
 
 class _Timed(TokenMask):
-    """A lift that notes what it is asked."""
+    """A mask that notes what it is asked."""
 
     def __init__(self, automaton: ByteAutomaton, vocabulary: Vocabulary, steps: Steps) -> None:
         self.steps, self.open_ns, self.open_ids = steps, 0, 0
@@ -167,7 +166,7 @@ class Row:
 def rows(player: Player, name: str, labels: Sequence[str], documents: Sequence[Document]) -> Iterator[Row]:
     """The rows of one format; what fails is a row too."""
     form = formats.get(name)
-    answers = [(asked, [(d, form.render(d, asked).encode()) for d in documents]) for asked in form.calls(labels)]
+    answers = [(asked, [(d, form.render(d, asked).encode()) for d in documents]) for asked in form.questions(labels)]
     for constraint, measure in _MEASURES.items():
         row = Row(name, constraint)
         try:
@@ -187,7 +186,7 @@ def _ours(player: Player, row: Row, answers: Answers) -> None:
 
 
 def _maker(player: Player, labels: list[str], row: Row, steps: Steps) -> Callable[[Document], _Timed]:
-    """A function that builds the lift of a document, or hands out again the one that all documents share."""
+    """A function that builds the mask of a document, or hands out again the one that all documents share."""
     form, grounded = formats.get(row.format), row.constraint == "grounded"
     shared: list[_Timed] = []
 
@@ -196,24 +195,24 @@ def _maker(player: Player, labels: list[str], row: Row, steps: Steps) -> Callabl
             return shared[0]
         started = time.perf_counter_ns()
         automaton = form.constraint(document, labels) if grounded else GrammarAutomaton(form.gbnf(labels))
-        lift = _Timed(automaton, player.vocabulary, steps)
+        mask = _Timed(automaton, player.vocabulary, steps)
         row.build_ns.append(time.perf_counter_ns() - started)
         if not grounded:
-            shared.append(lift)
-        return lift
+            shared.append(mask)
+        return mask
 
     return make
 
 
-def _walk(lift: TokenMask, tokens: Sequence[int]) -> None:
+def _walk(mask: TokenMask, tokens: Sequence[int]) -> None:
     """Ask before each token."""
-    state: State = lift.automaton.start
+    state: State = mask.automaton.start
     for token in tokens:
-        lift.allowed(state)
-        if isinstance(lift, _Timed):
-            lift.asked()
-        for byte in lift.vocabulary.pieces[token] or b"":
-            state = lift.automaton.step(state, byte)
+        mask.allowed(state)
+        if isinstance(mask, _Timed):
+            mask.asked()
+        for byte in mask.vocabulary.pieces[token] or b"":
+            state = mask.automaton.step(state, byte)
             if state is None:
                 raise BionerError("the constraint refuses the answer")
 
@@ -312,17 +311,17 @@ def growth(
 ) -> dict[str, Any]:
     """Build, ask before each token of the gold answer, step; then again under tracemalloc. `failed`: what took long."""
     form, row = formats.get(name), Row(name, "grounded")
-    asked = form.calls(labels)[0]
+    asked = form.questions(labels)[0]
     found: dict[str, Any] = {"format": name, "characters": len(document.text)}
     try:
         with _within(limit_s):
             tokens = player.tokenize(form.render(document, asked).encode(), False)
-            lift = _maker(player, asked, row, row.tokens)(document)
+            mask = _maker(player, asked, row, row.tokens)(document)
             started = time.perf_counter()
-            _walk(lift, tokens)
+            _walk(mask, tokens)
             found["walk_s"] = round(time.perf_counter() - started, 3)
         found |= {"build_ms": round(row.build_ns[0] / 1e6, 2), "tokens": row.tokens.figures()}
-        del lift
+        del mask
         with _within(limit_s):
             tracemalloc.start()
             try:
@@ -390,7 +389,7 @@ def _report(asked: argparse.Namespace) -> None:
     with closing(Player(asked.vocab)) as player:
         lengths = [len(d.text) for d in documents]
         ran_on = [
-            *machine.described(("bioner-edge", "llama-cpp-python", "numpy")),
+            *machine.describe(("bioner-edge", "llama-cpp-python", "numpy")),
             f"{asked.vocab.name}: {player.vocabulary_size} tokens",
             f"{corpus.name}: {len(documents)} documents of {min(lengths)} to {max(lengths)} characters, "
             f"labels {', '.join(labels)}",

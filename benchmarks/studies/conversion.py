@@ -39,7 +39,7 @@ from bioner_edge.backends.byte_level import BYTES
 from bioner_edge.benchmarks.measuring import machine
 from bioner_edge.convert.onnx.child import REFUSED
 from bioner_edge.convert.onnx.export import ALONE, EXPORTERS, require
-from bioner_edge.errors import BionerError, UsageError, known
+from bioner_edge.errors import BionerError, UsageError, unknown_name
 from bioner_edge.hardware.threads import cores
 
 __all__ = ["COMMON", "SHAPES", "Row", "linears", "main", "write_adapter", "write_base", "write_tokenizer"]
@@ -104,13 +104,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         exporters = [require(name, *COMMON["architectures"]) for name in asked.exporters.split(",") if name]
         libraries = dict.fromkeys([*_LIBRARIES, *(library for name in exporters for library in EXPORTERS[name].needs)])
-        print("\n".join(f"- {line}" for line in machine.described([*libraries])))
+        print("\n".join(f"- {line}" for line in machine.describe([*libraries])))
         print(
             "\n| shape | step | s | peak anonymous RSS, MB | file-backed, MB | written, MB |\n|---|---|---|---|---|---|"
         )
         for shape in asked.shapes.split(","):
             if shape not in SHAPES:
-                raise UsageError(known("shape", shape, SHAPES))
+                raise UsageError(unknown_name("shape", shape, SHAPES))
             with tempfile.TemporaryDirectory(dir=asked.work) as folder:
                 for row in _measured(shape, asked.levels.split(","), exporters, Path(folder)):
                     sizes = (row.anonymous_bytes, row.file_bytes, row.written_bytes)

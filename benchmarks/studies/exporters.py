@@ -19,12 +19,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from bioner_edge.backends.loading import opened
+from bioner_edge.backends.loading import load_backend
 from bioner_edge.benchmarks.measuring import machine
 from bioner_edge.benchmarks.studies import conversion, runtimes
 from bioner_edge.convert import About, convert
 from bioner_edge.convert.onnx.export import DEFAULTS, EXPORTERS
-from bioner_edge.errors import BionerError, UsageError, known
+from bioner_edge.errors import BionerError, UsageError, unknown_name
 from bioner_edge.models.manifest import Manifest, manifest_path
 from bioner_edge.models.onnx import folder as onnx_folder
 
@@ -61,12 +61,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, help="threads [default: the cores of this process]")
     asked = parser.parse_args(arguments)
     try:
-        print("\n".join(f"- {line}" for line in machine.described(_LIBRARIES)))
+        print("\n".join(f"- {line}" for line in machine.describe(_LIBRARIES)))
         print("\n| architecture | exporter | max difference of a logit / std | nodes | s to export and prove | load s "
               "| prefill tokens/s | decode tokens/s |\n|---|---|---|---|---|---|---|---|")  # fmt: skip
         for architecture in asked.architectures or DEFAULTS:
             if architecture not in DEFAULTS:
-                raise UsageError(known("architecture", architecture, DEFAULTS))
+                raise UsageError(unknown_name("architecture", architecture, DEFAULTS))
             with tempfile.TemporaryDirectory() as folder:
                 for line in _rows(architecture, Path(folder), asked.rounds, asked.threads):
                     print(line, flush=True)
@@ -89,7 +89,7 @@ def _rows(architecture: str, work: Path, rounds: int, threads: int | None) -> It
     for exporter, path in paths.items():
         proof = {row["stage"].split(":")[0]: row["figure"] for row in Manifest.load(manifest_path(path)).verification}
         load, prefill, decode = (statistics.median(column) for column in zip(*found[exporter], strict=True))
-        nodes = len(onnx_folder.confined(path).nodes)
+        nodes = len(onnx_folder.check_confined(path).nodes)
         mark = "*" if DEFAULTS[architecture] == exporter else ""
         yield (
             f"| {architecture} | {exporter}{mark} | {proof['F32 logits']:.1e} | {nodes:,} | {seconds[exporter]:.0f} "
@@ -100,7 +100,7 @@ def _rows(architecture: str, work: Path, rounds: int, threads: int | None) -> It
 def _measured(path: Path, threads: int | None) -> tuple[float, float, float]:
     """Seconds to load, to read a prompt, and to read single tokens."""
     started = time.perf_counter()
-    with closing(opened(path, threads=threads)) as backend:
+    with closing(load_backend(path, threads=threads)) as backend:
         loaded = time.perf_counter() - started
         ids = list(range(_PROMPT))
         runtimes.read(backend, ids[:8], 2)  # what a runtime does once only

@@ -55,7 +55,7 @@ def examples(f32: Path, corpus: Path, documents: int) -> list[Example]:
     if manifest is None or not manifest.formats:
         raise UsageError(f"{path}: its manifest must name a format, to know what to ask")
     with measure.open_exact(path) as model:
-        asked = domain.Asked(
+        asked = domain.Prompting(
             manifest.formats[:1],
             manifest.labels,
             manifest.guidelines,

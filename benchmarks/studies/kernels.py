@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _report(asked: argparse.Namespace) -> None:
     built = ", ".join(sorted(of_build(library()[1]) or ()))
-    print("\n".join(f"- {line}" for line in machine.described(("bioner-edge", "llama-cpp-python"))))
+    print("\n".join(f"- {line}" for line in machine.describe(("bioner-edge", "llama-cpp-python"))))
     print(f"- llama.cpp built for {built}")
     print(f"- medians of {asked.rounds}; prefill of {_PROMPT} tokens, then {_TOKENS} one by one; settings in turn\n")
     print("| model | kernels | threads | waiting | others | prefill tokens/s | decode tokens/s |\n|" + "---|" * 7)
@@ -75,7 +75,7 @@ def _report(asked: argparse.Namespace) -> None:
         for source in asked.sources:
             shape = argparse.Namespace(gguf=asked.levels, onnx="")
             known = Path(source).is_file()
-            for path in [Path(source)] if known else runtimes.converted(source, Path(folder), shape):
+            for path in [Path(source)] if known else runtimes.convert_shape(source, Path(folder), shape):
                 for busy in dict.fromkeys((0, asked.busy)):
                     with _busy(busy):
                         _rows(path, busy, asked.rounds)

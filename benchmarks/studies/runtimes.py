@@ -28,15 +28,15 @@ from pathlib import Path
 from typing import Any
 
 from bioner_edge.backends import Backend
-from bioner_edge.backends.loading import opened
+from bioner_edge.backends.loading import load_backend
 from bioner_edge.benchmarks.measuring import machine
 from bioner_edge.benchmarks.studies import conversion
 from bioner_edge.convert import About, convert
-from bioner_edge.errors import BionerError, UsageError, known
+from bioner_edge.errors import BionerError, UsageError, unknown_name
 from bioner_edge.extract import Extractor
 from bioner_edge.models.manifest import size
 
-__all__ = ["converted", "main", "measured", "read"]
+__all__ = ["convert_shape", "main", "measure", "read"]
 
 _LIBRARIES = ("bioner-edge", "llama-cpp-python", "numpy", "onnxruntime")
 _TEXT = "Naloxone reverses the antihypertensive effect of clonidine in spontaneously hypertensive rats."
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     try:
         if asked.measure:
-            print(json.dumps(measured(asked.measure, asked.prompt, asked.tokens, asked.threads)))
+            print(json.dumps(measure(asked.measure, asked.prompt, asked.tokens, asked.threads)))
         else:
             _report(asked)
     except (BionerError, subprocess.CalledProcessError) as error:
@@ -79,14 +79,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _report(asked: argparse.Namespace) -> None:
     if not asked.sources:
         raise UsageError(f"name a checkpoint's folder, or a shape: {', '.join(conversion.SHAPES)}")
-    print("\n".join(f"- {line}" for line in machine.described(_LIBRARIES)))
+    print("\n".join(f"- {line}" for line in machine.describe(_LIBRARIES)))
     print(f"- medians of {asked.rounds}; a prompt of {asked.prompt} tokens, then {asked.tokens}; models in turn\n")
     print(f"| model | MB on disk | {' | '.join(_COLUMNS)} |\n|{'---|' * (len(_COLUMNS) + 2)}")
     settings = ["--prompt", str(asked.prompt), "--tokens", str(asked.tokens)]
     settings += ["--threads", str(asked.threads)] if asked.threads else []
     for source in asked.sources:
         with tempfile.TemporaryDirectory(dir=asked.work) as folder:
-            paths = converted(source, Path(folder), asked)
+            paths = convert_shape(source, Path(folder), asked)
             rows: dict[Path, list[dict[str, float]]] = {path: [] for path in paths}
             for _ in range(asked.rounds):
                 for path in paths:
@@ -97,14 +97,14 @@ def _report(asked: argparse.Namespace) -> None:
                 print(f"| {shown} | {size(path) / 1e6:,.1f} | {' | '.join(cells)} |", flush=True)
 
 
-def converted(source: str, work: Path, asked: argparse.Namespace) -> list[Path]:
+def convert_shape(source: str, work: Path, asked: argparse.Namespace) -> list[Path]:
     """The models of a source at each level, not verified."""
     base = Path(source)
     if source in conversion.SHAPES:
         base = work / source
         conversion.write_base(base, {**conversion.COMMON, **conversion.SHAPES[source]})
     elif not base.is_dir():
-        raise UsageError(f"{known('shape', source, conversion.SHAPES)}; or give a checkpoint's folder")
+        raise UsageError(f"{unknown_name('shape', source, conversion.SHAPES)}; or give a checkpoint's folder")
     about, paths = About.of([base]), []
     for to, levels in (("gguf", asked.gguf), ("onnx", asked.onnx)):
         wanted = [level for level in levels.split(",") if level]
@@ -126,10 +126,10 @@ def _cell(name: str, values: Sequence[float]) -> str:
     return f"{value:.1%}" if "overhead" in name else f"{value:.2f}" if name.endswith(" s") else f"{value:,.0f}"
 
 
-def measured(path: Path, prompt: int, tokens: int, threads: int | None = None) -> dict[str, float]:
+def measure(path: Path, prompt: int, tokens: int, threads: int | None = None) -> dict[str, float]:
     """What the table has of one model, measured in this process."""
     started = time.perf_counter()
-    with closing(opened(path, threads=threads)) as backend:
+    with closing(load_backend(path, threads=threads)) as backend:
         loaded = time.perf_counter() - started
         ids = [token for token in range(backend.vocabulary_size) if backend.piece(token)]
         ids = (ids * (prompt // len(ids) + 1))[:prompt]

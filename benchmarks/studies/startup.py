@@ -113,7 +113,7 @@ def _in_process(path: Path, text: str, threads: int | None, repeats: int) -> tup
 def _machine(path: Path, threads: int | None) -> list[str]:
     model = f"{path.name}, {size(path) / 1e6:.1f} MB, SHA-256 {digest(path)[:12]}…"
     return [
-        *machine.described(("bioner-edge", "llama-cpp-python", "numpy")),
+        *machine.describe(("bioner-edge", "llama-cpp-python", "numpy")),
         f"{model}; threads: {threads or 'as many as cores'}",
     ]
 

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from bioner_edge.convert import vocabulary
-from bioner_edge.convert.vocabulary.llama_vocabulary import opened
-from bioner_edge.convert.vocabulary.trim import trimmed
+from bioner_edge.convert.vocabulary.llama_vocabulary import open_vocabulary
+from bioner_edge.convert.vocabulary.trim import trim_vocabulary
 from bioner_edge.errors import BionerError, ModelError
 from bioner_edge.io import jsonl
 
@@ -40,14 +40,14 @@ def _texts(path: Path, count: int) -> Iterator[str]:
 def _measure(folder: Path, given: Path, other: Path, documents: int, out: Path) -> Iterator[str]:
     texts = list(_texts(given, documents))
     started = time.monotonic()
-    kept = trimmed(folder, texts, out)
+    kept = trim_vocabulary(folder, texts, out)
     seconds = time.monotonic() - started
     whole, cut, ids = vocabulary.reference(folder), vocabulary.reference(out), kept.tolist()
     if any([ids[token] for token in cut(text)] != whole(text) for text in texts):
         raise ModelError(f"{folder}: a document that was given has other ids than before")
     before = after = gone = 0
     there = frozenset(ids)
-    with opened(vocabulary.read(out, len(kept))) as model:
+    with open_vocabulary(vocabulary.read(out, len(kept))) as model:
         for text in _texts(other, _OTHERS):
             was, now = whole(text), model.tokenize(text.encode(), special=False)
             if b"".join(model.piece(token) or b"" for token in now) != text.encode():

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-from bioner_edge.backends.contract import Backend, Sequence
+from bioner_edge.backends.contract import Backend, CachedSequence
 
-__all__ = ["WAITING", "Backend", "Sequence"]
+__all__ = ["WAITING", "Backend", "CachedSequence"]
 
 WAITING = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "300"}
 """How llama.cpp's threads wait for each other, which they do some hundred times a token: a moment in a loop, as long as

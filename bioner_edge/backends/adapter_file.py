@@ -40,7 +40,7 @@ def check(path: Path) -> None:
         if part not in ("lora_a", "lora_b") or not ADAPTABLE.fullmatch(target):
             raise ModelError(f"{path}: llama.cpp cannot apply {tensor.name} as it runs; merge the adapter instead")
         if len(tensor.shape) > 2 or tensor.type not in _TYPES:
-            told = f"{tensor.name} is {tensor.type} of shape {tensor.shape}, no matrix of {', '.join(_TYPES)}"
-            raise ModelError(f"{path}: {told}; convert the adapter again")
+            message = f"{tensor.name} is {tensor.type} of shape {tensor.shape}, no matrix of {', '.join(_TYPES)}"
+            raise ModelError(f"{path}: {message}; convert the adapter again")
     if not header.tensors:
         raise ModelError(f"{path}: an adapter without tensors, which changes nothing; convert it again")

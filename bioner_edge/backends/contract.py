@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from collections.abc import Sequence as Ids
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,13 +11,13 @@ from numpy.typing import NDArray
 
 from bioner_edge.errors import InputError
 
-__all__ = ["Backend", "ContextFull", "Logits", "Sequence", "Spelling", "refuse_outside"]
+__all__ = ["Backend", "CachedSequence", "ContextFull", "Logits", "Spelling", "refuse_outside"]
 
 Logits = NDArray[np.float32]
 
 
 @dataclass(slots=True)
-class Sequence:
+class CachedSequence:
     """A handle on cached tokens: a slot of the back end, -1 once it was released, and how many positions are filled."""
 
     slot: int
@@ -60,25 +59,25 @@ class Backend(Protocol):
     def piece(self, token: int) -> bytes | None:
         """The bytes that a token writes; None for control tokens."""
 
-    def new_sequence(self) -> Sequence:
+    def new_sequence(self) -> CachedSequence:
         """An empty sequence. Raises RuntimeError where no slot is free."""
 
-    def eval(self, sequence: Sequence, ids: Ids[int]) -> Logits:
+    def eval(self, sequence: CachedSequence, ids: Sequence[int]) -> Logits:
         """Append `ids`, at least one, and return the logits after the last: (vocabulary_size,), until the next call.
 
         Raises ContextFull, with the sequence as it was, where the context has no room for them, ValueError for none.
         """
 
-    def fork(self, sequence: Sequence, upto: int) -> Sequence:
+    def fork(self, sequence: CachedSequence, upto: int) -> CachedSequence:
         """A new sequence that shares the first `upto` positions: from none to all that are filled.
 
         Raises ValueError for more, or less than none, and RuntimeError where no slot is free.
         """
 
-    def truncate(self, sequence: Sequence, length: int) -> None:
+    def truncate(self, sequence: CachedSequence, length: int) -> None:
         """Forget all positions from `length` on. Raises ValueError where fewer are filled, or it is less than none."""
 
-    def release(self, sequence: Sequence) -> None:
+    def release(self, sequence: CachedSequence) -> None:
         """Give the slot back."""
 
     def close(self) -> None:
@@ -89,7 +88,7 @@ class ContextFull(InputError):
     """The context has no room for the tokens; says how many were asked for. Of a document: the next one may fit."""
 
 
-def refuse_outside(sequence: Sequence, length: int) -> None:
+def refuse_outside(sequence: CachedSequence, length: int) -> None:
     """Raises ValueError where a sequence was released, or `length` is none of its lengths until now."""
     if sequence.slot < 0:
         raise ValueError("the sequence was released")

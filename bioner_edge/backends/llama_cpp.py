@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Mapping
-from collections.abc import Sequence as Ids
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,7 +17,7 @@ import llama_cpp.llama_cpp as lib
 import numpy as np
 
 from bioner_edge.backends import adapter_file
-from bioner_edge.backends.contract import ContextFull, Logits, Sequence, refuse_outside
+from bioner_edge.backends.contract import CachedSequence, ContextFull, Logits, refuse_outside
 from bioner_edge.backends.kernels import choose, loading
 from bioner_edge.backends.native import PROMPT_TEMPLATE, library, listen, plain_text, reason, set_fields
 from bioner_edge.errors import ModelError
@@ -140,12 +139,12 @@ class LlamaCpp:
                 return buffer.raw[:count] or None
             size = -count
 
-    def new_sequence(self) -> Sequence:
+    def new_sequence(self) -> CachedSequence:
         if not self._free:
             raise RuntimeError(f"all {_SLOTS} sequences are in use; release one")
-        return Sequence(self._free.pop())
+        return CachedSequence(self._free.pop())
 
-    def eval(self, sequence: Sequence, ids: Ids[int]) -> Logits:
+    def eval(self, sequence: CachedSequence, ids: Sequence[int]) -> Logits:
         if not ids:
             raise ValueError("eval needs at least one token")
         before = sequence.length
@@ -168,19 +167,19 @@ class LlamaCpp:
         logits = lib.llama_get_logits_ith(self._context, -1)
         return np.ctypeslib.as_array(logits, shape=(self.vocabulary_size,))
 
-    def fork(self, sequence: Sequence, upto: int) -> Sequence:
+    def fork(self, sequence: CachedSequence, upto: int) -> CachedSequence:
         refuse_outside(sequence, upto)
         other = self.new_sequence()
         lib.llama_memory_seq_cp(self._memory, sequence.slot, other.slot, 0, upto)
         other.length = upto
         return other
 
-    def truncate(self, sequence: Sequence, length: int) -> None:
+    def truncate(self, sequence: CachedSequence, length: int) -> None:
         refuse_outside(sequence, length)
         lib.llama_memory_seq_rm(self._memory, sequence.slot, length, -1)
         sequence.length = length
 
-    def release(self, sequence: Sequence) -> None:
+    def release(self, sequence: CachedSequence) -> None:
         self.truncate(sequence, 0)
         self._free.append(sequence.slot)
         sequence.slot = -1
@@ -224,8 +223,8 @@ def _load_adapter(model: Any, path: Path, base: Path) -> Any:
         adapter_file.check(path)
         listen()
         if not (lora := lib.llama_adapter_lora_init(model, os.fsencode(path))):
-            told = f"cannot be used with {base.name}: {reason()}"
-            raise ModelError(f"{path}: {told}; take the model that the adapter was tuned on")
+            message = f"cannot be used with {base.name}: {reason()}"
+            raise ModelError(f"{path}: {message}; take the model that the adapter was tuned on")
     except BaseException:
         lib.llama_model_free(model)
         raise

@@ -10,7 +10,7 @@ from pathlib import Path
 from bioner_edge.backends.contract import Backend
 from bioner_edge.errors import ModelError, UsageError
 
-__all__ = ["NEEDS_LLAMA", "opened"]
+__all__ = ["NEEDS_LLAMA", "load_backend"]
 
 NEEDS_LLAMA = (
     "a GGUF model needs llama.cpp: pip install 'bioner-edge[llama]' (it is compiled, which takes minutes), "
@@ -18,7 +18,9 @@ NEEDS_LLAMA = (
 )
 
 
-def opened(path: Path, *, threads: int | None = None, adapter: Path | None = None, exact: bool = False) -> Backend:
+def load_backend(
+    path: Path, *, threads: int | None = None, adapter: Path | None = None, exact: bool = False
+) -> Backend:
     """The model in `path`, loaded. `adapter` is a GGUF LoRA file; `exact` asks for a float32 cache, for comparisons.
 
     Raises ModelError where it cannot be loaded, UsageError for an adapter of another kind than the model.
@@ -27,9 +29,9 @@ def opened(path: Path, *, threads: int | None = None, adapter: Path | None = Non
         if path.is_dir():
             if adapter is not None:
                 raise UsageError(f"{adapter}: an adapter of GGUF models, but {path} is an ONNX model; merge it instead")
-            from bioner_edge.backends.onnx.backend import Onnx
+            from bioner_edge.backends.onnx.backend import OnnxRuntime
 
-            return Onnx(path, threads=threads)  # its cache always is float32
+            return OnnxRuntime(path, threads=threads)  # its cache always is float32
         from bioner_edge.backends.llama_cpp import LlamaCpp
 
         return LlamaCpp(path, threads=threads, cache="f32" if exact else "f16", adapter=adapter)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from collections.abc import Sequence as Ids
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from bioner_edge.backends.contract import ContextFull, Logits, Sequence, refuse_outside
+from bioner_edge.backends.contract import CachedSequence, ContextFull, Logits, refuse_outside
 
 __all__ = ["Scripted"]
 
@@ -21,7 +20,7 @@ class Scripted:
     def __init__(
         self,
         logits: Callable[[list[int]], Logits],
-        words: Ids[bytes] = (),
+        words: Sequence[bytes] = (),
         *,
         context: int = 1 << 20,
         chat_template: str | None = None,
@@ -51,12 +50,12 @@ class Scripted:
     def piece(self, token: int) -> bytes | None:
         return self._pieces[token] if token < len(self._pieces) else None
 
-    def new_sequence(self) -> Sequence:
+    def new_sequence(self) -> CachedSequence:
         slot = max(self._cached, default=-1) + 1
         self._cached[slot] = []
-        return Sequence(slot)
+        return CachedSequence(slot)
 
-    def eval(self, sequence: Sequence, ids: Ids[int]) -> Logits:
+    def eval(self, sequence: CachedSequence, ids: Sequence[int]) -> Logits:
         if not ids:
             raise ValueError("eval needs at least one token")
         refuse_outside(sequence, sequence.length)
@@ -67,19 +66,19 @@ class Scripted:
         self.evaluated.append(len(ids))
         return np.asarray(self._logits(self._cached[sequence.slot]), np.float32)
 
-    def fork(self, sequence: Sequence, upto: int) -> Sequence:
+    def fork(self, sequence: CachedSequence, upto: int) -> CachedSequence:
         refuse_outside(sequence, upto)
         other = self.new_sequence()
         self._cached[other.slot] = self._cached[sequence.slot][:upto]
         other.length = upto
         return other
 
-    def truncate(self, sequence: Sequence, length: int) -> None:
+    def truncate(self, sequence: CachedSequence, length: int) -> None:
         refuse_outside(sequence, length)
         del self._cached[sequence.slot][length:]
         sequence.length = length
 
-    def release(self, sequence: Sequence) -> None:
+    def release(self, sequence: CachedSequence) -> None:
         refuse_outside(sequence, 0)
         del self._cached[sequence.slot]
         sequence.slot, sequence.length = -1, 0

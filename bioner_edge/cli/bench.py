@@ -93,7 +93,7 @@ def run(
     import time
 
     from bioner_edge.benchmarks.cost import CostInputs
-    from bioner_edge.benchmarks.launch import Asked, launch
+    from bioner_edge.benchmarks.launch import RunRequest, launch
     from bioner_edge.benchmarks.measuring.baselines import BASELINES
     from bioner_edge.benchmarks.suite import Settings
     from bioner_edge.benchmarks.tell import Seen
@@ -104,7 +104,7 @@ def run(
     entities = names("--labels", labels)
     settings = Settings(_numbers(threads), limit, repetitions, timed, seed, tuple(entities) if entities else None)
     named = [name for listed in models or [] for name in names("--models", listed) or []]
-    asked = Asked(corpus, settings, named, formats, decodings, reference, force, _command())
+    asked = RunRequest(corpus, settings, named, formats, decodings, reference, force, _command())
     seen = Seen(quiet)
     try:
         measured, suite = launch(asked, out, seen)

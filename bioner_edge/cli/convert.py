@@ -189,8 +189,8 @@ def _refuse_name(base: Path) -> None:
     name, repos = str(base), {row.repo.lower(): key for key, row in registry.bases().items()}
     key = name if name in registry.bases() else repos.get(name.lower())
     if key and not base.exists():
-        told = f"no such folder, but a model to fetch: bioner-edge models pull {key}, then --base models/{key}"
-        raise UsageError(f"--base {name}: {told}")
+        message = f"no such folder, but a model to fetch: bioner-edge models pull {key}, then --base models/{key}"
+        raise UsageError(f"--base {name}: {message}")
 
 
 def _alone(adapter: Path | None, merging: Mapping[str, object]) -> Path:

@@ -64,10 +64,10 @@ def check(
     Exit code: 0 all are as they should be; 1 one is not, or a row could not be used that should be; 2 nothing was
     checked.
     """
-    from bioner_edge.corpora.named import chosen, corpora_dir, entries, open_corpus
+    from bioner_edge.corpora.named import corpora_dir, entries, open_corpus, select
 
     folder, failed = corpora_dir(), False
-    wanted = [(entry, split) for name in names or entries() for entry, splits in [chosen(name)] for split in splits]
+    wanted = [(entry, split) for name in names or entries() for entry, splits in [select(name)] for split in splits]
     found = {f"{entry.name}:{split.name}": split for entry, split in wanted if split.found(folder)}
     if not found:
         raise InputError(f"{folder}: none of these corpora is there; `bioner-edge corpora list` says where to get them")
@@ -95,10 +95,10 @@ def show(
     name: Annotated[str, typer.Argument(help="A corpus; `bioner-edge corpora list` names them.", metavar="NAME")],
     json_: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
 ) -> None:
-    """Show all that is known of a corpus: labels, what they mean, splits, counts, licence, citation."""
-    from bioner_edge.corpora.named import chosen
+    """Show all that is known of a corpus: labels, what they mean, splits, counts, license, citation."""
+    from bioner_edge.corpora.named import select
 
-    entry, _ = chosen(name)
+    entry, _ = select(name)
     folder = _folder()
     if json_:
         write(json.dumps(entry.to_json(folder), ensure_ascii=False) + "\n")
@@ -129,7 +129,7 @@ def _source(split: Split) -> str:
 
 def _overview(listed: list[Entry], folder: Path | None) -> list[Table]:
     """The corpora, a line for each split; then where those are to be had of which nothing is here."""
-    table = _table("corpus", "split", "documents", "entities", "types", "licence")
+    table = _table("corpus", "split", "documents", "entities", "types", "license")
     table.columns[2].justify = table.columns[3].justify = "right"
     table.columns[1].no_wrap = table.columns[2].no_wrap = table.columns[3].no_wrap = True
     table.caption, table.caption_justify = "✓ here   * counted by us, not published", "left"
@@ -139,7 +139,7 @@ def _overview(listed: list[Entry], folder: Path | None) -> list[Table]:
         here = [split.found(folder) for split in splits]
         cells = zip(*(_cells(split, found) for split, found in zip(splits, here, strict=True)), strict=True)
         types = ", ".join(entry.labels) if len(entry.labels) <= _MOST_TYPES else f"{len(entry.labels)} types"
-        table.add_row(entry.name, *(_stacked(column, here) for column in cells), types, entry.licence)
+        table.add_row(entry.name, *(_stacked(column, here) for column in cells), types, entry.license)
         if not any(here):
             absent.setdefault(entry.url, []).append(entry.name)
     return [table, _sources(absent)] if absent else [table]
@@ -174,7 +174,7 @@ def _stacked(column: tuple[str, ...], here: list[bool]) -> Text:
 
 def _facts(entry: Entry) -> Table:
     table = _plain()
-    for fact in ("title", "language", "licence", "citation", "doi", "url"):
+    for fact in ("title", "language", "license", "citation", "doi", "url"):
         table.add_row(fact, getattr(entry, fact))
     table.add_row("counts", f"published: {entry.counts}" if entry.counts else "none are published")
     for split in entry.splits.values():

@@ -28,10 +28,10 @@ def doctor(json_: Annotated[bool, typer.Option("--json", help="Print a JSON obje
     """
     from rich.console import Console
 
-    from bioner_edge.doctor import STATUSES, examined
+    from bioner_edge.doctor import STATUSES, examine
 
     with Console(stderr=True).status("looking at this machine; a few seconds"):  # nothing where it is no terminal
-        found = list(examined())
+        found = list(examine())
     worst = max((finding.status for finding in found), key=STATUSES.index)
     if json_:
         report = {"status": worst, "checks": [finding.to_json() for finding in found]}

@@ -71,7 +71,7 @@ def show(
         )
         _write_parts(written, "=== {}\n")
     else:
-        write(format_tables.shown(name, asked, notes, model) + "\n")
+        write(format_tables.details(name, asked, notes, model) + "\n")
 
 
 @app.command()

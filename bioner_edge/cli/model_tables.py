@@ -20,7 +20,7 @@ from bioner_edge.models.onnx import folder as onnx_folder
 from bioner_edge.models.onnx import graph as onnx_graph
 from bioner_edge.models.onnx.weights import QUANTIZED
 
-__all__ = ["Row", "described", "drawn", "overview", "rows"]
+__all__ = ["Row", "describe", "draw", "overview", "rows"]
 
 _BOUNDS = {"at_most": "at most", "at_least": "at least"}
 
@@ -31,14 +31,14 @@ class Row:
 
     `kind` is "tuned", "untuned" or "base". `bytes` are those of its files, of a base model those of its weights or of
     what was pulled; None where nothing says so. `on_disk` is "yes", "part" or "no". `repo` is where a base model
-    is, `gated` whether its licence must be accepted there first.
+    is, `gated` whether its license must be accepted there first.
     """
 
     name: str
     kind: str
     formats: tuple[str, ...]
     labels: tuple[str, ...]
-    licence: str
+    license: str
     bytes: int | None
     on_disk: str
     path: Path
@@ -52,14 +52,14 @@ class Row:
 
 def rows() -> list[Row]:
     """The models of the lists. Raises ModelError for a list that cannot be read."""
-    tuned = [_tuned(name, row) for name, row in registry.listed().items()]
+    tuned = [_tuned(name, row) for name, row in registry.listed_models().items()]
     return tuned + [_base(name, base) for name, base in registry.bases().items()]
 
 
 def _tuned(name: str, row: Listing) -> Row:
     found = _bytes(row.path)
     kind, there = "tuned" if row.formats else "untuned", "no" if found is None else "yes"
-    return Row(name, kind, row.formats, row.labels, row.licence, found, there, row.path, row.description)
+    return Row(name, kind, row.formats, row.labels, row.license, found, there, row.path, row.description)
 
 
 def _bytes(path: Path) -> int | None:
@@ -72,17 +72,17 @@ def _base(name: str, base: Base) -> Row:
     pulled = Pulled.load(folder)
     there = "no" if pulled is None else "part" if pulled.missing(folder) else "yes"
     found = pulled.bytes if pulled else base.bytes
-    return Row(name, "base", (), (), base.licence, found, there, folder, base.description, base.repo, base.gated)
+    return Row(name, "base", (), (), base.license, found, there, folder, base.description, base.repo, base.gated)
 
 
 def overview(found: Sequence[Row]) -> list[Table]:
     """The models in tables for people: those that can be used, and those that others are made of."""
-    usable = _table("model", "formats", "labels", "licence", "size", "on disk")
-    base = _table("base model", "licence", "gated", "size", "on disk")
+    usable = _table("model", "formats", "labels", "license", "size", "on disk")
+    base = _table("base model", "license", "gated", "size", "on disk")
     for row in found:
-        end = (row.licence, _size(row.bytes), row.on_disk)
+        end = (row.license, _size(row.bytes), row.on_disk)
         if row.kind == "base":
-            base.add_row(*map(_tame, (row.name, row.licence, "yes" if row.gated else "no", *end[1:])))
+            base.add_row(*map(_tame, (row.name, row.license, "yes" if row.gated else "no", *end[1:])))
         else:
             usable.add_row(*map(_tame, (row.name, ", ".join(row.formats) or "–", ", ".join(row.labels) or "–", *end)))
     hints = f"`bioner-edge models pull NAME` fetches a base model into {FOLDER}/NAME, for `bioner-edge convert`."
@@ -106,9 +106,9 @@ def _tame(text: str) -> Text:
     return Text("".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text))
 
 
-def described(name_or_path: str) -> dict[str, Any]:
+def describe(name_or_path: str) -> dict[str, Any]:
     """Everything that is known of a model: its row, its manifest, its header. Raises BionerError as `models` does."""
-    listed, bases = registry.listed(), registry.bases()
+    listed, bases = registry.listed_models(), registry.bases()
     if name_or_path in bases:
         row, base = _base(name_or_path, bases[name_or_path]), asdict(bases[name_or_path])
         pulled = Pulled.load(row.path)
@@ -147,7 +147,7 @@ def _of_folder(path: Path) -> dict[str, Any]:
     }
 
 
-def drawn(found: Mapping[str, Any]) -> list[Table]:
+def draw(found: Mapping[str, Any]) -> list[Table]:
     """What `described` gives, in tables for people."""
     facts = {**found, **(found.get("manifest") or {})}
     figures = facts.pop("verification", ())

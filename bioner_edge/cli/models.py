@@ -50,11 +50,11 @@ def show(
     """Show all that is known of a model: its manifest, how it was verified, what it was made from."""
     from bioner_edge.cli import model_tables
 
-    found = model_tables.described(model)
+    found = model_tables.describe(model)
     if json_:
         write(json.dumps(found, ensure_ascii=False) + "\n")
         return
-    for table in model_tables.drawn(found):
+    for table in model_tables.draw(found):
         print_table(table)
 
 
@@ -72,10 +72,10 @@ def verify(
 
     Exit code: 0 all are as they must be; 1 one is not; 2 nothing was checked.
     """
-    from bioner_edge.models.verify import verified
+    from bioner_edge.models.verify import verify_files
 
     failed = False
-    for check in verified(targets or []):
+    for check in verify_files(targets or []):
         if check.holds:
             write(f"ok  {printable(check.told)}\n")
         else:

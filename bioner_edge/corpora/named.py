@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from bioner_edge.document import Document
-from bioner_edge.errors import InputError, UsageError, known
+from bioner_edge.errors import InputError, UsageError, unknown_name
 from bioner_edge.io.inputs import STDIN, Inputs
 from bioner_edge.io.registry import Notice, format_of
 
-__all__ = ["Corpus", "Counts", "Entry", "Split", "chosen", "corpora_dir", "entries", "open_corpus"]
+__all__ = ["Corpus", "Counts", "Entry", "Split", "corpora_dir", "entries", "open_corpus", "select"]
 
 _VARIABLE = "BIONER_CORPORA"
 _BESIDE = {"brat": ((".ann", ".ANN"), (".a1", ".A1"))}
@@ -87,7 +87,7 @@ class Entry:
     title: str
     language: str
     format: str
-    licence: str
+    license: str
     citation: str
     doi: str
     url: str
@@ -149,7 +149,7 @@ class Corpus:
     labels: tuple[str, ...]
     general: Mapping[str, str]
     guidelines: Mapping[str, str]
-    licence: str
+    license: str
     sha256: str
     notices: list[str]
     unusable: int
@@ -170,8 +170,10 @@ class Corpus:
         names = {own: own if own in labels else self.general.get(own, own) for own in self.labels}
         names = {own: name for own, name in names.items() if name in labels}
         if not names:
-            told = f"annotates {', '.join(self.labels) or 'nothing'}; the model knows {', '.join(labels) or 'nothing'}"
-            raise InputError(f"{self.name}: no label in common: it {told}")
+            message = (
+                f"annotates {', '.join(self.labels) or 'nothing'}; the model knows {', '.join(labels) or 'nothing'}"
+            )
+            raise InputError(f"{self.name}: no label in common: it {message}")
         scored = tuple(label for label in labels if label in names.values())
         guidelines: dict[str, str] = {}
         for own, name in sorted(names.items(), key=lambda pair: pair[0] != pair[1]):
@@ -192,19 +194,19 @@ def _renamed(document: Document, names: Mapping[str, str]) -> Document:
     return document.with_entities(replace(e, label=names[e.label]) for e in document.entities if e.label in names)
 
 
-def chosen(name: str) -> tuple[Entry, list[Split]]:
+def select(name: str) -> tuple[Entry, list[Split]]:
     """The corpus of a name, `bc5cdr` or `bc5cdr:dev`, and the splits that it means.
 
     Raises UsageError for a corpus or split that is not in the list.
     """
     corpus, colon, split = name.partition(":")
     if corpus not in entries():
-        raise UsageError(known("corpus", name, entries()))
+        raise UsageError(unknown_name("corpus", name, entries()))
     entry = entries()[corpus]
     if not colon:
         return entry, list(entry.splits.values())
     if split not in entry.splits:
-        raise UsageError(known(f"split of {corpus}", split, (f"{corpus}:{s}" for s in entry.splits)))
+        raise UsageError(unknown_name(f"split of {corpus}", split, (f"{corpus}:{s}" for s in entry.splits)))
     return entry, [entry.splits[split]]
 
 
@@ -215,14 +217,14 @@ def open_corpus(name: str) -> Corpus:
     missing.
     """
     if name.partition(":")[0] in entries():
-        entry, splits = chosen(name)
+        entry, splits = select(name)
         if len(splits) > 1:
             raise UsageError(f"{name}: which split? {', '.join(f'{name}:{split.name}' for split in splits)}")
         return _of_entry(entry, splits[0])
     if name == STDIN:
         raise UsageError("a corpus is read more than once, standard input is not: name a file")
     if not (Path(name).exists() or _PATH_MARKS & set(name) or Path(name).suffix):
-        raise UsageError(f"{known('corpus', name, entries())}; or give a file, a folder or a pattern")
+        raise UsageError(f"{unknown_name('corpus', name, entries())}; or give a file, a folder or a pattern")
     documents, notices, digest = _read(name, None)
     labels = tuple(sorted({entity.label for document in documents for entity in document.entities}))
     return Corpus(name, documents, labels, {}, {}, "", digest, [str(n) for n in notices], _refused(notices), [])
@@ -243,7 +245,7 @@ def _of_entry(entry: Entry, split: Split) -> Corpus:
         labels=labels,
         general={label: entry.general.get(label, label) for label in labels},
         guidelines=entry.labels,
-        licence=entry.licence,
+        license=entry.license,
         sha256=digest,
         notices=[],
         unusable=_refused(notices),

@@ -10,14 +10,13 @@ UTF-8, which would leave it without a way on. What it never lets through: a NUL,
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
-from collections.abc import Sequence as Ids
+from collections.abc import Iterator, Sequence
 
 import llama_cpp.llama_cpp as lib
 import numpy as np
 from numpy.typing import NDArray
 
-from bioner_edge.backends.contract import Backend, Logits, Sequence
+from bioner_edge.backends.contract import Backend, CachedSequence, Logits
 from bioner_edge.backends.llama_cpp import LlamaCpp
 from bioner_edge.decoding.automaton import ByteAutomaton, State
 from bioner_edge.decoding.gbnf import GrammarError
@@ -73,7 +72,7 @@ class LlamaGrammar:
 
 
 def decode(
-    backend: Backend, sequence: Sequence, prompt: Ids[int], mask: TokenMask, grammar: str, *, budget: int
+    backend: Backend, sequence: CachedSequence, prompt: Sequence[int], mask: TokenMask, grammar: str, *, budget: int
 ) -> Answer:
     """What `decoding.loop.decode` does, decided by llama.cpp; `mask` holds the GrammarAutomaton of `grammar`.
 

@@ -12,14 +12,14 @@ not for a mention, and a mention at one of whose choices nearly all mass was for
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Ids
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bioner_edge.backends.contract import Backend, Logits, Sequence
+from bioner_edge.backends.contract import Backend, CachedSequence, Logits
 from bioner_edge.decoding.automaton import State
 from bioner_edge.decoding.token_masks import TokenMask
 from bioner_edge.errors import ModelError
@@ -76,13 +76,18 @@ class Run:
     """The state of one decoding, so that each step reads as a sentence."""
 
     def __init__(
-        self, backend: Backend, sequence: Sequence, prompt: Ids[int], lift: TokenMask, with_removed_mass: bool
+        self,
+        backend: Backend,
+        sequence: CachedSequence,
+        prompt: Sequence[int],
+        mask: TokenMask,
+        with_removed_mass: bool,
     ) -> None:
         self.backend = backend
         self.sequence = sequence
-        self.lift = lift
+        self.mask = mask
         self.with_removed_mass = with_removed_mass
-        self.state: State = lift.automaton.start
+        self.state: State = mask.automaton.start
         self.pending = list(prompt)  # tokens decided on, not yet read by the model
         self.written = bytearray()
         self.choices: list[Choice] = []
@@ -91,8 +96,8 @@ class Run:
         self.certain: _Mark | None = None  # the last choice before the mention that is being written, if one is
 
     def write(self, token: int) -> None:
-        piece = self.lift.vocabulary.pieces[token] or b""
-        self.state = self.lift.advance(self.state, piece)
+        piece = self.mask.vocabulary.pieces[token] or b""
+        self.state = self.mask.advance(self.state, piece)
         self.written += piece
         self.pending.append(token)
         self.tokens += 1
@@ -102,38 +107,38 @@ class Run:
         other bytes are spelled one by one; one only begun is left to the choice, since it may be one token."""
         rest = data.lstrip(_CONTINUATION)
         whole = rest.decode("utf-8", "ignore").encode()
-        begun = [self.lift.vocabulary.byte(byte) for byte in data[: len(data) - len(rest)]]
+        begun = [self.mask.vocabulary.byte(byte) for byte in data[: len(data) - len(rest)]]
         return begun + (self.spelled(whole) if whole else [])
 
     def spelled(self, text: bytes) -> list[int]:
         """Canonical tokens of whole characters; those that the tokenizer would change, as SentencePiece reads ▁ as a
         blank, are spelled in bytes. Raises ModelError where a byte has no token."""
         ids = self.backend.tokenize(text, False)
-        if self.lift.vocabulary.spell(ids) == text:
+        if self.mask.vocabulary.spell(ids) == text:
             return ids
         changed = {c for c in set(text.decode()) if not self.keeps(c.encode())}
         ids = []
         for strange, run in groupby(text.decode(), key=changed.__contains__):
             part = "".join(run).encode()
             whole = not strange and self.keeps(part)
-            ids += self.backend.tokenize(part, False) if whole else map(self.lift.vocabulary.byte, part)
+            ids += self.backend.tokenize(part, False) if whole else map(self.mask.vocabulary.byte, part)
         return ids
 
     def keeps(self, text: bytes) -> bool:
         """Whether the tokens of a text spell it."""
-        return self.lift.vocabulary.spell(self.backend.tokenize(text, False)) == text
+        return self.mask.vocabulary.spell(self.backend.tokenize(text, False)) == text
 
     def write_forced(self) -> int:
         """Write what is forced, as canonical tokens; returns the length of the token held back, 0 if none was."""
-        forced = self.lift.automaton.forced(self.state)
+        forced = self.mask.automaton.forced(self.state)
         ids = self.canonical(forced) if forced else []
-        pieces = self.lift.vocabulary.pieces
+        pieces = self.mask.vocabulary.pieces
         for n, token in enumerate(ids):
             if self.doubtful(token):
                 return 0
             size = len(pieces[token] or b"")
             last = not b"".join(pieces[i] or b"" for i in ids[n + 1 :]).strip()  # nothing but white space follows
-            if last and any(len(pieces[i] or b"") > size for i in self.lift.allowed(self.state)):
+            if last and any(len(pieces[i] or b"") > size for i in self.mask.allowed(self.state)):
                 return size
             self.write(token)
         return 0
@@ -141,8 +146,8 @@ class Run:
     def doubtful(self, token: int) -> bool:
         """Whether a token writes a part of a character of a mention. The model is asked about it even where nothing
         else may come: it may have meant a character that begins alike, or have nothing to say of such a one at all."""
-        piece = self.lift.vocabulary.pieces[token] or b""
-        return not piece.isascii() and not _whole(piece) and self.lift.automaton.unfinished(self.state)
+        piece = self.mask.vocabulary.pieces[token] or b""
+        return not piece.isascii() and not _whole(piece) and self.mask.automaton.unfinished(self.state)
 
     def ask(self) -> Logits:
         logits = self.backend.eval(self.sequence, self.pending)
@@ -160,10 +165,10 @@ class Run:
         if not np.isfinite(among[best]):  # argmax prefers NaN, so one is enough to be seen here
             raise ModelError("the model gives NaN or infinite logits; its weights are damaged, convert it again")
         top = among[best]
-        unfinished = self.lift.automaton.unfinished(self.state)
+        unfinished = self.mask.automaton.unfinished(self.state)
         if not unfinished:
             self.certain = _Mark(self)
-        ahead = self.lift.automaton.neutral(self.state)
+        ahead = self.mask.automaton.neutral(self.state)
         begins = ahead is not None and not self.copies(int(candidates[best]), ahead)
         removed = None
         if self.with_removed_mass or unfinished or begins:
@@ -181,20 +186,20 @@ class Run:
                     best = int(np.where(neutral, among, -np.inf).argmax())
         mass = np.exp(among - among[best]).sum()
         token = int(candidates[best])
-        size = len(self.lift.vocabulary.pieces[token] or b"")
+        size = len(self.mask.vocabulary.pieces[token] or b"")
         at = len(self.written)
         self.choices.append(Choice(at, at + size, float(1.0 / mass), removed if self.with_removed_mass else None))
         return token
 
     def copies(self, token: int, ahead: bytes) -> bool:
         """Whether a token writes what is ahead where no mention is begun, or ends the answer."""
-        return token in self.backend.end_tokens or ahead.startswith(self.lift.vocabulary.pieces[token] or b"")
+        return token in self.backend.end_tokens or ahead.startswith(self.mask.vocabulary.pieces[token] or b"")
 
     def withdraw(self) -> None:
         """Go back to where the mention began that is being written, and write its text without it."""
         mark, self.certain = self.certain, None
         assert mark is not None  # an answer does not begin inside a mention
-        text = self.lift.automaton.withdrawn(mark.state, self.state)
+        text = self.mask.automaton.withdrawn(mark.state, self.state)
         self.backend.truncate(self.sequence, mark.length)
         self.state = mark.state
         del self.written[mark.written :], self.choices[mark.choices :]
@@ -221,26 +226,26 @@ class _Mark:
 
 def decode(
     backend: Backend,
-    sequence: Sequence,
-    prompt: Ids[int],
-    lift: TokenMask,
+    sequence: CachedSequence,
+    prompt: Sequence[int],
+    mask: TokenMask,
     *,
     budget: int,
     removed_mass: bool = True,
 ) -> Answer:
-    """Read `prompt` after what `sequence` holds, and write one answer of the lift's automaton.
+    """Read `prompt` after what `sequence` holds, and write one answer of the mask's automaton.
 
     `budget` bounds the tokens that are fed after the prompt. Where it runs out the answer is closed by the shortest
     legal way, which the model need not read.
     """
-    run = Run(backend, sequence, prompt, lift, removed_mass)
-    automaton, ends = lift.automaton, lift.vocabulary.end_tokens
-    pieces = lift.vocabulary.pieces
+    run = Run(backend, sequence, prompt, mask, removed_mass)
+    automaton, ends = mask.automaton, mask.vocabulary.end_tokens
+    pieces = mask.vocabulary.pieces
     limit = len(prompt) + budget
     closed = False
     while True:
         held_back = run.write_forced()
-        candidates = allowed = lift.allowed(run.state)
+        candidates = allowed = mask.allowed(run.state)
         if held_back:  # a token shorter than the canonical one is never canonical either
             candidates = candidates[[len(pieces[i] or b"") >= held_back for i in candidates]]
         accepting = automaton.accepts(run.state)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence, Se
 from typing import Any, Protocol
 
 from bioner_edge.decoding.automaton import ByteAutomaton
-from bioner_edge.decoding.remembering import remembered
+from bioner_edge.decoding.method_cache import method_cache
 from bioner_edge.decoding.suffix_array import Search, Searching, SuffixArray
 
 __all__ = ["Literals", "Mention", "Number", "Slot", "SlotAutomaton"]
@@ -174,8 +174,8 @@ class SlotAutomaton(ByteAutomaton):
     """An automaton of places and slots."""
 
     def __init__(self, first: Place) -> None:
-        self._slot = remembered(self.slot, 256)
-        self._moves = remembered(self._following, 256)
+        self._slot = method_cache(self.slot, 256)
+        self._moves = method_cache(self._following, 256)
         self.start = self._entered(first)
 
     @abstractmethod

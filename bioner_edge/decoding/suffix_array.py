@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bioner_edge.decoding.remembering import remembered
+from bioner_edge.decoding.method_cache import method_cache
 
 __all__ = ["Search", "Searching", "SuffixArray", "byte_offsets"]
 
@@ -55,7 +55,7 @@ class SuffixArray:
         self._sorted = _sorted(self._bytes, owners)
         self._order = array("i", self._sorted.tobytes())
         self.root: Search = (0, len(owners), 0, int(owners[-1]) if len(owners) else -1)
-        self._branches = remembered(self._branch, 2048)
+        self._branches = method_cache(self._branch, 2048)
 
     def _owners(self) -> int:
         """How many starts, from the left, are the first place of some surface.

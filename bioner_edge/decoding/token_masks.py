@@ -40,8 +40,8 @@ class Vocabulary:
         missing = [b for b in range(256) if b not in self.children[0] or not self.ids[self.children[0][b]]]
         # 0xC0, 0xC1 and 0xF5-0xFF never occur in UTF-8, 0xF1 and 0xF2 begin planes without characters: some do without.
         if missing := [b for b in missing if b not in (0xC0, 0xC1, 0xF1, 0xF2) and b < 0xF5]:
-            told = f"cannot spell the bytes {bytes(missing)!r}; it cannot copy every text"
-            raise ModelError(f"the model's vocabulary {told}")
+            message = f"cannot spell the bytes {bytes(missing)!r}; it cannot copy every text"
+            raise ModelError(f"the model's vocabulary {message}")
         if self.spell(backend.tokenize(b"a", False)) != b"a":  # SentencePiece may put a blank before every text
             raise ModelError("the model's tokenizer changes the text that it is given; forced text cannot be fed to it")
 

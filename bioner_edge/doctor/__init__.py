@@ -20,13 +20,13 @@ from typing import Any
 
 from bioner_edge import __version__
 from bioner_edge.backends.kernels import KERNELS
-from bioner_edge.doctor.installed import EXTRAS, meets, named, version
+from bioner_edge.doctor.installed import EXTRAS, library_of, meets, version
 from bioner_edge.errors import BionerError, ModelError
 from bioner_edge.hardware.cpu_features import TOLD_LATE, Cores, of_build, processor
 from bioner_edge.models import memory
 from bioner_edge.models.sizes import SHAPES
 
-__all__ = ["STATUSES", "Finding", "examined"]
+__all__ = ["STATUSES", "Finding", "examine"]
 
 STATUSES = ("ok", "unknown", "warning", "error")
 """From the best to the worst; unknown is what this system does not tell."""
@@ -50,7 +50,7 @@ class Finding:
         return {"check": self.name, "status": self.status, "told": self.told, "remedy": self.remedy, **self.facts}
 
 
-def examined() -> Iterator[Finding]:
+def examine() -> Iterator[Finding]:
     """What all checks find, one after the other. One that fails is told as what it is."""
     for name, check in _CHECKS.items():
         try:
@@ -65,8 +65,8 @@ def examined() -> Iterator[Finding]:
 
 
 def _system(name: str) -> Iterator[Finding]:
-    told = f"bioner-edge {__version__}, Python {platform.python_version()}, {platform.platform()}"
-    yield Finding(name, "ok", told)
+    message = f"bioner-edge {__version__}, Python {platform.python_version()}, {platform.platform()}"
+    yield Finding(name, "ok", message)
 
 
 def _libraries(name: str) -> Iterator[Finding]:
@@ -78,14 +78,14 @@ def _libraries(name: str) -> Iterator[Finding]:
         return
     core = [line for line in lines if "extra ==" not in line]
     llama = [line.partition(";")[0].strip() for line in lines if re.search(r"extra == ['\"]llama", line)]
-    found = {named(line): version(named(line)) for line in core}
+    found = {library_of(line): version(library_of(line)) for line in core}
     for line in (*core, *llama):
-        if (there := version(named(line))) is None:
+        if (there := version(library_of(line))) is None:
             if line in core:
-                yield Finding(name, "error", f"{named(line)} is not installed", f"pip install '{line}'")
+                yield Finding(name, "error", f"{library_of(line)} is not installed", f"pip install '{line}'")
         elif not meets(there, line):
             yield Finding(
-                name, "error", f"{named(line)} {there} is installed, but {line} is needed", f"pip install '{line}'"
+                name, "error", f"{library_of(line)} {there} is installed, but {line} is needed", f"pip install '{line}'"
             )
     extras = {library: version(library) for library in EXTRAS}
     here = [f"{library} {there}" for library, there in found.items() if there]
@@ -101,8 +101,8 @@ def _processor(name: str) -> Iterator[Finding]:
     """The features of the processor against those that llama.cpp was built for."""
     cpu, release = processor(), version("llama-cpp-python")
     if release is None:
-        told = f"{cpu.name}; llama-cpp-python is not installed: ONNX models alone can be run"
-        yield Finding(name, "ok", told, "for GGUF models: pip install 'bioner-edge[llama]'")
+        message = f"{cpu.name}; llama-cpp-python is not installed: ONNX models alone can be run"
+        yield Finding(name, "ok", message, "for GGUF models: pip install 'bioner-edge[llama]'")
         return
     rebuild = _rebuild(release)
     code = "import json, llama_cpp.llama_cpp as lib; print(json.dumps(lib.llama_print_system_info().decode()))"
@@ -117,19 +117,21 @@ def _processor(name: str) -> Iterator[Finding]:
         which = "the processor" if cpu.features is None else "llama.cpp"
         yield Finding(name, "unknown", f"{cpu.name}; {which} does not tell its features", facts=facts)
     elif lacking := built - cpu.features - TOLD_LATE:
-        told = f"{cpu.name} lacks {', '.join(sorted(lacking))}, which llama.cpp {release} was built for: it will crash"
-        yield Finding(name, "error", told, f"build it here: {rebuild}", facts)
+        message = (
+            f"{cpu.name} lacks {', '.join(sorted(lacking))}, which llama.cpp {release} was built for: it will crash"
+        )
+        yield Finding(name, "error", message, f"build it here: {rebuild}", facts)
     elif untold := built - cpu.features:
-        told = (
+        message = (
             f"{cpu.name}; this system does not tell of {', '.join(sorted(untold))}, which llama.cpp {release} was built"
         )
         remedy = f"nothing, if the speed below is told; else build it here: {rebuild}"
-        yield Finding(name, "warning", f"{told} for: it may be an old one", remedy, facts)
+        yield Finding(name, "warning", f"{message} for: it may be an old one", remedy, facts)
     elif unused := cpu.features - built - _LEFT_OUT:
-        told = (
+        message = (
             f"{cpu.name} has {', '.join(sorted(unused))}, which llama.cpp {release} was not built to use: it is slower"
         )
-        yield Finding(name, "warning", told, f"build it here, without GGML_NATIVE=OFF: {rebuild}", facts)
+        yield Finding(name, "warning", message, f"build it here, without GGML_NATIVE=OFF: {rebuild}", facts)
     else:
         used = ", ".join(sorted(built - _LEFT_OUT)) or "no special features"
         tried = "; whether its AMX kernels work is tried below" if built & _LEFT_OUT else ""
@@ -153,11 +155,11 @@ def _kernels(name: str) -> Iterator[Finding]:
         yield Finding(name, "ok", "a step of several tokens works with all kernels of llama.cpp", facts={"used": found})
         return
     left = "AMX is left out" if found == KERNELS[1] else "no repacked kernels are used"
-    told = (
+    message = (
         f"the AMX kernels of this build of llama.cpp {release} end the process or give wrong results: GCC before "
         f"12.4 drops most of their tile configuration. {left}, and everything works"
     )
-    yield Finding(name, "warning", told, f"build it without them: {_rebuild(release)}", {"used": found})
+    yield Finding(name, "warning", message, f"build it without them: {_rebuild(release)}", {"used": found})
 
 
 def _sorted(features: frozenset[str] | None) -> list[str] | None:
@@ -166,18 +168,18 @@ def _sorted(features: frozenset[str] | None) -> list[str] | None:
 
 def _cores(name: str) -> Iterator[Finding]:
     found = Cores.here()
-    told = f"{found.used} threads will be used"
-    told += f", of {found.machine} that the machine has" if found.used < found.machine else ""
+    message = f"{found.used} threads will be used"
+    message += f", of {found.machine} that the machine has" if found.used < found.machine else ""
     shared = found.physical is not None and found.physical < found.used
-    told += f"; they share {found.physical} cores, as hyper-threads" if shared else ""
+    message += f"; they share {found.physical} cores, as hyper-threads" if shared else ""
     if found.quota is not None and found.quota < found.machine:
-        told += f"; a control group grants the time of {found.quota:g}"
+        message += f"; a control group grants the time of {found.quota:g}"
     if found.load is not None and found.load >= found.used:
-        told += f"; other programs keep {found.load:.1f} of them busy, and the speed below is not what it could be"
-        yield Finding(name, "warning", told, "look again when they have ended", asdict(found))
+        message += f"; other programs keep {found.load:.1f} of them busy, and the speed below is not what it could be"
+        yield Finding(name, "warning", message, "look again when they have ended", asdict(found))
     else:
         remedy = f"--threads {found.physical} may be as fast, or faster" if shared else ""
-        yield Finding(name, "ok", told, remedy, asdict(found))
+        yield Finding(name, "ok", message, remedy, asdict(found))
 
 
 def _memory(name: str) -> Iterator[Finding]:
@@ -188,8 +190,8 @@ def _memory(name: str) -> Iterator[Finding]:
     if free is None:
         yield Finding(name, "unknown", "this system does not tell what is free", facts=facts)
     elif not any(needs <= free for levels in sizes.values() for needs in levels.values()):
-        told = f"{free / 1e9:.1f} GB free, too little for any but the smallest models"
-        yield Finding(name, "warning", told, "end other programs, or raise the limit of this one", facts)
+        message = f"{free / 1e9:.1f} GB free, too little for any but the smallest models"
+        yield Finding(name, "warning", message, "end other programs, or raise the limit of this one", facts)
     else:
         yield Finding(name, "ok", f"{free / 1e9:.1f} GB free", facts=facts)
 
@@ -207,15 +209,15 @@ def _disk(name: str) -> Iterator[Finding]:
 def _models(name: str) -> Iterator[Finding]:
     """The models of the lists, each against its hash."""
     from bioner_edge.models import registry
-    from bioner_edge.models.verify import verified
+    from bioner_edge.models.verify import verify_files
 
-    for model in registry.listed():
-        for check in verified([model]):
+    for model in registry.listed_models():
+        for check in verify_files([model]):
             status, remedy = (
                 ("ok", "") if check.holds else ("error", "install bioner-edge, or convert the model, again")
             )
-            told = f"{model}: the hash is as listed" if check.holds else f"{model}: {check.told}"
-            yield Finding(name, status, told, remedy)
+            message = f"{model}: the hash is as listed" if check.holds else f"{model}: {check.told}"
+            yield Finding(name, status, message, remedy)
 
 
 def _corpora(name: str) -> Iterator[Finding]:
@@ -227,8 +229,8 @@ def _corpora(name: str) -> Iterator[Finding]:
         yield Finding(name, "ok", f"none, which only bench and tune need: {error}")
         return
     splits = [f"{e.name}:{s.name}" for e in entries().values() for s in e.splits.values() if s.found(folder)]
-    told = f"{len(splits)} splits of {len({name.partition(':')[0] for name in splits})} corpora in {folder}"
-    yield Finding(name, "ok", told, facts={"found": splits})
+    message = f"{len(splits)} splits of {len({name.partition(':')[0] for name in splits})} corpora in {folder}"
+    yield Finding(name, "ok", message, facts={"found": splits})
 
 
 # --- Speed
@@ -237,12 +239,12 @@ def _corpora(name: str) -> Iterator[Finding]:
 def _speed(name: str) -> Iterator[Finding]:
     """How fast the bundled model is here."""
     found = _child("import json; from bioner_edge.doctor.speed_check import measured; print(json.dumps(measured()))")
-    told = (
+    message = (
         f"{found['model']}, {found['threads']} threads: reads {found['prefill_tokens_per_s']:,.0f} tokens/s, "
         f"writes {found['decode_tokens_per_s']:,.0f}; {found['documents_per_s']:.1f} short abstracts/s; "
         f"loaded in {found['load_s']:.2f} s"
     )
-    yield Finding(name, "ok", told, facts=found)
+    yield Finding(name, "ok", message, facts=found)
 
 
 def _child(code: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from importlib import metadata
 
-__all__ = ["EXTRAS", "meets", "named", "version"]
+__all__ = ["EXTRAS", "library_of", "meets", "version"]
 
 EXTRAS = (
     "llama-cpp-python",
@@ -22,7 +22,7 @@ EXTRAS = (
 """Libraries that some of what it can do needs, and nothing else."""
 
 
-def named(requirement: str) -> str:
+def library_of(requirement: str) -> str:
     """The library that a requirement is about: `numpy` of `numpy>=1.26`."""
     return re.match(r"[\w.-]+", requirement)[0]  # type: ignore[index]
 

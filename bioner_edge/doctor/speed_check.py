@@ -11,7 +11,7 @@ from bioner_edge.hardware.threads import cores
 from bioner_edge.loading import load
 from bioner_edge.models import registry
 
-__all__ = ["kernels", "measured"]
+__all__ = ["kernels", "measure"]
 
 _TEXT = (
     "Reversible parkinsonism after a low dose of metoclopramide. A woman of 71 years, treated with lisinopril for "
@@ -23,7 +23,7 @@ _TEXT = (
 _PIECE_S = 0.35  # seconds that each of the three speeds is measured for, at least
 
 
-def measured() -> dict[str, Any]:
+def measure() -> dict[str, Any]:
     """The speed of the bundled model on a text of our own, in this process. Raises BionerError where it cannot run."""
     began = time.perf_counter()
     with load() as extractor:

@@ -5,7 +5,7 @@ A thirteenth format is one module with the functions of `contract.Format`, and o
 
 from __future__ import annotations
 
-from bioner_edge.errors import UsageError, known
+from bioner_edge.errors import UsageError, unknown_name
 from bioner_edge.formats import (
     conv_term,
     multi_bio,
@@ -43,5 +43,5 @@ FORMATS: dict[str, Format] = {
 def get(name: str) -> Format:
     """The format of that name. Raises UsageError, with the names that there are."""
     if name not in FORMATS:
-        raise UsageError(known("format", name, FORMATS))
+        raise UsageError(unknown_name("format", name, FORMATS))
     return FORMATS[name]

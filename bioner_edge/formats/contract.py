@@ -64,7 +64,7 @@ class Format(Protocol):
     CANNOT: str
     """What the format cannot express, for the list of formats: "discontinuous mentions", …"""
 
-    def calls(self, labels: Sequence[str]) -> list[list[str]]:
+    def questions(self, labels: Sequence[str]) -> list[list[str]]:
         """The labels of each answer that one document takes."""
 
     def instruction(self, labels: Sequence[str], guidelines: Mapping[str, str]) -> list[Message]:

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 
 from bioner_edge.formats.contract import TEXT, Message
 from bioner_edge.formats.label_names import only
-from bioner_edge.formats.single_term import CANNOT, calls, constraint, gbnf, inexpressible, parse, render, salvage
+from bioner_edge.formats.single_term import CANNOT, constraint, gbnf, inexpressible, parse, questions, render, salvage
 
-__all__ = ["CANNOT", "calls", "constraint", "gbnf", "inexpressible", "instruction", "parse", "render", "salvage"]
+__all__ = ["CANNOT", "constraint", "gbnf", "inexpressible", "instruction", "parse", "questions", "render", "salvage"]
 
 
 def instruction(labels: Sequence[str], guidelines: Mapping[str, str]) -> list[Message]:

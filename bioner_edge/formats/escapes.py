@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["FIELD", "FIELD_RULE", "escaped", "unescaped"]
+__all__ = ["FIELD", "FIELD_RULE", "escape", "unescape"]
 
 _WRITTEN = {"\t": "\\t", "\n": "\\n", "\r": "\\r", "\\": "\\\\"}
 _READ = {written: character for character, written in _WRITTEN.items()}
@@ -17,9 +17,9 @@ FIELD_RULE = r'field ::= ([^\t\n\r\\] | "\\" [tnr\\])+'
 """The same in GBNF."""
 
 
-def escaped(text: str) -> str:
+def escape(text: str) -> str:
     return text.translate(_TABLE)
 
 
-def unescaped(field: str) -> str:
+def unescape(field: str) -> str:
     return re.sub(r"\\[tnr\\]", lambda match: _READ[match.group()], field)

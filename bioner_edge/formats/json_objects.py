@@ -9,14 +9,14 @@ from typing import Any
 
 from bioner_edge.formats.grammar import grammar, literal
 from bioner_edge.formats.reading import Cursor, Item
-from bioner_edge.formats.terms import quoted
+from bioner_edge.formats.terms import quote
 
 __all__ = ["begins", "object_grammar", "objects", "under_keys"]
 
 
 def begins(labels: Iterable[str]) -> list[str]:
     """What stands before the items of each list, the end of the list before it included."""
-    first, *others = (f"{quoted(label)}: [" for label in labels)
+    first, *others = (f"{quote(label)}: [" for label in labels)
     return [f"{{{first}", *(f"], {other}" for other in others)]
 
 
@@ -24,7 +24,7 @@ def objects(cursor: Cursor, labels: Sequence[str], item: Callable[[str], tuple[s
     """The items of all lists; `item` reads one of a label's list."""
     before = "{"
     for label in labels:
-        cursor.expect(f"{before}{quoted(label)}: ")
+        cursor.expect(f"{before}{quote(label)}: ")
         yield from cursor.listing(lambda label=label: item(label))  # type: ignore[misc]
         before = ", "
     cursor.expect("}")
@@ -32,7 +32,7 @@ def objects(cursor: Cursor, labels: Sequence[str], item: Callable[[str], tuple[s
 
 def under_keys(answer: str, labels: Sequence[str]) -> Iterator[tuple[str, int, int]]:
     """For each key found in an answer its label and the stretch up to the next key."""
-    keys = {quoted(label): label for label in labels}
+    keys = {quote(label): label for label in labels}
     pattern = re.compile(rf"({'|'.join(re.escape(key) for key in keys)})\s*:")
     found = [(keys[m[1]], m.start(), m.end()) for m in pattern.finditer(answer)]
     for (label, _, end), (_, following, _) in pairwise([*found, ("", len(answer), 0)]):
@@ -41,5 +41,5 @@ def under_keys(answer: str, labels: Sequence[str]) -> Iterator[tuple[str, int, i
 
 def object_grammar(labels: Iterable[str], *rules: str) -> str:
     """The grammar of the object; `rules` say what `list` is."""
-    lists = ' ", " '.join(f"{literal(f'{quoted(label)}: ')} list" for label in labels)
+    lists = ' ", " '.join(f"{literal(f'{quote(label)}: ')} list" for label in labels)
     return grammar(f'root ::= "{{" {lists} "}}"', *rules)

@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 
 from bioner_edge.errors import UsageError
-from bioner_edge.text.surrogates import surrogate
+from bioner_edge.text.surrogates import lone_surrogate
 
 __all__ = ["classes", "only", "plain", "tags", "types"]
 
@@ -52,8 +52,8 @@ def tags(labels: Sequence[str]) -> dict[str, str]:
     def spelled(label: str) -> str:
         name = "_".join(label.split())
         if not _TAG.fullmatch(name):
-            told = "it must start with a letter and hold no '<', '>', backslash or control"
-            raise UsageError(f"label {label!r} cannot be a tag: {told}")
+            message = "it must start with a letter and hold no '<', '>', backslash or control"
+            raise UsageError(f"label {label!r} cannot be a tag: {message}")
         return name
 
     return _named(labels, spelled)
@@ -74,14 +74,16 @@ def types(labels: Sequence[str]) -> dict[str, str]:
 def _named(labels: Sequence[str], spell: Callable[[str], str]) -> dict[str, str]:
     names: dict[str, str] = {}
     for label in labels:
-        if reason := surrogate(label):
+        if reason := lone_surrogate(label):
             raise UsageError(f"label {label!r}: {reason}")
         if not label.strip():
             raise UsageError("a label must not be blank")
         name = spell(label)
         if name in names:
-            told = "is given twice" if names[name] == label else f"and {names[name]!r} would both be written {name!r}"
-            raise UsageError(f"label {label!r} {told}; rename one")
+            message = (
+                "is given twice" if names[name] == label else f"and {names[name]!r} would both be written {name!r}"
+            )
+            raise UsageError(f"label {label!r} {message}; rename one")
         names[name] = label
     if not names:
         raise UsageError("at least one label is needed")

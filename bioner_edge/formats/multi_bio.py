@@ -17,12 +17,12 @@ from bioner_edge.decoding.token_tags import TokenTags
 from bioner_edge.document import Document, Entity, Span
 from bioner_edge.formats import grammar
 from bioner_edge.formats.contract import Message, Parsed, Problem
-from bioner_edge.formats.escapes import FIELD, FIELD_RULE, escaped, unescaped
+from bioner_edge.formats.escapes import FIELD, FIELD_RULE, escape, unescape
 from bioner_edge.formats.label_names import types
 from bioner_edge.formats.messages import ask
 from bioner_edge.text.tokens import tokens
 
-__all__ = ["CANNOT", "calls", "constraint", "gbnf", "inexpressible", "instruction", "parse", "render", "salvage"]
+__all__ = ["CANNOT", "constraint", "gbnf", "inexpressible", "instruction", "parse", "questions", "render", "salvage"]
 
 CANNOT = "discontinuous mentions; mentions inside a token; mentions that nest or overlap"
 
@@ -31,7 +31,7 @@ _LINE = re.compile(rf"(?P<token>{FIELD})\t(?P<tag>[^\t]*)")
 _LENIENT_LINE = re.compile(r"\s*(?P<token>\S.*?)\s+(?P<tag>\S+)\s*")
 
 
-def calls(labels: Sequence[str]) -> list[list[str]]:
+def questions(labels: Sequence[str]) -> list[list[str]]:
     """One answer holds all labels."""
     types(labels)
     return [list(labels)]
@@ -55,7 +55,7 @@ def render(document: Document, labels: Sequence[str]) -> str:
         tag = "O"
         if inside and token.start < inside.end:
             tag = f"{'B' if token.start == inside.start else 'I'}-{name[inside.label]}"
-        lines.append(f"{escaped(document.text[token.start : token.end])}\t{tag}")
+        lines.append(f"{escape(document.text[token.start : token.end])}\t{tag}")
     return "\n".join(lines)
 
 
@@ -124,8 +124,8 @@ def _read(answer: str, document: Document, names: Mapping[str, str], *, strict: 
         if at != reached or at == len(expected):
             if not row.fault:
                 wanted = repr(expected[reached]) if reached < len(expected) else "the end"
-                told = f"the tokens depart from the text: expected {wanted}"
-                problems.append(Problem.at("ungrounded", answer, row.place.start if row.place else 0, told))
+                message = f"the tokens depart from the text: expected {wanted}"
+                problems.append(Problem.at("ungrounded", answer, row.place.start if row.place else 0, message))
             inside = False
             if strict:
                 break
@@ -143,8 +143,8 @@ def _read(answer: str, document: Document, names: Mapping[str, str], *, strict: 
             inside = True
     else:
         if reached < len(expected):
-            told = f"the answer ends after token {reached} of {len(expected)}"
-            problems.append(Problem.at("ungrounded", answer, len(answer), told))
+            message = f"the answer ends after token {reached} of {len(expected)}"
+            problems.append(Problem.at("ungrounded", answer, len(answer), message))
     return Parsed(tuple(e for e, _ in mentions), tuple(place for _, place in mentions), tuple(problems))
 
 
@@ -152,7 +152,7 @@ def _rows(answer: str, names: Mapping[str, str]) -> Iterator[_Row]:
     at, previous = 0, None  # the type of the mention that the line before was in
     for line in answer.split("\n") if answer else []:
         match = _LINE.fullmatch(line) or _LENIENT_LINE.fullmatch(line)
-        token, tag = (unescaped(match["token"]), match["tag"]) if match else (None, "")
+        token, tag = (unescape(match["token"]), match["tag"]) if match else (None, "")
         label = names.get(tag[2:]) if tag[:2] in ("B-", "I-") else None
         fault = None
         if match is None or match.re is _LENIENT_LINE:
@@ -161,11 +161,11 @@ def _rows(answer: str, names: Mapping[str, str]) -> Iterator[_Row]:
             expected = "a tab and a tag" if read else "a token"
             fault = Problem.at("syntax", answer, at + column, f"expected {expected} in the line")
         elif label is None and tag != "O":
-            told = f"expected O, or B- or I- and one of {', '.join(names)}"
-            fault = Problem.at("syntax", answer, at + match.start("tag"), told)
+            message = f"expected O, or B- or I- and one of {', '.join(names)}"
+            fault = Problem.at("syntax", answer, at + match.start("tag"), message)
         elif tag[0] == "I" and previous != label:
-            told = f"{tag} follows no mention of its type; expected B-{tag[2:]}"
-            fault = Problem.at("syntax", answer, at + match.start("tag"), told)
+            message = f"{tag} follows no mention of its type; expected B-{tag[2:]}"
+            fault = Problem.at("syntax", answer, at + match.start("tag"), message)
         yield _Row(token, tag[:1] == "B", label, Span(at, at + len(line)) if line else None, fault)
         at, previous = at + len(line) + 1, label
 
@@ -190,5 +190,5 @@ def gbnf(labels: Sequence[str]) -> str:
 
 
 def constraint(document: Document, labels: Sequence[str]) -> ByteAutomaton:
-    written = [escaped(document.text[t.start : t.end]).encode() for t in tokens(document.text)]
+    written = [escape(document.text[t.start : t.end]).encode() for t in tokens(document.text)]
     return TokenTags(written, [name.encode() for name in types(labels)])

@@ -18,13 +18,13 @@ from bioner_edge.decoding.standoff import Standoff
 from bioner_edge.document import Document, Entity, Span
 from bioner_edge.formats import grammar
 from bioner_edge.formats.contract import Message, Parsed
-from bioner_edge.formats.escapes import FIELD, FIELD_RULE, escaped, unescaped
+from bioner_edge.formats.escapes import FIELD, FIELD_RULE, escape, unescape
 from bioner_edge.formats.label_names import types
 from bioner_edge.formats.messages import ask
 from bioner_edge.formats.reading import Cursor, Item, collect
 from bioner_edge.text.tokens import boundaries
 
-__all__ = ["CANNOT", "calls", "constraint", "gbnf", "inexpressible", "instruction", "parse", "render", "salvage"]
+__all__ = ["CANNOT", "constraint", "gbnf", "inexpressible", "instruction", "parse", "questions", "render", "salvage"]
 
 CANNOT = "mentions inside a token"
 
@@ -35,7 +35,7 @@ _LENIENT_LINE = re.compile(
 )
 
 
-def calls(labels: Sequence[str]) -> list[list[str]]:
+def questions(labels: Sequence[str]) -> list[list[str]]:
     """One answer holds all labels."""
     types(labels)
     return [list(labels)]
@@ -54,7 +54,7 @@ def render(document: Document, labels: Sequence[str]) -> str:
     lines = []
     for number, entity in enumerate(_written(document, labels)[0], start=1):
         offsets = ";".join(f"{f.start} {f.end}" for f in entity.fragments)
-        lines.append(f"T{number}\t{name[entity.label]} {offsets}\t{escaped(entity.mention(document.text))}")
+        lines.append(f"T{number}\t{name[entity.label]} {offsets}\t{escape(entity.mention(document.text))}")
     return "\n".join(lines)
 
 
@@ -151,14 +151,14 @@ def _read(cursor: Cursor, names: Mapping[str, str]) -> Iterator[Item]:
         if mention is None:
             raise cursor.fault("the mention")
         cursor.at = mention.end()
-        yield Item(label, (pairs, unescaped(mention.group())), Span(cursor.mark, cursor.at))
+        yield Item(label, (pairs, unescape(mention.group())), Span(cursor.mark, cursor.at))
 
 
 def _lenient(answer: str, names: Mapping[str, str]) -> Iterable[Item]:
     for match in _LENIENT_LINE.finditer(answer):
         if match["type"] in names:
             numbers = [tuple(map(int, pair.split())) for pair in match["offsets"].split(";")]
-            yield Item(names[match["type"]], (numbers, unescaped(match["mention"])), Span(*match.span()))
+            yield Item(names[match["type"]], (numbers, unescape(match["mention"])), Span(*match.span()))
 
 
 # Constraining
@@ -177,4 +177,4 @@ def gbnf(labels: Sequence[str]) -> str:
 
 def constraint(document: Document, labels: Sequence[str]) -> ByteAutomaton:
     starts, ends = (array("i", sorted(edges)) for edges in boundaries(document.text))
-    return Standoff(document.text, escaped, starts, ends, [name.encode() for name in types(labels)])
+    return Standoff(document.text, escape, starts, ends, [name.encode() for name in types(labels)])

@@ -18,14 +18,14 @@ from bioner_edge.formats.contract import TEXT, Message, Parsed
 from bioner_edge.formats.label_names import classes
 from bioner_edge.formats.messages import dataclass
 from bioner_edge.formats.reading import Cursor, Item, lenient_string
-from bioner_edge.formats.terms import CANNOT, quoted
+from bioner_edge.formats.terms import CANNOT, quote
 
-__all__ = ["CANNOT", "calls", "constraint", "gbnf", "inexpressible", "instruction", "parse", "render", "salvage"]
+__all__ = ["CANNOT", "constraint", "gbnf", "inexpressible", "instruction", "parse", "questions", "render", "salvage"]
 
 _OBJECT = re.compile(r"""(\w+)\s*\(\s*(?:\w+\s*=\s*)?("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')\s*\)""", re.DOTALL)
 
 
-def calls(labels: Sequence[str]) -> list[list[str]]:
+def questions(labels: Sequence[str]) -> list[list[str]]:
     """One answer holds all labels."""
     classes(labels)
     return [list(labels)]
@@ -40,7 +40,7 @@ def instruction(labels: Sequence[str], guidelines: Mapping[str, str]) -> list[Me
 
 def render(document: Document, labels: Sequence[str]) -> str:
     name = {label: name for name, label in classes(labels).items()}
-    return f"[{', '.join(f'{name[t.label]}({quoted(t.surface)})' for t in terms.unique(document, labels))}]"
+    return f"[{', '.join(f'{name[t.label]}({quote(t.surface)})' for t in terms.unique(document, labels))}]"
 
 
 def inexpressible(document: Document, labels: Sequence[str]) -> list[tuple[Entity, str]]:

@@ -21,10 +21,10 @@ from bioner_edge.formats.messages import ask
 from bioner_edge.formats.reading import Cursor, Item
 from bioner_edge.formats.spans import CANNOT
 
-__all__ = ["CANNOT", "calls", "constraint", "gbnf", "inexpressible", "instruction", "parse", "render", "salvage"]
+__all__ = ["CANNOT", "constraint", "gbnf", "inexpressible", "instruction", "parse", "questions", "render", "salvage"]
 
 
-def calls(labels: Sequence[str]) -> list[list[str]]:
+def questions(labels: Sequence[str]) -> list[list[str]]:
     """One answer holds all labels."""
     plain(labels)
     return [list(labels)]

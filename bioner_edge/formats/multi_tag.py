@@ -20,7 +20,7 @@ from bioner_edge.formats.label_names import tags
 from bioner_edge.formats.messages import ask
 from bioner_edge.formats.tagging import Marks, Piece
 
-__all__ = ["CANNOT", "calls", "constraint", "gbnf", "inexpressible", "instruction", "parse", "render", "salvage"]
+__all__ = ["CANNOT", "constraint", "gbnf", "inexpressible", "instruction", "parse", "questions", "render", "salvage"]
 
 CANNOT = "discontinuous mentions; mentions inside a token; mentions that cross"
 
@@ -35,7 +35,7 @@ def _marks(labels: Sequence[str]) -> dict[str, Marks]:
     return {label: Marks(f"<{name}>", f"</{name}>") for name, label in tags(labels).items()}
 
 
-def calls(labels: Sequence[str]) -> list[list[str]]:
+def questions(labels: Sequence[str]) -> list[list[str]]:
     """One answer holds all labels."""
     tags(labels)
     return [list(labels)]
@@ -60,7 +60,7 @@ def _escape(text: str) -> list[str]:
 
 def inexpressible(document: Document, labels: Sequence[str]) -> list[tuple[Entity, str]]:
     tags(labels)
-    return tagging.nested(document, labels)[1]
+    return tagging.nest(document, labels)[1]
 
 
 def parse(answer: str, document: Document, labels: Sequence[str]) -> Parsed:

@@ -18,12 +18,12 @@ from bioner_edge.formats.json_objects import begins, object_grammar, objects, un
 from bioner_edge.formats.label_names import plain
 from bioner_edge.formats.messages import ask
 from bioner_edge.formats.reading import Cursor, Item
-from bioner_edge.formats.terms import CANNOT, quoted
+from bioner_edge.formats.terms import CANNOT, quote
 
-__all__ = ["CANNOT", "calls", "constraint", "gbnf", "inexpressible", "instruction", "parse", "render", "salvage"]
+__all__ = ["CANNOT", "constraint", "gbnf", "inexpressible", "instruction", "parse", "questions", "render", "salvage"]
 
 
-def calls(labels: Sequence[str]) -> list[list[str]]:
+def questions(labels: Sequence[str]) -> list[list[str]]:
     """One answer holds all labels."""
     plain(labels)
     return [list(labels)]
@@ -41,8 +41,8 @@ def render(document: Document, labels: Sequence[str]) -> str:
     lists: dict[str, list[str]] = {label: [] for label in labels}
     join = ", ".join
     for term in terms.unique(document, labels):
-        lists[term.label].append(quoted(term.surface))
-    return f"{{{', '.join(f'{quoted(label)}: [{join(items)}]' for label, items in lists.items())}}}"
+        lists[term.label].append(quote(term.surface))
+    return f"{{{', '.join(f'{quote(label)}: [{join(items)}]' for label, items in lists.items())}}}"
 
 
 def inexpressible(document: Document, labels: Sequence[str]) -> list[tuple[Entity, str]]:

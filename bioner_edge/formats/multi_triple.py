@@ -18,15 +18,15 @@ from bioner_edge.formats.contract import Message, Parsed
 from bioner_edge.formats.label_names import plain
 from bioner_edge.formats.messages import ask
 from bioner_edge.formats.reading import Cursor, Item, lenient_string
-from bioner_edge.formats.terms import CANNOT, quoted
+from bioner_edge.formats.terms import CANNOT, quote
 
-__all__ = ["CANNOT", "calls", "constraint", "gbnf", "inexpressible", "instruction", "parse", "render", "salvage"]
+__all__ = ["CANNOT", "constraint", "gbnf", "inexpressible", "instruction", "parse", "questions", "render", "salvage"]
 
 _STRING = r'"(?:[^"\\]|\\.)*"'
 _TRIPLE = re.compile(rf"({_STRING})\s*,\s*{_STRING}\s*,\s*({_STRING})", re.DOTALL)
 
 
-def calls(labels: Sequence[str]) -> list[list[str]]:
+def questions(labels: Sequence[str]) -> list[list[str]]:
     """One answer holds all labels."""
     plain(labels)
     return [list(labels)]
@@ -40,11 +40,11 @@ def instruction(labels: Sequence[str], guidelines: Mapping[str, str]) -> list[Me
 def render(document: Document, labels: Sequence[str]) -> str:
     plain(labels)
     found = terms.unique(document, labels)
-    return f"[{', '.join(f'[{quoted(term.surface)}{_tail(term.label)}' for term in found)}]"
+    return f"[{', '.join(f'[{quote(term.surface)}{_tail(term.label)}' for term in found)}]"
 
 
 def _tail(label: str) -> str:
-    return f', "is a", {quoted(label)}]'
+    return f', "is a", {quote(label)}]'
 
 
 def inexpressible(document: Document, labels: Sequence[str]) -> list[tuple[Entity, str]]:
@@ -63,7 +63,7 @@ def salvage(answer: str, document: Document, labels: Sequence[str]) -> Parsed:
 
 
 def _reader(names: Mapping[str, str]) -> Callable[[Cursor], Iterator[Item]]:
-    tails = {f"{quoted(label)}]": label for label in names}
+    tails = {f"{quote(label)}]": label for label in names}
 
     def item(cursor: Cursor) -> tuple[str, str]:
         cursor.expect("[")
@@ -85,7 +85,7 @@ def gbnf(labels: Sequence[str]) -> str:
     return grammar.grammar(
         'root ::= "[" (triple (", " triple)*)? "]"',
         'triple ::= "[" string ", \\"is a\\", " type "]"',
-        f"type ::= {grammar.alternatives(map(quoted, plain(labels)))}",
+        f"type ::= {grammar.alternatives(map(quote, plain(labels)))}",
         *grammar.STRING,
     )
 

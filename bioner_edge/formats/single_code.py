@@ -16,10 +16,10 @@ from bioner_edge.formats.contract import Message, Parsed
 from bioner_edge.formats.messages import ask_one, dataclass
 from bioner_edge.formats.terms import CANNOT
 
-__all__ = ["CANNOT", "calls", "constraint", "gbnf", "inexpressible", "instruction", "parse", "render", "salvage"]
+__all__ = ["CANNOT", "constraint", "gbnf", "inexpressible", "instruction", "parse", "questions", "render", "salvage"]
 
 
-def calls(labels: Sequence[str]) -> list[list[str]]:
+def questions(labels: Sequence[str]) -> list[list[str]]:
     """An answer for each label."""
     label_names.classes(labels)
     return [[label] for label in labels]

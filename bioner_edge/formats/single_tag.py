@@ -19,7 +19,7 @@ from bioner_edge.formats.label_names import only, plain
 from bioner_edge.formats.messages import ask_one
 from bioner_edge.formats.tagging import Marks, Piece
 
-__all__ = ["CANNOT", "calls", "constraint", "gbnf", "inexpressible", "instruction", "parse", "render", "salvage"]
+__all__ = ["CANNOT", "constraint", "gbnf", "inexpressible", "instruction", "parse", "questions", "render", "salvage"]
 
 CANNOT = "discontinuous mentions; mentions inside a token; mentions that cross"
 
@@ -27,7 +27,7 @@ _PIECE = re.compile(r"(?P<open>@@)|(?P<close>##)|\\(?P<escaped>[@#\\])|(?P<plain
 _MARKS = Marks("@@", "##")
 
 
-def calls(labels: Sequence[str]) -> list[list[str]]:
+def questions(labels: Sequence[str]) -> list[list[str]]:
     """An answer for each label."""
     return [[label] for label in plain(labels)]
 
@@ -48,7 +48,7 @@ def _escape(text: str) -> list[str]:
 
 
 def inexpressible(document: Document, labels: Sequence[str]) -> list[tuple[Entity, str]]:
-    return tagging.nested(document, [only(labels)])[1]
+    return tagging.nest(document, [only(labels)])[1]
 
 
 def parse(answer: str, document: Document, labels: Sequence[str]) -> Parsed:

@@ -17,12 +17,12 @@ from bioner_edge.formats.contract import Message, Parsed
 from bioner_edge.formats.label_names import only, plain
 from bioner_edge.formats.messages import ask_one
 from bioner_edge.formats.reading import Cursor, Item
-from bioner_edge.formats.terms import CANNOT, quoted
+from bioner_edge.formats.terms import CANNOT, quote
 
-__all__ = ["CANNOT", "calls", "constraint", "gbnf", "inexpressible", "instruction", "parse", "render", "salvage"]
+__all__ = ["CANNOT", "constraint", "gbnf", "inexpressible", "instruction", "parse", "questions", "render", "salvage"]
 
 
-def calls(labels: Sequence[str]) -> list[list[str]]:
+def questions(labels: Sequence[str]) -> list[list[str]]:
     """An answer for each label."""
     return [[label] for label in plain(labels)]
 
@@ -34,7 +34,7 @@ def instruction(labels: Sequence[str], guidelines: Mapping[str, str]) -> list[Me
 
 def render(document: Document, labels: Sequence[str]) -> str:
     only(labels)
-    return f"[{', '.join(quoted(term.surface) for term in terms.unique(document, labels))}]"
+    return f"[{', '.join(quote(term.surface) for term in terms.unique(document, labels))}]"
 
 
 def inexpressible(document: Document, labels: Sequence[str]) -> list[tuple[Entity, str]]:

@@ -8,10 +8,10 @@ from typing import Literal, NamedTuple
 from bioner_edge.decoding.tagged_copy import TaggedCopy
 from bioner_edge.document import Document, Entity, Span
 from bioner_edge.formats.contract import Parsed, Problem
-from bioner_edge.formats.terms import quoted
+from bioner_edge.formats.terms import quote
 from bioner_edge.text.tokens import boundaries
 
-__all__ = ["Marks", "Piece", "constraint", "nested", "read", "write"]
+__all__ = ["Marks", "Piece", "constraint", "nest", "read", "write"]
 
 
 class Marks(NamedTuple):
@@ -40,7 +40,7 @@ def write(document: Document, characters: Sequence[str], marks: Mapping[str, Mar
 
     At one position what ends later opens first, then the order of the labels.
     """
-    kept, _ = nested(document, list(marks))
+    kept, _ = nest(document, list(marks))
     opens: dict[int, list[str]] = {}
     closes: dict[int, list[str]] = {}
     for entity in kept:  # outer before inner
@@ -53,7 +53,7 @@ def write(document: Document, characters: Sequence[str], marks: Mapping[str, Mar
     return "".join(written)
 
 
-def nested(document: Document, labels: Sequence[str]) -> tuple[list[Entity], list[tuple[Entity, str]]]:
+def nest(document: Document, labels: Sequence[str]) -> tuple[list[Entity], list[tuple[Entity, str]]]:
     """The entities that nest, outer before inner, and those left out with their reasons: discontinuous, inside a token,
     crossing, or the same type twice from one position."""
     rank = {label: n for n, label in enumerate(labels)}
@@ -154,8 +154,8 @@ def _grounded(
             # Inside the last one at its place in there, else from its end on; before the departure where the copy says.
             offset = _find(text, copy[start:end], found_at + min(start, until) - at, starts, ends)
             if offset is None:
-                told = f"{quoted(copy[start:end])} is not in the text from here on"
-                problems.append(Problem.at("ungrounded", answer, place.start, told))
+                message = f"{quote(copy[start:end])} is not in the text from here on"
+                problems.append(Problem.at("ungrounded", answer, place.start, message))
                 continue
             if end > until:
                 at, until, found_at = start, end, offset

@@ -18,7 +18,7 @@ from bioner_edge.formats.contract import Parsed
 from bioner_edge.formats.reading import Cursor, Item, collect, lenient_string
 from bioner_edge.text.tokens import boundaries
 
-__all__ = ["CANNOT", "Term", "constraint", "inexpressible", "lenient_strings", "quoted", "reading", "unique"]
+__all__ = ["CANNOT", "Term", "constraint", "inexpressible", "lenient_strings", "quote", "reading", "unique"]
 
 CANNOT = "discontinuous mentions; mentions inside a token; one occurrence of a surface without the others"
 
@@ -33,7 +33,7 @@ class Term(NamedTuple):
     surface: str
 
 
-def quoted(text: str) -> str:
+def quote(text: str) -> str:
     """A string as every format writes it."""
     return json.dumps(text, ensure_ascii=False)
 
@@ -120,7 +120,7 @@ def reading(
     def missing(item: Item) -> str | None:
         if next(places.of(item.value), None) is not None:
             return None
-        return f"{quoted(item.value)} is not in the text between two boundaries"
+        return f"{quote(item.value)} is not in the text between two boundaries"
 
     items, problems = collect(answer, read, missing, lenient)
     written: dict[Term, Span] = {}
@@ -145,5 +145,5 @@ def constraint(document: Document, begins: Sequence[str], heads: Sequence[Head],
     """The grounded constraint of a term format; see decoding/lists.py."""
     characters = list(document.text)
     for match in _ESCAPED.finditer(document.text):
-        characters[match.start()] = quoted(match.group())[1:-1]
+        characters[match.start()] = quote(match.group())[1:-1]
     return Terms(characters, *boundaries(document.text), [b.encode() for b in begins], heads, end.encode())

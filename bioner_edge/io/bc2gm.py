@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from bioner_edge.document import Document, Entity
-from bioner_edge.io.notice import Notice, Report, annotation_lines, lines
+from bioner_edge.io.notice import Notice, NoticeHandler, annotation_lines, lines
 
 __all__ = ["document_file", "read"]
 
@@ -52,7 +52,7 @@ def document_file(path: Path) -> Path | None:
     return path if path.suffix == ".in" else None
 
 
-def read(stream: BinaryIO, name: str, report: Report, path: Path) -> Iterator[Document]:
+def read(stream: BinaryIO, name: str, report: NoticeHandler, path: Path) -> Iterator[Document]:
     """The sentences of a stream, each a document, with the gold that lies beside `path`, where they come from.
 
     What cannot be used, of the sentences or the gold, goes to `report` with its line.
@@ -82,7 +82,7 @@ def read(stream: BinaryIO, name: str, report: Report, path: Path) -> Iterator[Do
             report(Notice(gold_name, row.line, f"there is no sentence {identifier}"))
 
 
-def _gold(path: Path, name: str, report: Report) -> dict[str, list[_Row]]:
+def _gold(path: Path, name: str, report: NoticeHandler) -> dict[str, list[_Row]]:
     """The rows of the gold by sentence."""
     rows: defaultdict[str, list[_Row]] = defaultdict(list)
     for number, line in annotation_lines(path, name, report):

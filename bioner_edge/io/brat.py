@@ -25,10 +25,10 @@ from typing import BinaryIO
 from bioner_edge.document import Document, Entity, Span
 from bioner_edge.errors import InputError
 from bioner_edge.io import plain as plain
-from bioner_edge.io.notice import Notice, Report, annotation_lines
-from bioner_edge.text.surrogates import surrogate
+from bioner_edge.io.notice import Notice, NoticeHandler, annotation_lines
+from bioner_edge.text.surrogates import lone_surrogate
 
-__all__ = ["Folder", "annotated", "document_file", "read"]
+__all__ = ["Folder", "document_file", "has_annotations", "read"]
 
 _ENTITY_SUFFIXES = (".ann", ".a1")
 _SUFFIXES = (*_ENTITY_SUFFIXES, ".a2")
@@ -56,7 +56,7 @@ def document_file(path: Path) -> Path | None:
     return _beside(path, ".txt") or (path if suffix in _ENTITY_SUFFIXES else None)
 
 
-def annotated(path: Path) -> bool:
+def has_annotations(path: Path) -> bool:
     """Whether `path` is a text with annotations beside it."""
     return path.suffix.lower() == ".txt" and any(_beside(path, suffix) for suffix in _SUFFIXES)
 
@@ -66,7 +66,7 @@ def _beside(path: Path, suffix: str) -> Path | None:
     return next(filter(Path.is_file, candidates), None)
 
 
-def read(stream: BinaryIO, name: str, report: Report, path: Path) -> Iterator[Document]:
+def read(stream: BinaryIO, name: str, report: NoticeHandler, path: Path) -> Iterator[Document]:
     """The one document of a text, the stream, with the annotations of the files beside `path`, where the text lies.
 
     An annotation that does not fit its text goes to `report` with its line. `X.ann` and `X.a1` are both read; an
@@ -86,7 +86,7 @@ def read(stream: BinaryIO, name: str, report: Report, path: Path) -> Iterator[Do
         yield Document(identifier, document.text, tuple(entity for _, entity in found))
 
 
-def _annotations(path: Path, name: str, text: str, report: Report) -> dict[str, Entity]:
+def _annotations(path: Path, name: str, text: str, report: NoticeHandler) -> dict[str, Entity]:
     """The entities of one annotation file by id."""
     found: dict[str, Entity] = {}
     for number, line in annotation_lines(path, name, report, _ROW):
@@ -176,7 +176,7 @@ def _standoff(document: Document, labels: dict[str, str]) -> str:
 
     `labels` are those of the folder so far, by how they are written.
     """
-    if reason := surrogate(document.text):
+    if reason := lone_surrogate(document.text):
         raise InputError(f"document {document.id!r}: {reason}")
     try:
         written = {entity.label: _label(entity.label, labels) for entity in document.entities}

@@ -20,7 +20,7 @@ from bioner_edge.io.registry import (
     PAIRED,
     SUFFIXES,
     Notice,
-    Report,
+    NoticeHandler,
     document_file,
     documents,
     format_of,
@@ -48,7 +48,7 @@ class Inputs:
     """
 
     names: Sequence[str]
-    report: Report
+    report: NoticeHandler
     file_type: str | None = None
     done_bytes: int = 0
     """How far reading has come, for an estimate of the time left."""

@@ -12,9 +12,9 @@ from typing import Any, BinaryIO, TextIO
 
 from bioner_edge.document import Document
 from bioner_edge.errors import InputError
-from bioner_edge.io.notice import Notice, Report, lines
+from bioner_edge.io.notice import Notice, NoticeHandler, lines
 from bioner_edge.io.rows import KEYS, annotation_keys, annotation_rows, entities_of, is_integer, is_task
-from bioner_edge.text.surrogates import surrogate
+from bioner_edge.text.surrogates import lone_surrogate
 
 __all__ = ["read", "refuse_unannotated", "write", "write_record"]
 
@@ -22,7 +22,7 @@ _NOT_ACCEPTED = ("reject", "ignore")
 _MOST_KEYS = 12  # that a message names
 
 
-def read(stream: BinaryIO, name: str, report: Report, *, annotated: bool = False) -> Iterator[Document]:
+def read(stream: BinaryIO, name: str, report: NoticeHandler, *, annotated: bool = False) -> Iterator[Document]:
     """The documents of a JSON Lines stream, one at a time; what cannot be used goes to `report` with its line.
 
     Raises InputError at the end where it should be `annotated` and no document has annotations that are read.
@@ -75,8 +75,8 @@ class _Keys:
 
     def check(self, name: str) -> None:
         if self._seen and not self.known:
-            told = f"no document has annotations under a key that is read ({', '.join(KEYS)})"
-            raise InputError(f"{name}: {told}; the keys are {_listed(self._seen)}")
+            message = f"no document has annotations under a key that is read ({', '.join(KEYS)})"
+            raise InputError(f"{name}: {message}; the keys are {_listed(self._seen)}")
 
 
 class _Answers:
@@ -92,17 +92,17 @@ class _Answers:
     def told(self) -> str | None:
         if not self._lines:
             return None
-        told = (
+        message = (
             f'{len(self._lines)} of the lines have "answer": "reject" or "ignore", the first is line {self._lines[0]}'
         )
-        return f"{told}; their annotations are read as they stand: remove the lines that should not count"
+        return f"{message}; their annotations are read as they stand: remove the lines that should not count"
 
 
 def _listed(keys: Collection[str]) -> str:
     return ", ".join([*map(json.dumps, list(keys)[:_MOST_KEYS]), *(["…"] if len(keys) > _MOST_KEYS else [])])
 
 
-def _complain(report: Report, name: str, number: int, message: str) -> None:
+def _complain(report: NoticeHandler, name: str, number: int, message: str) -> None:
     report(Notice(name, number, message))
 
 
@@ -134,7 +134,7 @@ def _text(record: Any) -> str:
 def _document(record: Any, default_id: str, complain: Callable[[str], None]) -> Document:
     """One record as a Document. Raises ValueError where there is no text to read."""
     text = _text(record)
-    if reason := surrogate(text):
+    if reason := lone_surrogate(text):
         raise ValueError(reason)
     entities = []
     for index, row in enumerate(annotation_rows(record, complain)):
@@ -153,7 +153,7 @@ def _identifier(value: Any, default: str, complain: Callable[[str], None]) -> st
     """The record's id, or the file and line where it has none."""
     if value is None:
         return default
-    if is_integer(value) or (isinstance(value, str) and not surrogate(value)):
+    if is_integer(value) or (isinstance(value, str) and not lone_surrogate(value)):
         return str(value)
     complain(f'"id" must be a string or an integer; {default} stands for it')
     return default

@@ -106,8 +106,8 @@ class Ledger:
             match number == 1, line:
                 case True, {"kind": "extract", "settings": dict(begun)}:
                     if begun != self._settings:
-                        told = f"the run was begun otherwise: {_difference(begun, self._settings)}"
-                        raise UsageError(f"{self.path}: {told}; start anew with --overwrite")
+                        message = f"the run was begun otherwise: {_difference(begun, self._settings)}"
+                        raise UsageError(f"{self.path}: {message}; start anew with --overwrite")
                 case False, {"kind": "complete"}:
                     self.complete = self.was_complete = True
                     self.written = [self.written[n] for n in line.get("order", range(len(self.written)))]
@@ -140,10 +140,10 @@ class Ledger:
         self._order[place] = len(self._order)
         entry = self.before.get(place)
         if entry and entry.hash != document_hash(document):
-            told = (
+            message = (
                 f"{place[0]}: document {place[1] + 1}, {document.id}, is not the one that was read before ({entry.id})"
             )
-            raise UsageError(f"{told}; give the same inputs, or start anew with --overwrite")
+            raise UsageError(f"{message}; give the same inputs, or start anew with --overwrite")
         return entry
 
     def add(self, entry: Entry) -> None:
@@ -168,8 +168,10 @@ class Ledger:
         """Raises UsageError where the inputs lack documents that were read before."""
         if lost := self.before.keys() - self._order.keys():
             name, index = min(lost)
-            told = f"{len(lost)} documents that were read before are not there any more, document {index + 1} of {name}"
-            raise UsageError(f"{told} the first; give the same inputs, or start anew with --overwrite")
+            message = (
+                f"{len(lost)} documents that were read before are not there any more, document {index + 1} of {name}"
+            )
+            raise UsageError(f"{message} the first; give the same inputs, or start anew with --overwrite")
 
     def reread(self) -> list[Entry]:
         """All documents in the output, in its order; those of this run were not kept in memory."""

@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["Notice", "Report", "annotation_lines", "lines", "undecodable"]
+__all__ = ["Notice", "NoticeHandler", "annotation_lines", "lines", "undecodable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +30,12 @@ class Notice:
         return f"{where}: {self.message}"
 
 
-Report = Callable[[Notice], None]
+NoticeHandler = Callable[[Notice], None]
 
 
-def lines(stream: BinaryIO, name: str, report: Report, row: re.Pattern[str] | None = None) -> Iterator[tuple[int, str]]:
+def lines(
+    stream: BinaryIO, name: str, report: NoticeHandler, row: re.Pattern[str] | None = None
+) -> Iterator[tuple[int, str]]:
     """(line number from 1, line without its end) of a UTF-8 stream, split on LF alone.
 
     A CR before the LF and a BOM at the start of the stream are cut. A line that is not UTF-8 is reported and left out.
@@ -55,7 +57,7 @@ def lines(stream: BinaryIO, name: str, report: Report, row: re.Pattern[str] | No
 
 
 def annotation_lines(
-    path: Path, name: str, report: Report, row: re.Pattern[str] | None = None
+    path: Path, name: str, report: NoticeHandler, row: re.Pattern[str] | None = None
 ) -> Iterator[tuple[int, str]]:
     """`lines` of a file that holds annotations alone: what cannot be read of it is reported, and no text is lost."""
 

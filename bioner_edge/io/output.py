@@ -91,13 +91,13 @@ class Output:
             return
         self._refuse_unfinished()
         if not empty:
-            told = "is not empty; give --overwrite to replace the files in it that have the same names"
-            raise UsageError(f"{out}: {told}")
+            message = "is not empty; give --overwrite to replace the files in it that have the same names"
+            raise UsageError(f"{out}: {message}")
 
     def _refuse_unfinished(self) -> None:
         if (progress := self.progress) and progress.exists():
-            told = "a run that is not finished; --resume goes on with it, --overwrite starts anew"
-            raise UsageError(f"{self.path}: {told}")
+            message = "a run that is not finished; --resume goes on with it, --overwrite starts anew"
+            raise UsageError(f"{self.path}: {message}")
 
     @property
     def progress(self) -> Path | None:

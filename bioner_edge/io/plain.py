@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from bioner_edge.document import Document
-from bioner_edge.io.notice import Notice, Report, undecodable
+from bioner_edge.io.notice import Notice, NoticeHandler, undecodable
 
 __all__ = ["read"]
 
 
-def read(stream: BinaryIO, name: str, report: Report) -> Iterator[Document]:
+def read(stream: BinaryIO, name: str, report: NoticeHandler) -> Iterator[Document]:
     """The one document of a UTF-8 stream; a stream that is empty or not UTF-8 is reported."""
     raw = stream.read()
     try:

@@ -14,7 +14,7 @@ from typing import BinaryIO, TextIO
 
 from bioner_edge.document import Document, Entity
 from bioner_edge.errors import InputError
-from bioner_edge.io.notice import Notice, Report, lines
+from bioner_edge.io.notice import Notice, NoticeHandler, lines
 
 __all__ = ["read", "write"]
 
@@ -36,7 +36,7 @@ class _Block:
     abstract: str | None = None
     rows: list[tuple[int, list[str]]] = field(default_factory=list)
 
-    def document(self, name: str, report: Report) -> Document:
+    def document(self, name: str, report: NoticeHandler) -> Document:
         text = f"{self.title} {self.abstract}" if self.abstract else self.title
         entities = []
         for number, fields in self.rows:
@@ -49,7 +49,7 @@ class _Block:
         return Document(self.id, text, tuple(entities), title_end=len(self.title))
 
 
-def read(stream: BinaryIO, name: str, report: Report) -> Iterator[Document]:
+def read(stream: BinaryIO, name: str, report: NoticeHandler) -> Iterator[Document]:
     """The documents of a PubTator stream, one at a time. Rows that cannot be used go to `report` with their line."""
     block: _Block | None = None
     for number, line in lines(stream, name, report, _ROW):

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import BinaryIO, Protocol, TextIO
 
 from bioner_edge.document import Document
-from bioner_edge.errors import InputError, UsageError, known
+from bioner_edge.errors import InputError, UsageError, unknown_name
 from bioner_edge.io import bc2gm, brat, jsonl, plain, pubtator, sniff
-from bioner_edge.io.notice import Notice, Report
+from bioner_edge.io.notice import Notice, NoticeHandler
 from bioner_edge.io.suffixes import COMPRESSED, SUFFIXES, file_format, output_format, suffix
 
 __all__ = [
@@ -30,8 +30,8 @@ __all__ = [
     "WRITERS",
     "FolderWriter",
     "Notice",
+    "NoticeHandler",
     "Paired",
-    "Report",
     "document_file",
     "documents",
     "file_format",
@@ -44,7 +44,7 @@ __all__ = [
     "writer",
 ]
 
-Reader = Callable[[BinaryIO, str, Report], Iterator[Document]]
+Reader = Callable[[BinaryIO, str, NoticeHandler], Iterator[Document]]
 Writer = Callable[[Document, TextIO], None]
 
 
@@ -65,7 +65,7 @@ class FolderWriter(Protocol):
 class Paired(Protocol):
     """A format of several files; its module is one."""
 
-    def read(self, stream: BinaryIO, name: str, report: Report, path: Path) -> Iterator[Document]:
+    def read(self, stream: BinaryIO, name: str, report: NoticeHandler, path: Path) -> Iterator[Document]:
         """The documents of the text in `stream`, which lies at `path`, with the annotations beside it."""
 
     def document_file(self, path: Path) -> Path | None:
@@ -95,12 +95,12 @@ def format_of(path: Path) -> str | None:
 
 def _named(path: Path) -> str | None:
     """What names tell, the file's own and those of the files beside it."""
-    return "brat" if brat.annotated(path) else file_format(path.name)
+    return "brat" if brat.has_annotations(path) else file_format(path.name)
 
 
 def _promises_text(path: Path) -> bool:
     """Whether a name says no more than that there is text: the content tells which. Markdown may begin with HTML."""
-    return suffix(path.name) in ("", ".txt", ".text") and not brat.annotated(path)
+    return suffix(path.name) in ("", ".txt", ".text") and not brat.has_annotations(path)
 
 
 def document_file(path: Path, file_type: str | None = None) -> Path | None:
@@ -120,7 +120,7 @@ def reader(name: str, path: Path | None = None) -> Reader:
     if name in READERS:
         return READERS[name]
     if name not in PAIRED:
-        raise UsageError(known("input format", name, [*READERS, *PAIRED]))
+        raise UsageError(unknown_name("input format", name, [*READERS, *PAIRED]))
     if path is None:
         raise UsageError(f"{name} has its annotations in files beside the text: name a file or a folder to read")
     return partial(PAIRED[name].read, path=path)
@@ -132,13 +132,13 @@ def writer(name: str) -> Writer:
         return WRITERS[name]
     if name in FOLDERS:
         raise UsageError(f"{name} is a folder of pairs, no single file")
-    raise UsageError(known("output format", name, [*WRITERS, *FOLDERS]))
+    raise UsageError(unknown_name("output format", name, [*WRITERS, *FOLDERS]))
 
 
 def documents(
     stream: BinaryIO,
     name: str,
-    report: Report,
+    report: NoticeHandler,
     *,
     path: Path | None = None,
     file_type: str | None = None,
@@ -163,15 +163,15 @@ def documents(
         report(Notice(name, None, str(error), text_lost=True))
         return
     if kind and found != kind:
-        told = f"read as {_TITLES[found]}, which it holds; --from {kind} reads it as it stands"
-        report(Notice(name, None, told, remark=True))
+        message = f"read as {_TITLES[found]}, which it holds; --from {kind} reads it as it stands"
+        report(Notice(name, None, message, remark=True))
     read = partial(jsonl.read, annotated=annotated) if found == "jsonl" else reader(found, path)
     yield from read(head.stream(), name, report)
 
 
 def read_file(
     path: str | os.PathLike[str],
-    report: Report | None = None,
+    report: NoticeHandler | None = None,
     *,
     name: str | None = None,
     file_type: str | None = None,

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bioner_edge.document import Entity, Span
-from bioner_edge.text.surrogates import surrogate
+from bioner_edge.text.surrogates import lone_surrogate
 
 __all__ = ["KEYS", "annotation_keys", "annotation_rows", "entities_of", "is_integer", "is_task", "labels_of"]
 
@@ -103,7 +103,7 @@ def entities_of(row: Any, text: str) -> list[Entity]:
     if not all(any(key in flat for key in keys) for keys in (_START, _END, _LABEL)):
         raise ValueError('needs "start", "end" and "label"')
     start, end = _first(flat, _START), _first(flat, _END)
-    if not all(label and not surrogate(label) for label in labels_of(row)):
+    if not all(label and not lone_surrogate(label) for label in labels_of(row)):
         raise ValueError('"label" must be a string, and not empty')
     pairs = flat.get("fragments") or [[start, end]]
     if not isinstance(pairs, list) or not all(map(_is_pair, pairs)):

@@ -215,8 +215,8 @@ class FolderSink:
             return None
         there = self._folder.skip(document)
         if not there and not entry.failed:
-            told = f"the files of document {document.id} are gone, of which {LEDGER} tells"
-            raise UsageError(f"{self._folder.path}: {told}; start anew with --overwrite")
+            message = f"the files of document {document.id} are gone, of which {LEDGER} tells"
+            raise UsageError(f"{self._folder.path}: {message}; start anew with --overwrite")
         return entry
 
     def write(self, place: Place, extraction: Extraction) -> None:

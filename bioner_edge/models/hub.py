@@ -20,10 +20,10 @@ from urllib.parse import urlsplit
 from urllib.request import proxy_bypass
 
 from bioner_edge import __version__
-from bioner_edge.errors import ModelError, UsageError, known
+from bioner_edge.errors import ModelError, UsageError, unknown_name
 from bioner_edge.models import registry
 from bioner_edge.models.download import Refused, Server, fetch, proxies
-from bioner_edge.models.hub_lock import File, Pulled, brought, differs, wanted
+from bioner_edge.models.hub_lock import File, Pulled, brought, differs, is_wanted
 from bioner_edge.models.models_toml import Base
 
 __all__ = ["pull"]
@@ -69,9 +69,9 @@ def pull(name: str, to: Path, revision: str | None = None, *, tell: Callable[[st
 def _base(name: str) -> Base:
     bases = registry.bases()
     if name not in bases:
-        if row := registry.listed().get(name):
+        if row := registry.listed_models().get(name):
             raise UsageError(f"{name} is no base model and needs no pull: it is {row.path}")
-        raise UsageError(known("base model", name, bases))
+        raise UsageError(unknown_name("base model", name, bases))
     return bases[name]
 
 
@@ -81,8 +81,8 @@ def _differing(pulled: Pulled, folder: Path) -> bool:
 
 def _tell_of(pulled: Pulled, base: Base, revision: str | None, folder: Path, tell: Callable[[str], None]) -> None:
     """What will come, and how far the list vouches for it."""
-    told = f"{len(pulled.files)} files, {pulled.bytes / 1e6:.0f} MB, of {base.repo} at commit {pulled.revision}"
-    tell(f"{folder}: {told}; licence: {base.licence}")
+    message = f"{len(pulled.files)} files, {pulled.bytes / 1e6:.0f} MB, of {base.repo} at commit {pulled.revision}"
+    tell(f"{folder}: {message}; license: {base.license}")
     if base.revision is None and revision is None:
         tell(f"warning: models.toml pins no commit of {base.repo}; this one is written down in {folder}")
     elif not pulled.pinned:
@@ -95,8 +95,8 @@ def _prepare(pulled: Pulled, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         needed, free = pulled.bytes - pulled.there(folder), shutil.disk_usage(folder).free
         if needed > free:
-            told = f"{needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free"
-            raise ModelError(f"{folder}: {told}; make room or give another folder with --to")
+            message = f"{needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free"
+            raise ModelError(f"{folder}: {message}; make room or give another folder with --to")
         pulled.save(folder)
     except OSError as error:
         raise ModelError(f"{folder}: cannot be written: {error.strerror}; give another folder with --to") from None
@@ -125,7 +125,7 @@ class _Hub:
         if self.base.revision == revision != commit:
             raise ModelError(f"{self.page}: answers with commit {commit}, not {revision}; ask for no other hub")
         pinned = commit == self.base.revision
-        files = [self._file(row, pinned) for row in info.siblings or () if wanted(row.rfilename)]
+        files = [self._file(row, pinned) for row in info.siblings or () if is_wanted(row.rfilename)]
         if not any(file.name.endswith(".safetensors") for file in files):
             raise ModelError(f"{self.page}: no safetensors files at {revision}; pickled weights are not fetched")
         # The small ones first: what they refuse is known before gigabytes have come.
@@ -159,7 +159,7 @@ class _Hub:
                 f"{self.page}: HTTP status {status}: no such model, or not for this token; unset HF_TOKEN"
             )
         token = "the token in HF_TOKEN has no access" if self._token else "no token is set"
-        steps = f"accept the licence ({self.base.licence}) at {self.page}, then set HF_TOKEN to a token of that account"
+        steps = f"accept the license ({self.base.license}) at {self.page}, then set HF_TOKEN to a token of that account"
         return ModelError(
             f"{self.page}: a gated model, and {token}: {steps} (made at {self._endpoint}/settings/tokens)"
         )

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 from bioner_edge.errors import ModelError
 from bioner_edge.models.models_toml import Base
 
-__all__ = ["FOLDER", "LOCK", "File", "Hashes", "Pulled", "brought", "differs", "wanted"]
+__all__ = ["FOLDER", "LOCK", "File", "Hashes", "Pulled", "brought", "differs", "is_wanted"]
 
 FOLDER = Path("models")  # where `bioner-edge models pull` puts what is not put elsewhere
 LOCK = ".bioner-pull.json"
@@ -26,7 +26,7 @@ _PIECE = 1 << 20  # bytes read at once
 _INDEX = "model.safetensors.index.json"
 _DIGITS = {"sha256": 64, "git-sha1": 40}  # digest -> hexadecimal digits
 _LONGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors library
-# Weights, configuration, tokenizer, chat templates and the licence, in the repository's root; nothing that is pickled.
+# Weights, configuration, tokenizer, chat templates and the license, in the repository's root; nothing that is pickled.
 _WANTED = re.compile(
     r"(?!consolidated|pytorch_model|[\w.-]*\.bin\b)[A-Za-z0-9][\w.-]{0,150}\.(safetensors|json|jinja)"
     r"|merges\.txt|vocab\.txt|tokenizer\.model|(LICENSE|LICENCE|NOTICE|USE_POLICY)(\.txt|\.md)?",
@@ -34,7 +34,7 @@ _WANTED = re.compile(
 )
 
 
-def wanted(name: str) -> bool:
+def is_wanted(name: str) -> bool:
     """Whether a file of a repository is fetched. What is wanted has no slash and cannot leave its folder."""
     return _WANTED.fullmatch(name) is not None
 
@@ -147,7 +147,7 @@ def _file(name: str, row: dict[str, Any]) -> File:
     """A file of the record. Raises ValueError or TypeError for what a pull would not have written."""
     digests = {kind: row[kind] for kind in _DIGITS if kind in row}
     sound = all(re.fullmatch(f"[0-9a-f]{{{_DIGITS[kind]}}}", digest) for kind, digest in digests.items())
-    if not (wanted(name) and digests and sound and isinstance(row["bytes"], int) and row["bytes"] >= 0):
+    if not (is_wanted(name) and digests and sound and isinstance(row["bytes"], int) and row["bytes"] >= 0):
         raise ValueError
     return File(name, row["bytes"], digests)
 
@@ -181,7 +181,7 @@ def _weights(folder: Path) -> list[str]:
         return ["model.safetensors"]
     try:
         names = json.loads((folder / _INDEX).read_text("utf-8"))["weight_map"].values()
-        found = sorted({name for name in names if wanted(name)})
+        found = sorted({name for name in names if is_wanted(name)})
         return found or ["model.safetensors"]
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise ModelError(f"{folder / _INDEX}: cannot be read; fetch it again") from None

@@ -12,9 +12,21 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from bioner_edge.errors import ModelError, known
+from bioner_edge.errors import ModelError, unknown_name
 
-__all__ = ["PARTS", "UNITS", "Manifest", "digest", "digests", "is_sha256", "joined", "manifest_path", "sha256", "size"]
+__all__ = [
+    "PARTS",
+    "UNITS",
+    "Manifest",
+    "current_keys",
+    "digest",
+    "digests",
+    "is_sha256",
+    "join_hashes",
+    "manifest_path",
+    "sha256",
+    "size",
+]
 
 UNITS = ("sentence", "document")
 PARTS = ("model.onnx", "model.onnx.data", "runtime.json", "tokenizer.json")
@@ -39,7 +51,7 @@ class Manifest:
     formats: tuple[str, ...]
     labels: tuple[str, ...]
     unit: str
-    licence: str
+    license: str
     sha256: str
     level: str
     bits_per_weight: float
@@ -66,6 +78,7 @@ class Manifest:
             raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
         except (ValueError, RecursionError):
             raise ModelError(f"{path}: the manifest is not JSON; convert the model again") from None
+        record = current_keys(record)
         if reason := _malformed(record):
             raise ModelError(f"{path}: malformed manifest: {reason}; convert the model again")
         record = {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}
@@ -113,7 +126,7 @@ _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "formats": (_names, "a list of strings"),
     "labels": (_names, "a list of strings"),
     "unit": (lambda v: v in UNITS, " or ".join(UNITS)),
-    "licence": (lambda v: isinstance(v, str), "a string"),
+    "license": (lambda v: isinstance(v, str), "a string"),
     "sha256": (is_sha256, "64 hexadecimal digits"),
     "level": (lambda v: isinstance(v, str), "a string"),
     "bits_per_weight": (_positive, "a positive number"),
@@ -130,12 +143,19 @@ _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
+def current_keys(record: Any) -> Any:
+    """A record with the keys of today: `license` was `licence` once, in manifests and in lists of models."""
+    if isinstance(record, dict) and "licence" in record and "license" not in record:
+        return {"license" if key == "licence" else key: value for key, value in record.items()}
+    return record
+
+
 def _malformed(record: object) -> str | None:
     """What is wrong with a manifest's JSON, or None."""
     if not isinstance(record, dict):
         return "it must be an object"
     if unknown := sorted(record.keys() - _EXPECTED.keys()):
-        return known("key", unknown[0], _EXPECTED)
+        return unknown_name("key", unknown[0], _EXPECTED)
     optional = {f.name for f in fields(Manifest) if f.default is not MISSING or f.default_factory is not MISSING}
     for key, (fits, expected) in _EXPECTED.items():
         if key not in record and key in optional:
@@ -166,7 +186,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 def digest(path: Path) -> str:
     """The SHA-256 of a model: of a file its own, of a folder that of what `sha256sum` prints of its files."""
-    return joined(digests(path)) if path.is_dir() else sha256(path)
+    return join_hashes(digests(path)) if path.is_dir() else sha256(path)
 
 
 def size(path: Path) -> int:
@@ -178,7 +198,7 @@ def _parts(folder: Path) -> list[Path]:
     return [folder / name for name in PARTS if (folder / name).is_file()]
 
 
-def joined(hashes: Mapping[str, str]) -> str:
+def join_hashes(hashes: Mapping[str, str]) -> str:
     """One SHA-256 for those of several files: of the lines "HASH  NAME", sorted by name."""
     lines = "".join(f"{hashes[name]}  {name}\n" for name in sorted(hashes))
     return hashlib.sha256(lines.encode()).hexdigest()

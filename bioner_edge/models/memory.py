@@ -32,7 +32,7 @@ from bioner_edge.models.gguf_header import Array
 from bioner_edge.models.onnx import folder as onnx_folder
 from bioner_edge.models.onnx.graph import Graph, Node, Tensor
 
-__all__ = ["available", "needed", "refuse_larger"]
+__all__ = ["available", "estimate", "refuse_larger"]
 
 _CONTEXT = 2048  # tokens that the back ends take where a model was trained for more
 _LIBRARY = {"gguf": 12 << 20, "onnx": 32 << 20}  # bytes of code and of what a library keeps of its own
@@ -49,9 +49,9 @@ _NO_LIMIT = 1 << 60  # version 1 of control groups writes a number like this for
 def refuse_larger(path: Path, force: bool = False, context: int | None = None) -> None:
     """Raises ModelError where a model needs more memory than there is, unless `force` asks to try."""
     free = None if force else available()
-    if free is not None and (asked := needed(path, context)) > free:
-        told = f"needs about {_gb(asked)} of memory, {_gb(free)} are free"
-        raise ModelError(f"{path}: {told}; take a smaller level, or --force to try")
+    if free is not None and (asked := estimate(path, context)) > free:
+        message = f"needs about {_gb(asked)} of memory, {_gb(free)} are free"
+        raise ModelError(f"{path}: {message}; take a smaller level, or --force to try")
 
 
 def _gb(count: int) -> str:
@@ -116,7 +116,7 @@ def _of_limit(proc: Path) -> Iterator[int]:
 # --- What is needed
 
 
-def needed(path: Path, context: int | None = None) -> int:
+def estimate(path: Path, context: int | None = None) -> int:
     """Bytes that loading and running a model takes, estimated; `context` in tokens, by default as the back ends do.
 
     Raises ModelError for a file that is damaged.
@@ -150,7 +150,7 @@ def _length(told: Mapping[str, Any], key: str) -> int:
 
 
 def _of_onnx(folder: Path, context: int | None) -> int:
-    graph, runtime = onnx_folder.confined(folder), onnx_folder.Runtime.load(folder)
+    graph, runtime = onnx_folder.check_confined(folder), onnx_folder.Runtime.load(folder)
     kind, positions, rows = runtime.cache, context or min(runtime.context, _CONTEXT), _ROWS["onnx"]
     logits = next((value.shape for value in graph.outputs if value.name == "logits"), ())
     words, pruned = _at(logits, 2), _at(logits, 1) == 1

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from bioner_edge.errors import ModelError, UsageError, known
+from bioner_edge.errors import ModelError, UsageError, unknown_name
 from bioner_edge.models import gguf_header
-from bioner_edge.models.manifest import Manifest, is_sha256, manifest_path
+from bioner_edge.models.manifest import Manifest, current_keys, is_sha256, manifest_path
 from bioner_edge.models.onnx import folder as onnx_folder
 
-__all__ = ["NAME", "Base", "List", "Listing", "converted", "entry", "read", "write_list", "wrong_name"]
+__all__ = ["NAME", "Base", "List", "Listing", "converted_models", "entry", "read", "write_list", "wrong_name"]
 
 NAME = "models.toml"
 _HEAD = "# Converted models. Set BIONER_MODELS to this folder, and bioner-edge knows them by these names.\n"
@@ -30,7 +30,7 @@ class Listing:
     sha256: str
     formats: tuple[str, ...]
     labels: tuple[str, ...]
-    licence: str
+    license: str
     description: str
     folder: Path
     said_by: str
@@ -49,7 +49,7 @@ class Base:
     """
 
     repo: str
-    licence: str
+    license: str
     architecture: str
     description: str
     gated: bool
@@ -90,12 +90,12 @@ _MODEL: _Expected = {
     "sha256": (is_sha256, "64 hexadecimal digits"),
     "formats": (_texts, "a list of strings"),
     "labels": (_texts, "a list of strings"),
-    "licence": (_text, "a string"),
+    "license": (_text, "a string"),
     "description": (_text, "a string"),
 }
 _BASE: _Expected = {
     "repo": (lambda v: isinstance(v, str) and bool(re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", v)), "OWNER/NAME on the hub"),
-    "licence": (_text, "a string"),
+    "license": (_text, "a string"),
     "architecture": (_text, "a string"),
     "description": (_text, "a string"),
     "gated": (lambda v: isinstance(v, bool), "true or false"),
@@ -122,7 +122,7 @@ def read(path: Path, folder: Path, tables: tuple[str, ...] = ("models",)) -> Lis
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{path}: the list of models is not TOML: {error}") from None
     if unknown := sorted(table.keys() - set(tables)):
-        raise ModelError(f"{path}: {known('key', unknown[0], tables)}")
+        raise ModelError(f"{path}: {unknown_name('key', unknown[0], tables)}")
     rows = {
         name: Listing(**_tuples(row), folder=folder, said_by=str(path))
         for name, row in _rows(path, table, "models", _MODEL, {}).items()
@@ -140,6 +140,7 @@ def _rows(
     rows = table.get(key, {})
     if not isinstance(rows, dict):
         raise ModelError(f"{path}: {key!r} must be rows [{key}.NAME]")
+    rows = {name: current_keys(row) for name, row in rows.items()}
     for name, row in rows.items():
         if reason := wrong_name(name) or _wrong_row(row, expected, optional):
             raise ModelError(f"{path}: [{key}.{name}] {reason}")
@@ -152,7 +153,7 @@ def _wrong_row(row: object, expected: _Expected, optional: _Expected) -> str | N
         return "must be a table"
     both = {**expected, **optional}
     if unknown := sorted(row.keys() - both.keys()):
-        return known("key", unknown[0], both)
+        return unknown_name("key", unknown[0], both)
     for key, (fits, what) in both.items():
         if key not in row and key in optional:
             continue
@@ -181,7 +182,7 @@ def entry(name: str, path: Path, manifest: Manifest, description: str) -> str:
         "sha256": manifest.sha256,
         "formats": list(manifest.formats),
         "labels": list(manifest.labels),
-        "licence": manifest.licence,
+        "license": manifest.license,
         "description": " ".join(description.split()),
     }
     if reason := _wrong_row(row, _MODEL, {}):
@@ -206,7 +207,7 @@ def write_list(folder: Path) -> Path:
     before = {row.file: (name, row.description) for name, row in rows.items()}
     taken = {name for name, _ in before.values()}
     entries: dict[str, str] = {}
-    for model in converted(folder):
+    for model in converted_models(folder):
         if not manifest_path(model).is_file() or _is_adapter(model):
             continue
         manifest = Manifest.load(manifest_path(model))
@@ -220,7 +221,7 @@ def write_list(folder: Path) -> Path:
     return path
 
 
-def converted(folder: Path) -> list[Path]:
+def converted_models(folder: Path) -> list[Path]:
     """The models in a folder: its GGUF files, with or without a manifest, and its ONNX folders."""
     return sorted([*folder.glob("*.gguf"), *filter(onnx_folder.is_model, folder.iterdir())])
 

@@ -14,7 +14,7 @@ import os
 from importlib.util import find_spec
 from pathlib import Path
 
-from bioner_edge.errors import ModelError, known
+from bioner_edge.errors import ModelError, unknown_name
 from bioner_edge.models import gguf_header, models_toml
 from bioner_edge.models.manifest import UNITS, Manifest, manifest_path, sha256
 from bioner_edge.models.models_toml import Base, Listing, entry, write_list
@@ -26,11 +26,11 @@ __all__ = [
     "Listing",
     "Manifest",
     "bases",
-    "checked",
+    "check",
     "default",
     "entry",
     "find",
-    "listed",
+    "listed_models",
     "manifest_path",
     "refuse_other_base",
     "sha256",
@@ -49,7 +49,7 @@ def _bundled() -> models_toml.List:
     return models_toml.read(path, _PACKAGE / "data", ("default", "models", "bases"))
 
 
-def listed() -> dict[str, Listing]:
+def listed_models() -> dict[str, Listing]:
     """The models that can be named: the bundled ones, then those of $BIONER_MODELS.
 
     Raises ModelError for a list that cannot be read, and for a name that both lists have.
@@ -77,7 +77,7 @@ def default(format: str | None = None) -> str | None:
     is not installed, one that runs without it does.
     """
     name = _bundled().default
-    rows = listed()
+    rows = listed_models()
     if name is None or name not in rows:
         return name
     wanted = format or next(iter(rows[name].formats), None)
@@ -97,20 +97,20 @@ def find(name_or_path: str | None, format: str | None = None) -> tuple[Path, Man
     beside it, or a folder with an ONNX model. Raises ModelError for an unknown name, a missing or damaged file, or a
     hash that is not the one written down.
     """
-    rows = listed()
+    rows = listed_models()
     name = name_or_path if name_or_path is not None else default(format)
     if name is None:
         raise ModelError(f"no model is bundled with this installation; {_GIVE}")
     if name in rows:
-        return checked(rows[name].path, rows[name])
+        return check(rows[name].path, rows[name])
     path = Path(name)
     if not (path.exists() or path.suffix == ".gguf" or "/" in name or os.sep in name):
         pull = f"; {name!r} is a base model: pull and convert it" if name in bases() else ""
-        raise ModelError(f"{known('model', name, rows or ['none'])}; or {_GIVE}{pull}")
-    return checked(path)
+        raise ModelError(f"{unknown_name('model', name, rows or ['none'])}; or {_GIVE}{pull}")
+    return check(path)
 
 
-def checked(path: Path, row: Listing | None = None) -> tuple[Path, Manifest | None]:
+def check(path: Path, row: Listing | None = None) -> tuple[Path, Manifest | None]:
     """`path` and its manifest, once it is sound and hashes hold: the manifest's, and that of its `row` in a list.
 
     Raises ModelError where one does not, and for an ONNX folder where anything is wrong with any of its files.
@@ -143,8 +143,8 @@ def _refuse_other(path: Path, actual: str, row: Listing | None) -> None:
 
 
 def _differs(path: Path, actual: str, where: str, promised: str) -> str:
-    told = f"SHA-256 {actual[:12]}…, but {where} says {promised[:12]}…"
-    return f"{path}: {told}; the file was changed or is incomplete: fetch or convert it again"
+    message = f"SHA-256 {actual[:12]}…, but {where} says {promised[:12]}…"
+    return f"{path}: {message}; the file was changed or is incomplete: fetch or convert it again"
 
 
 def refuse_other_base(adapter: Path, its: Manifest | None, model: Path, of_model: Manifest | None) -> None:

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bioner_edge.errors import ModelError, UsageError, known
+from bioner_edge.errors import ModelError, UsageError, unknown_name
 from bioner_edge.models import models_toml, registry
 from bioner_edge.models.hub_lock import FOLDER, Pulled, brought, differs
 from bioner_edge.models.models_toml import Base, Listing
 from bioner_edge.models.onnx import folder as onnx_folder
 
-__all__ = ["Check", "verified"]
+__all__ = ["Check", "verify_files"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +23,15 @@ class Check:
     holds: bool
 
 
-def verified(targets: Sequence[str]) -> Iterator[Check]:
+def verify_files(targets: Sequence[str]) -> Iterator[Check]:
     """Check names, files and folders; where none is given, whatever the lists name and what was pulled.
 
     Raises UsageError for what is neither a name nor there.
     """
-    listed, bases = registry.listed(), registry.bases()
+    listed, bases = registry.listed_models(), registry.bases()
     for target in targets:
         if target not in listed and target not in bases and not Path(target).exists():
-            raise UsageError(f"{known('model', target, [*listed, *bases])}; or give a file or a folder")
+            raise UsageError(f"{unknown_name('model', target, [*listed, *bases])}; or give a file or a folder")
     for target in targets or [*listed, *(name for name in bases if (FOLDER / name).is_dir())]:
         try:
             yield from _checks(target, listed, bases)
@@ -55,7 +55,7 @@ def _checks(target: str, listed: Mapping[str, Listing], bases: Mapping[str, Base
 
 def _model(path: Path, row: Listing | None) -> Check:
     """A model against its list and its manifest. Raises ModelError for what differs."""
-    _, manifest = registry.checked(path, row)
+    _, manifest = registry.check(path, row)
     if manifest is None:
         raise ModelError(f"{path}: no manifest beside it and no list names it: nothing says what its hash must be")
     said = f"{row.said_by} and " if row else ""
@@ -69,7 +69,7 @@ def _folder(folder: Path, bases: Mapping[str, Base]) -> Iterator[Check]:
         yield from _pulled(folder, pulled, base)
     elif any(folder.glob("*.safetensors")):
         yield from _brought(folder, bases)
-    elif found := models_toml.converted(folder):
+    elif found := models_toml.converted_models(folder):
         path = folder / models_toml.NAME
         rows = {row.path: row for row in (models_toml.read(path, folder).models if path.is_file() else {}).values()}
         for model in sorted({*found, *rows}):
@@ -104,7 +104,7 @@ def _brought(folder: Path, bases: Mapping[str, Base]) -> Iterator[Check]:
     wrong, unknown = brought(folder, base)
     yield from (Check(why, False) for why in wrong)
     if not wrong and unknown:
-        told = f"no hash of {', '.join(unknown)} is known; a pull with a connection checks it"
-        yield Check(f"{folder}: whole, but {told}", True)
+        message = f"no hash of {', '.join(unknown)} is known; a pull with a connection checks it"
+        yield Check(f"{folder}: whole, but {message}", True)
     elif not wrong:
         yield Check(f"{folder}: the weights are those of {base.repo} at {base.revision} in models.toml", True)

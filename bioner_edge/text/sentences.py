@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from bioner_edge.document import Document, Entity, Span
 
-__all__ = ["piece", "sentences", "split_sentences", "unwrapped"]
+__all__ = ["cut_out", "sentences", "split_sentences", "unwrap"]
 
 # A stop with its closing quotes or brackets, white space, then what can open a sentence; an ideographic full
 # stop; an empty line; the end of a line after a stop or colon; a line that begins like an item.
@@ -57,7 +57,7 @@ def sentences(text: str, *, cut: int | None = None) -> list[Span]:
     return [span for span in pieces if span]
 
 
-def unwrapped(text: str) -> str:
+def unwrap(text: str) -> str:
     """The text with a blank for each character of a line break inside a paragraph, which says nothing.
 
     Empty lines and the breaks before items stay. It is as long as `text`, so offsets in both are the same.
@@ -67,14 +67,14 @@ def unwrapped(text: str) -> str:
 
 def split_sentences(document: Document) -> list[Document]:
     """The sentences of a document as documents; an entity that no one sentence holds is lost."""
-    return [piece(document, span) for span in sentences(document.text, cut=document.title_end)]
+    return [cut_out(document, span) for span in sentences(document.text, cut=document.title_end)]
 
 
-def piece(document: Document, span: Span) -> Document:
+def cut_out(document: Document, span: Span) -> Document:
     """A stretch of a document as a document, as the model reads it, with the entities that lie in it, moved."""
     inside = [e for e in document.entities if span.start <= e.start and e.end <= span.end]
     moved: list[Entity] = [e.shifted(-span.start) for e in inside]
-    return Document(document.id, unwrapped(document.text[span.start : span.end]), tuple(moved))
+    return Document(document.id, unwrap(document.text[span.start : span.end]), tuple(moved))
 
 
 def _goes_on(text: str, match: re.Match[str], wraps: Set[int]) -> bool:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["surrogate"]
+__all__ = ["lone_surrogate"]
 
 
-def surrogate(text: str) -> str | None:
+def lone_surrogate(text: str) -> str | None:
     """Why `text` cannot be encoded, or None: a lone surrogate is no character and no tokenizer can read it."""
     try:
         text.encode()

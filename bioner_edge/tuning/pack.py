@@ -38,7 +38,7 @@ def encode(tokenizer: Tokenizer, document: Document, labels: list[str], format_n
     """The rows of one document: one for each answer that the format takes. Annotations go into the answer alone."""
     form = formats.get(format_name)
     end = tokenizer.encode(END, add_special_tokens=False).ids
-    for asked in form.calls(labels):
+    for asked in form.questions(labels):
         prompt = build(CHAT_TEMPLATE, form.instruction(asked, {}), {})
         # Piece by piece, as extraction does it: the text never merges with what stands around it.
         parts = [prompt.before, document.text, prompt.after, form.render(document, asked)]

@@ -119,8 +119,8 @@ def train(packed: Path, out: Path, settings: Settings, *, seconds: float | None 
         recent.append(run.advance(*rows.batch(chosen, 0)))
         run.seconds = time.monotonic() - began
         if run.step % settings["log_every"] == 0:
-            told = f"loss {torch.stack(recent).mean().item():.4f} {run.seen / run.seconds:.0f} tokens/s"
-            print(f"step {run.step}/{steps} {told} {run.seconds:.0f} s", flush=True)
+            message = f"loss {torch.stack(recent).mean().item():.4f} {run.seen / run.seconds:.0f} tokens/s"
+            print(f"step {run.step}/{steps} {message} {run.seconds:.0f} s", flush=True)
             recent = []
         if run.step in ends and (name := ends[run.step].model):
             run.export(out / name)

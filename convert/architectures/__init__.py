@@ -11,7 +11,7 @@ from __future__ import annotations
 from bioner_edge.convert.architectures import gemma, llama, olmo, phi, qwen
 from bioner_edge.convert.architectures.config import Config, positive
 from bioner_edge.convert.architectures.contract import Architecture, Weights
-from bioner_edge.errors import ModelError, known
+from bioner_edge.errors import ModelError, unknown_name
 
 __all__ = ["ARCHITECTURES", "Architecture", "Config", "Weights", "of", "positive"]
 
@@ -44,7 +44,7 @@ def of(config: Config) -> Architecture:
     name = str(named[0]) if isinstance(named, list) and named else "none given"
     if name not in ARCHITECTURES:
         todo = _ALMOST.get(name, "use a model of one of these")
-        raise ModelError(f"config.json: {known('architecture', name, ARCHITECTURES)}; {todo}")
+        raise ModelError(f"config.json: {unknown_name('architecture', name, ARCHITECTURES)}; {todo}")
     architecture = ARCHITECTURES[name]
     architecture.metadata(config)
     architecture.made(config)

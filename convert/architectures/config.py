@@ -79,8 +79,8 @@ def shared_width(config: Config) -> None:
     """Raises ModelError unless the heads are together as wide as the model, where llama.cpp takes that for granted."""
     count, _, width = heads(config)
     if count * width != positive(config, "hidden_size"):
-        told = f"{count} heads of {width} numbers in a model of {config['hidden_size']}"
-        raise ModelError(f"config.json: {told} cannot be converted: llama.cpp takes them as equally wide here")
+        message = f"{count} heads of {width} numbers in a model of {config['hidden_size']}"
+        raise ModelError(f"config.json: {message} cannot be converted: llama.cpp takes them as equally wide here")
 
 
 def within_window(config: Config, sliding: bool) -> Metadata:

@@ -134,6 +134,8 @@ class Architecture:
     def _rope(self, config: Config) -> rope.Rope:
         found = rope.read(config, self.ropes, self.base, self.rope_layers)
         if found.rotated != heads(config)[2] and not self.parts:
-            told = f"{found.rotated} of {heads(config)[2]} numbers of a head are rotated"
-            raise ModelError(f"config.json: partial_rotary_factor: {told}; this cannot be converted, only all of them")
+            message = f"{found.rotated} of {heads(config)[2]} numbers of a head are rotated"
+            raise ModelError(
+                f"config.json: partial_rotary_factor: {message}; this cannot be converted, only all of them"
+            )
         return found

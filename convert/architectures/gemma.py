@@ -49,8 +49,8 @@ def _attention_scale(config: Config, family: MODEL_ARCH) -> None:
     if positive(config, "num_hidden_layers") == _LARGEST[family]:
         width = positive(config, "hidden_size") // count
     if number(config, "query_pre_attn_scalar") != width:
-        told = f"query_pre_attn_scalar {config['query_pre_attn_scalar']} cannot be converted"
-        raise ModelError(f"config.json: {told}, only {width}: llama.cpp knows no other at this size")
+        message = f"query_pre_attn_scalar {config['query_pre_attn_scalar']} cannot be converted"
+        raise ModelError(f"config.json: {message}, only {width}: llama.cpp knows no other at this size")
 
 
 def _windows(config: Config, period: int) -> Metadata:

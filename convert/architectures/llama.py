@@ -56,8 +56,8 @@ def _smollm3(config: Config) -> Metadata:
     rotated = [bool(value) for value in given[:layers]]
     if rotated != [bool((layer + 1) % _NO_ROPE_STEP) for layer in range(layers)]:
         without = [layer for layer, value in enumerate(rotated) if not value]
-        told = f"layers {without} have no rotary embedding"
-        raise ModelError(f"config.json: {told}; llama.cpp leaves every {_NO_ROPE_STEP}th without, not these")
+        message = f"layers {without} have no rotary embedding"
+        raise ModelError(f"config.json: {message}; llama.cpp leaves every {_NO_ROPE_STEP}th without, not these")
     return within_window(config, sliding=bool(config.get("use_sliding_window")))
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bioner_edge.convert.architectures.config import Config, Metadata, heads, number, only, positive
-from bioner_edge.errors import ModelError, known
+from bioner_edge.errors import ModelError, unknown_name
 
 __all__ = ["DIVIDED", "FULL", "SCALED", "SLIDING", "UNSCALED", "Rope", "keys", "read", "tensors"]
 
@@ -53,7 +53,7 @@ def read(config: Config, kinds: Mapping[str, str], base: float, layers: str | No
     settings = _stated(config, layers)
     spelled = str(settings.get("rope_type", "default"))
     if spelled not in kinds:
-        raise ModelError(f"config.json: {known('rope scaling', spelled, kinds)}; no other can be converted here")
+        raise ModelError(f"config.json: {unknown_name('rope scaling', spelled, kinds)}; no other can be converted here")
     _agree(settings, config, "partial_rotary_factor", "partial_rotary_factor")
     rotated = int(heads(config)[2] * number(settings, "partial_rotary_factor", 1.0))
     if rotated % 2 or not 0 < rotated <= heads(config)[2]:
@@ -94,8 +94,8 @@ def _stated(config: Config, layers: str | None) -> dict[str, Any]:
     if layers != SLIDING:
         for key, value in _typed(old).items():
             if settings.setdefault(key, value) != value:
-                told = f"{key!r} is {value!r} in rope_scaling and {settings[key]!r} in rope_parameters"
-                raise ModelError(f"config.json: {told}; keep one of the two")
+                message = f"{key!r} is {value!r} in rope_scaling and {settings[key]!r} in rope_parameters"
+                raise ModelError(f"config.json: {message}; keep one of the two")
     _agree(settings, config, "rope_theta", _BASES[layers])
     return settings
 
@@ -153,8 +153,8 @@ def _longrope(rope: Rope, config: Config) -> float:
     if rope.settings.get("attention_factor") is not None:
         return number(rope.settings, "attention_factor")
     if number(rope.settings, "factor", ratio) != ratio:
-        told = f"factor {rope.settings['factor']} in the rotary settings, but {ratio} times as long as trained"
-        raise ModelError(f"config.json: {told}; give attention_factor")
+        message = f"factor {rope.settings['factor']} in the rotary settings, but {ratio} times as long as trained"
+        raise ModelError(f"config.json: {message}; give attention_factor")
     return math.sqrt(1 + math.log(ratio) / math.log(trained)) if ratio > 1 else 1.0
 
 

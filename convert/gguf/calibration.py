@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bioner_edge.backends.vocab_only import VocabOnly
 from bioner_edge.convert import architectures, domain
 from bioner_edge.convert.about import About
-from bioner_edge.convert.assemble import Model, asked
+from bioner_edge.convert.assemble import SourceModel, questions
 from bioner_edge.convert.gguf import writer
 from bioner_edge.convert.gguf.imatrix import importance
 from bioner_edge.errors import UsageError
@@ -26,7 +26,7 @@ _MOST = 1 << 15  # tokens in all; llama.cpp's own practice is of that order
 
 
 def calibrate(
-    model: Model, theirs: Any, f32: Path, texts: Sequence[Path], about: About, report: Report
+    model: SourceModel, theirs: Any, f32: Path, texts: Sequence[Path], about: About, report: Report
 ) -> tuple[dict[str, NDArray[np.float32]], dict[str, Any]]:
     """(the matrix by tensor, what the manifest says of it): prompts about `texts`, and their annotations as answers.
 
@@ -47,12 +47,12 @@ def calibrate(
     return importance(theirs, names, sequences, report.progress), told
 
 
-def _sequences(model: Model, f32: Path, texts: Sequence[Path], about: About, report: Report) -> list[list[int]]:
+def _sequences(model: SourceModel, f32: Path, texts: Sequence[Path], about: About, report: Report) -> list[list[int]]:
     found: list[list[int]] = []
     left, cut = _MOST, 0
     longest = min(_LONGEST, architectures.positive(model.source.config, "max_position_embeddings"))
     with VocabOnly(f32) as vocabulary:
-        for parts in domain.examples(domain.documents(texts, report.step), asked(model, about)):
+        for parts in domain.examples(domain.documents(texts, report.step), questions(model, about)):
             ids = domain.token_ids(vocabulary, parts)
             cut += len(ids) > min(longest, left)
             ids = ids[: min(longest, left)]

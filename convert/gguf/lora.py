@@ -24,7 +24,7 @@ from bioner_edge.convert.architectures import Architecture
 from bioner_edge.convert.checkpoint import Source
 from bioner_edge.convert.gguf.writer import names as tensor_names
 from bioner_edge.convert.merging.adapter import Adapter
-from bioner_edge.errors import ModelError, UsageError, known
+from bioner_edge.errors import ModelError, UsageError, unknown_name
 from bioner_edge.models import gguf_header
 
 __all__ = ["LEVELS", "write"]
@@ -41,7 +41,7 @@ def write(
     architecture: Architecture,
     *,
     name: str,
-    licence: str,
+    license: str,
     level: str = "F32",
 ) -> None:
     """Write `path`, which is not complete until this returns, and is not there where it fails.
@@ -50,7 +50,7 @@ def write(
     adapter that llama.cpp cannot apply as it runs, one of another base, and a disk that is full.
     """
     if level not in LEVELS:
-        raise UsageError(known("level", level, LEVELS))
+        raise UsageError(unknown_name("level", level, LEVELS))
     for objection in _objections(adapter, base):
         raise ModelError(f"{adapter.file}: {objection}; {_INSTEAD}")
     names = _names(adapter, base, architecture)
@@ -60,7 +60,7 @@ def write(
     writer.add_string("adapter.type", "lora")
     writer.add_float32("adapter.lora.alpha", alpha)
     writer.add_name(name)
-    writer.add_license(licence)
+    writer.add_license(license)
     for theirs, ours in names.items():
         a, b = _factors(theirs, adapter, base, architecture, alpha)
         writer.add_tensor(f"{ours}.lora_a", _typed(a, theirs, level))
@@ -112,8 +112,8 @@ def _names(adapter: Adapter, base: Source, architecture: Architecture) -> dict[s
             raise ModelError(f"{adapter.file}: {theirs!r} {what}")
         shape = adapter.shapes[target.b][0], adapter.shapes[target.a][1]
         if shape != shapes[theirs]:
-            told = f"{theirs!r} has shape {shape}, in this base it has {shapes[theirs]}"
-            raise ModelError(f"{adapter.file}: {told}; give the base that it was trained on")
+            message = f"{theirs!r} has shape {shape}, in this base it has {shapes[theirs]}"
+            raise ModelError(f"{adapter.file}: {message}; give the base that it was trained on")
         if not ADAPTABLE.fullmatch(names[theirs]):
             raise ModelError(f"{adapter.file}: {theirs!r} is no layer that llama.cpp adapts as it runs; {_INSTEAD}")
     return {theirs: names[theirs] for theirs in adapter.targets}

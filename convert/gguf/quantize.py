@@ -24,7 +24,7 @@ from gguf import LlamaFileType
 from numpy.typing import NDArray
 
 from bioner_edge.backends.native import listen, reason, set_fields
-from bioner_edge.errors import ModelError, UsageError, known
+from bioner_edge.errors import ModelError, UsageError, unknown_name
 from bioner_edge.hardware.threads import cores
 from bioner_edge.models import gguf_header
 
@@ -129,7 +129,7 @@ def tensor_mix(path: Path) -> tuple[dict[str, int], float]:
 
 def _pattern(pattern: str, kind: str) -> re.Pattern[str]:
     if kind not in TENSOR_TYPES:
-        raise UsageError(known("tensor type", kind, TENSOR_TYPES))
+        raise UsageError(unknown_name("tensor type", kind, TENSOR_TYPES))
     try:
         return re.compile(pattern)
     except re.error as error:
@@ -166,8 +166,8 @@ def _fits(tensor: gguf_header.Tensor, kind: str) -> None:
     width = tensor.shape[0]
     if width % _BLOCKS[kind][1]:
         fitting = ", ".join(name for name in TENSOR_TYPES if not width % _BLOCKS[name][1])
-        told = f"has rows of {width}, {kind} needs a multiple of {_BLOCKS[kind][1]}"
-        raise UsageError(f"tensor type {kind}: {tensor.name} {told}; take one of {fitting}")
+        message = f"has rows of {width}, {kind} needs a multiple of {_BLOCKS[kind][1]}"
+        raise UsageError(f"tensor type {kind}: {tensor.name} {message}; take one of {fitting}")
 
 
 def _overrides(chosen: Mapping[str, str]) -> Any:
@@ -190,8 +190,8 @@ def _matrices(importance: Importance, tensors: Tensors, source: Path) -> Any:
         if name not in tensors or not _quantizable(tensors[name]):
             raise ModelError(f"{source}: has no matrix {name!r}, for which there is an importance; compute it again")
         if values.shape != (width := tensors[name].shape[:1]):
-            told = f"the importance of {name!r} has shape {values.shape}, its inputs {width}"
-            raise ModelError(f"{source}: {told}; compute it again")
+            message = f"the importance of {name!r} has shape {values.shape}, its inputs {width}"
+            raise ModelError(f"{source}: {message}; compute it again")
         if not np.isfinite(values).all() or values.min() < 0:
             raise ModelError(f"{source}: the importance of {name!r} is not finite and positive; compute it again")
         held = np.ctypeslib.as_ctypes(np.ascontiguousarray(values, np.float32))  # unlike a pointer, it is kept alive
@@ -225,8 +225,8 @@ def _as_asked(out: Path, level: str, chosen: Mapping[str, str]) -> None:
     tensors = gguf_header.read(out).tensors
     for tensor in tensors:
         if (kind := chosen.get(tensor.name, tensor.type)) != tensor.type:
-            told = f"llama.cpp made {tensor.name} {tensor.type}, not {kind}"
-            raise ModelError(f"{out}: {told}; leave that tensor type out")
+            message = f"llama.cpp made {tensor.name} {tensor.type}, not {kind}"
+            raise ModelError(f"{out}: {message}; leave that tensor type out")
     free = [tensor for tensor in tensors if _quantizable(tensor) and tensor.name not in chosen]
     if level not in FLOATS and free and all(tensor.type in FLOATS for tensor in free):
         widths = ", ".join(map(str, sorted({tensor.shape[0] for tensor in free})))

@@ -11,17 +11,17 @@ import numpy as np
 
 from bioner_edge.convert import architectures
 from bioner_edge.convert.about import About
-from bioner_edge.convert.assemble import Model
+from bioner_edge.convert.assemble import SourceModel
 from bioner_edge.convert.gguf import quantize, writer
-from bioner_edge.errors import ModelError, UsageError, known
+from bioner_edge.errors import ModelError, UsageError, unknown_name
 from bioner_edge.models import gguf_header
 from bioner_edge.report import Report
 
-__all__ = ["Gguf"]
+__all__ = ["GgufTarget"]
 
 
 @dataclass(frozen=True, slots=True)
-class Gguf:
+class GgufTarget:
     """See `Target`. `tensor_types` are types by regular expression over tensor names, `threads` those of quantizing."""
 
     tensor_types: Mapping[str, str] = field(default_factory=dict)
@@ -31,7 +31,7 @@ class Gguf:
     def checked(self, levels: Sequence[str]) -> list[str]:
         for level in levels:
             if level not in quantize.LEVELS:
-                raise UsageError(known("level", level, quantize.LEVELS))
+                raise UsageError(unknown_name("level", level, quantize.LEVELS))
         if self.tensor_types and not set(levels) - set(quantize.FLOATS):
             raise UsageError(f"tensor types are for quantized levels, not for {', '.join(levels)}")
         return list(dict.fromkeys(levels))
@@ -43,7 +43,7 @@ class Gguf:
         return [f"{name}-{level}.gguf", f"{name}-{level}.json"]
 
     def f32(
-        self, model: Model, about: About, levels: Sequence[str], work: Path, report: Report
+        self, model: SourceModel, about: About, levels: Sequence[str], work: Path, report: Report
     ) -> tuple[Path, dict[str, Any]]:
         architecture = architectures.of(model.source.config)
         report.step(f"writing {architecture.name} as F32" + (", the adapter merged into it" if model.adapter else ""))
@@ -54,12 +54,12 @@ class Gguf:
             architecture,
             model.tokenizer,
             name=about.name,
-            licence=about.licence,
+            license=about.license,
             progress=report.progress,
         )
         if "F16" in levels and largest > np.finfo(np.float16).max:
-            told = f"tensor {where!r} has values that float16 cannot hold; leave F16 out, or take BF16"
-            raise ModelError(f"{model.base}: {told}")
+            message = f"tensor {where!r} has values that float16 cannot hold; leave F16 out, or take BF16"
+            raise ModelError(f"{model.base}: {message}")
         try:
             gguf_header.check(path)
         except ModelError as error:  # numpy can end a write early without a word
@@ -75,5 +75,5 @@ class Gguf:
     def mix(self, path: Path) -> tuple[dict[str, int], float]:
         return quantize.tensor_mix(path)
 
-    def tolerance(self, model: Model) -> float:
+    def tolerance(self, model: SourceModel) -> float:
         return architectures.of(model.source.config).tolerance

@@ -41,7 +41,7 @@ def write(
     tokenizer: Tokenizer,
     *,
     name: str,
-    licence: str,
+    license: str,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> tuple[float, str]:
     """Write `path`, which is not complete until this returns: let it have a name that nobody loads.
@@ -62,7 +62,7 @@ def write(
     writer = Writer(path, architecture.name)
     try:
         writer.add_name(_PHI3.sub("phi 3", name))
-        writer.add_license(licence)
+        writer.add_license(license)
         writer.add_file_type(LlamaFileType.ALL_F32)
         for key, value in architecture.metadata(config).items():
             _ADD[type(value)](writer, f"{architecture.name}.{key}", value)
@@ -108,8 +108,8 @@ def _tied(source: Source, untied: bool) -> None:
     if untied or "lm_head.weight" not in source.shapes():
         return
     if _digest(source, "lm_head.weight") != _digest(source, "model.embed_tokens.weight"):
-        told = "config.json ties output and embedding, but lm_head.weight differs"
-        raise ModelError(f"{source.folder}: {told}; set tie_word_embeddings to false")
+        message = "config.json ties output and embedding, but lm_head.weight differs"
+        raise ModelError(f"{source.folder}: {message}; set tie_word_embeddings to false")
 
 
 def _digest(source: Source, name: str) -> bytes:

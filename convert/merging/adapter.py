@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bioner_edge.convert.merging.adapter_config import BY_PEFT, Settings
+from bioner_edge.convert.merging.adapter_config import BY_PEFT, AdapterSettings
 from bioner_edge.convert.shards import Shards
 from bioner_edge.errors import ModelError
 
-__all__ = ["Adapter", "Target", "Tokens"]
+__all__ = ["AdaptedModule", "Adapter", "Tokens"]
 
 _FILE = "adapter_model.safetensors"
 _PREFIX = "base_model.model."  # of every name that peft writes
@@ -68,7 +68,7 @@ _KINDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class AdaptedModule:
     """What is added to one base tensor: scaling * B @ A, by the names that the factors have in the file.
 
     `magnitude` is DoRA's vector; `added_bias` is added to the layer's bias, scaled too.
@@ -109,12 +109,12 @@ class Adapter:
             what = "a whole model, not an adapter: give it as the base" if whole else "no adapter_config.json in it"
             raise ModelError(f"{folder}: {what}")
         self.folder, self.file = folder, folder / _FILE
-        self.settings = Settings(folder)
+        self.settings = AdapterSettings(folder)
         if not self.file.is_file():
             raise ModelError(f"{folder}: {_missing(folder)}")
         self._shards = Shards([self.file])
         self.shapes = self._shards.shapes()
-        self.targets: dict[str, Target] = {}
+        self.targets: dict[str, AdaptedModule] = {}
         self.tokens: dict[str, Tokens] = {}
         self.replaced: dict[str, str] = {}
         self.originals: dict[str, str] = {}
@@ -177,37 +177,37 @@ class Adapter:
             if (again := parts.get(f"{part} again")) and not self.same(parts[part], again):
                 raise ModelError(f"{self.file}: {again!r} differs from {parts[part]!r}; save the adapter again")
 
-    def _target(self, module: str, parts: Mapping[str, str]) -> Target:
+    def _target(self, module: str, parts: Mapping[str, str]) -> AdaptedModule:
         embedding = "embedding a" in parts
         a, b = (parts["embedding a"], parts["embedding b"]) if embedding else (parts["a"], parts["b"])
         rank = self.settings.rank(module)
         for name, axis in ((a, 0), (b, 1)):
             if len(self.shapes[name]) != 2 or self.shapes[name][axis] != rank:
-                told = f"{name!r} has shape {self.shapes[name]}, adapter_config.json gives it rank {rank}"
-                raise ModelError(f"{self.file}: {told}; save the adapter again")
+                message = f"{name!r} has shape {self.shapes[name]}, adapter_config.json gives it rank {rank}"
+                raise ModelError(f"{self.file}: {message}; save the adapter again")
         wanted = {"magnitude": self.settings.dora, "added bias": self.settings.lora_bias and not embedding}
         for part, key in (("magnitude", "use_dora"), ("added bias", "lora_bias")):
             if wanted[part] != (part in parts):
                 there = f"{module!r} has {'a' if part in parts else 'no'} {part}"
                 raise ModelError(f"{self.file}: {there}, but {key} is {wanted[part]}; save the adapter again")
         scaling = self.settings.scaling(module)
-        return Target(a, b, rank, scaling, embedding, parts.get("magnitude"), parts.get("added bias"))
+        return AdaptedModule(a, b, rank, scaling, embedding, parts.get("magnitude"), parts.get("added bias"))
 
     def _ids(self, module: str, name: str) -> tuple[int, ...]:
         """The tokens of a module's trained rows."""
         ids, rows = self.settings.tokens(module), next(iter(self.shapes[name]), 0)
         if len(ids) != rows or len(set(ids)) != rows:
-            told = f"{name!r} has {rows} rows, trainable_token_indices does not name as many tokens"
-            raise ModelError(f"{self.file}: {told}; save the adapter again")
+            message = f"{name!r} has {rows} rows, trainable_token_indices does not name as many tokens"
+            raise ModelError(f"{self.file}: {message}; save the adapter again")
         return tuple(ids)
 
     def _misnamed(self, name: str, wanted: str) -> ModelError:
-        told = f"tensor {name!r} has another name than peft gives it, which would merge nothing of it"
-        return ModelError(f"{self.file}: {told}; rename it to {wanted!r}, and the others likewise")
+        message = f"tensor {name!r} has another name than peft gives it, which would merge nothing of it"
+        return ModelError(f"{self.file}: {message}; rename it to {wanted!r}, and the others likewise")
 
     def _strange(self, name: str) -> ModelError:
-        told = f"tensor {name!r} has no place in a LoRA adapter of these settings"
-        return ModelError(f"{self.file}: {told}; {BY_PEFT}")
+        message = f"tensor {name!r} has no place in a LoRA adapter of these settings"
+        return ModelError(f"{self.file}: {message}; {BY_PEFT}")
 
 
 def _as_saved(name: str) -> str:

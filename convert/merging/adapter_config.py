@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from bioner_edge.convert.checkpoint import load_json
-from bioner_edge.errors import ModelError, known
+from bioner_edge.errors import ModelError, unknown_name
 
-__all__ = ["BY_PEFT", "Settings"]
+__all__ = ["BY_PEFT", "AdapterSettings"]
 
 BY_PEFT = "merge it with peft (merge_and_unload), save that model and give it as the base"
 _SHIFTED = (
@@ -54,7 +54,7 @@ _WITHOUT_EFFECT = {
 }  # fmt: skip
 
 
-class Settings:
+class AdapterSettings:
     """adapter_config.json in `folder`. Raises ModelError for the first setting that cannot be followed."""
 
     def __init__(self, folder: Path) -> None:
@@ -114,7 +114,7 @@ def _unfit(config: Mapping[str, Any]) -> Iterator[str]:
     """What it asks for and cannot be done, in words."""
     kind, task = config.get("peft_type"), config.get("task_type")
     if kind != "LORA":
-        yield f"{known('adapter', str(kind), ('LORA',))}; {BY_PEFT}"
+        yield f"{unknown_name('adapter', str(kind), ('LORA',))}; {BY_PEFT}"
     if task not in (None, "CAUSAL_LM"):
         yield f"task_type {task!r} is not that of a language model, which is CAUSAL_LM"
     for key, why in _REFUSED.items():

@@ -28,7 +28,7 @@ from bioner_edge.convert.merging.exact import Product, blocks, column_norms, row
 from bioner_edge.convert.merging.nf4 import Rounded
 from bioner_edge.convert.merging.plan import Plan, Recipe
 from bioner_edge.convert.shards import Shapes
-from bioner_edge.errors import ModelError, UsageError, known
+from bioner_edge.errors import ModelError, UsageError, unknown_name
 
 __all__ = ["QLORA_BASES", "Merged", "save"]
 
@@ -60,7 +60,7 @@ class Merged:
 
     def __init__(self, base: Source, adapter: Adapter, *, qlora_base: str = "original") -> None:
         if qlora_base not in QLORA_BASES:
-            raise UsageError(known("QLoRA base", qlora_base, QLORA_BASES))
+            raise UsageError(unknown_name("QLoRA base", qlora_base, QLORA_BASES))
         self.rounded = qlora_base == "dequantized"
         self.base: Source = Rounded(base) if self.rounded else base
         self.adapter = adapter
@@ -87,8 +87,8 @@ class Merged:
                 weight += self.adapter.tensor(recipe.added[0]) * np.float32(recipe.added[1])
         for rows in blocks(weight.shape[0], prod(weight.shape[1:]), cells=_MANY):
             if not np.isfinite(weight[rows]).all():
-                told = f"merged, it makes values of {name!r} NaN or infinite; its training diverged"
-                raise ModelError(f"{self.adapter.file}: {told}")
+                message = f"merged, it makes values of {name!r} NaN or infinite; its training diverged"
+                raise ModelError(f"{self.adapter.file}: {message}")
         return weight
 
     def _add(self, weight: NDArray[np.float32], recipe: Recipe, key: str) -> None:
@@ -135,8 +135,8 @@ def save(
             os.replace(folder, out)
     except OSError as error:
         size = 4 * sum(map(prod, source.shapes().values())) / 1e9
-        told = f"{error.strerror or error}; the model takes {size:.2f} GB there, nothing of it is left"
-        raise ModelError(f"{out}: {told}") from None
+        message = f"{error.strerror or error}; the model takes {size:.2f} GB there, nothing of it is left"
+        raise ModelError(f"{out}: {message}") from None
 
 
 def _write(source: Source, folder: Path, shard_bytes: int, progress: Progress) -> None:

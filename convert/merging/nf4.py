@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from bioner_edge.convert.checkpoint import Source
 from bioner_edge.convert.shards import Shapes
 
-__all__ = ["Rounded", "rounded"]
+__all__ = ["Rounded", "round_values"]
 
 Floats = NDArray[np.float32]
 
@@ -59,10 +59,10 @@ class Rounded:
         """One tensor, as `Source.tensor` says."""
         values = self._source.tensor(name)
         in_block = re.search(r"\.\d+\.", name) and name.endswith(".weight") and values.ndim == 2
-        return rounded(values) if in_block else values
+        return round_values(values) if in_block else values
 
 
-def rounded(values: Floats) -> Floats:
+def round_values(values: Floats) -> Floats:
     """The values as they come back from NF4 with double quantization, in place. Shape: as it came."""
     flat = values.reshape(-1)
     scales = np.empty(-(-flat.size // _BLOCK), np.float32)

@@ -182,16 +182,16 @@ class Plan:
             yield "tie_word_embeddings", False
         rows = [self.shapes[name][0] for name in (self._embedding, _HEAD) if name in self.shapes]
         if len(set(rows)) > 1:
-            told = (
+            message = (
                 f"the embedding gets {rows[0]} rows and the output {rows[1]}: the vocabulary was resized and only one"
             )
-            raise ModelError(f"{self._adapter.file}: {told} of them saved; save both (save_embedding_layers=True)")
+            raise ModelError(f"{self._adapter.file}: {message} of them saved; save both (save_embedding_layers=True)")
         if rows and rows[0] != self._there[self._embedding][0]:
             yield "vocab_size", rows[0]
 
     def _unfit(self, why: str) -> ModelError:
-        told = f"an adapter for another base than {self._base.folder}, trained on {self._adapter.settings.base!r}"
-        return ModelError(f"{self._adapter.file}: {why}; {told}; give the base that it was trained on")
+        message = f"an adapter for another base than {self._base.folder}, trained on {self._adapter.settings.base!r}"
+        return ModelError(f"{self._adapter.file}: {why}; {message}; give the base that it was trained on")
 
 
 def _bias(name: str) -> str:

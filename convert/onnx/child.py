@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bioner_edge.errors import BionerError, printable
 
-__all__ = ["GRAPH", "MODULES", "REFUSED", "main", "written"]
+__all__ = ["GRAPH", "MODULES", "REFUSED", "export", "main"]
 
 GRAPH = "model.onnx"
 REFUSED = "refused"
@@ -23,7 +23,7 @@ REFUSED = "refused"
 MODULES = {"builder": "bioner_edge.convert.onnx.builder", "optimum": "bioner_edge.convert.onnx.by_optimum"}
 
 
-def written(exporter: str, folder: Path, out: Path, threads: int | None = None) -> Path:
+def export(exporter: str, folder: Path, out: Path, threads: int | None = None) -> Path:
     """Export the checkpoint in `folder` here and now. Raises ModelError for what cannot be exported rightly."""
     from bioner_edge.convert.onnx.torch_model import stage
 
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     exporter, folder, out, threads = arguments
     threading.Thread(target=_end_with_the_other, daemon=True).start()
     try:
-        written(exporter, Path(folder), Path(out), int(threads))
+        export(exporter, Path(folder), Path(out), int(threads))
     except Exception as error:  # whatever an exporter stumbles over, it is not a model that it can write
         told = str(error) if isinstance(error, BionerError) else f"{folder}: {_told(exporter, error)}"
         (Path(out) / REFUSED).write_text(told, "utf-8")

@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 
 from bioner_edge.convert.onnx import builder, by_optimum, torch_model
 from bioner_edge.convert.onnx.child import GRAPH, REFUSED
-from bioner_edge.errors import ModelError, UsageError, known, printable
+from bioner_edge.errors import ModelError, UsageError, printable, unknown_name
 from bioner_edge.hardware.threads import cores
 from bioner_edge.report import Report, Silent
 
@@ -119,22 +119,24 @@ def require(exporter: str, architecture: str) -> str:
     Raises UsageError where it could not work, before hours are spent, and ModelError for an unknown architecture.
     """
     if exporter not in ("auto", *EXPORTERS):
-        raise UsageError(known("exporter", exporter, ("auto", *EXPORTERS)))
+        raise UsageError(unknown_name("exporter", exporter, ("auto", *EXPORTERS)))
     if architecture not in DEFAULTS:
-        raise ModelError(f"config.json: {known('architecture', architecture, DEFAULTS)}; use a model of one of these")
+        raise ModelError(
+            f"config.json: {unknown_name('architecture', architecture, DEFAULTS)}; use a model of one of these"
+        )
     chosen = DEFAULTS[architecture] if exporter == "auto" else exporter
     row = EXPORTERS[chosen]
     if architecture not in row.architectures:
         able = [name for name, other in EXPORTERS.items() if architecture in other.architectures]
         raise UsageError(f"the exporter {chosen} cannot write {architecture}; take {' or '.join(able)}")
-    told = f"pip install 'bioner-edge[{row.extra}]'"
+    message = f"pip install 'bioner-edge[{row.extra}]'"
     for library, allowed in row.needs.items():
         try:
             found = version(library)
         except PackageNotFoundError:
-            raise UsageError(f"the exporter {chosen} needs {library}: {told}") from None
+            raise UsageError(f"the exporter {chosen} needs {library}: {message}") from None
         if not _fits(found, allowed):
-            raise UsageError(f"the exporter {chosen} needs {library} {allowed}, and {found} is installed: {told}")
+            raise UsageError(f"the exporter {chosen} needs {library} {allowed}, and {found} is installed: {message}")
     return chosen
 
 
@@ -195,8 +197,8 @@ def _run(exporter: str, folder: Path, work: Path, threads: int) -> None:
 def _ended(status: int, size: int) -> str:
     if status >= 0:
         return f"ended with exit code {status}"
-    told = f"; it takes some {size} bytes of memory per parameter" if status == -signal.SIGKILL else ""
-    return f"was ended by {signal.Signals(-status).name}{told}"
+    message = f"; it takes some {size} bytes of memory per parameter" if status == -signal.SIGKILL else ""
+    return f"was ended by {signal.Signals(-status).name}{message}"
 
 
 def _last(log: Path) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from bioner_edge.convert.onnx.layout import INLINE, Graph, attributes, parts, replace, written
+from bioner_edge.convert.onnx.layout import INLINE, Graph, attributes, open_writer, parts, replace
 from bioner_edge.errors import ModelError
 
 __all__ = ["MICROSOFT", "finish", "head"]
@@ -36,7 +36,7 @@ def finish(source: Path, out: Path) -> None:
     _last_position(graph)
     graph.drop_unused()
     _as_tensors(graph)
-    with written(graph, out) as writer:
+    with open_writer(graph, out) as writer:
         for part in parts(graph.top):
             for tensor in part.initializer:
                 array = graph.array(tensor)
@@ -69,12 +69,12 @@ def _chosen(
             ", ".join([name for name in some if name not in others][:6])
             for some, others in ((wanted, found), (found, wanted))
         )
-        told = f"its {kind} lack {lacking or 'nothing'}, and {more or 'nothing'} is there besides"
-        raise ModelError(f"{path}: {told}; export it as text generation with past")
+        message = f"its {kind} lack {lacking or 'nothing'}, and {more or 'nothing'} is there besides"
+        raise ModelError(f"{path}: {message}; export it as text generation with past")
     for name, dtype in wanted.items():
         if (other := found[name].type.tensor_type.elem_type) != dtype:
-            told = f"{name} is {TensorProto.DataType.Name(other)}, not {TensorProto.DataType.Name(dtype)}"
-            raise ModelError(f"{path}: {told}; export it in float32")
+            message = f"{name} is {TensorProto.DataType.Name(other)}, not {TensorProto.DataType.Name(dtype)}"
+            raise ModelError(f"{path}: {message}; export it in float32")
     return [found[name] for name in wanted]
 
 

@@ -19,7 +19,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 
 from bioner_edge.errors import ModelError
 
-__all__ = ["DATA", "GRAPH", "INLINE", "Graph", "Writer", "attributes", "parts", "replace", "rows", "written"]
+__all__ = ["DATA", "GRAPH", "INLINE", "Graph", "Writer", "attributes", "open_writer", "parts", "replace", "rows"]
 
 GRAPH, DATA = "model.onnx", "model.onnx.data"
 INLINE = 1024  # bytes below which a tensor stays in the graph
@@ -125,7 +125,7 @@ def rows(array: Array) -> Iterator[Array]:
 
 
 @contextmanager
-def written(graph: Graph, out: Path) -> Iterator[Writer]:
+def open_writer(graph: Graph, out: Path) -> Iterator[Writer]:
     """Write `out`, and the file of tensors beside it, once those are made; where that fails, there is neither."""
     data = out.with_name(DATA)
     try:

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from bioner_edge.convert.onnx.graph import MICROSOFT, head
-from bioner_edge.convert.onnx.layout import DATA, GRAPH, Graph, Writer, attributes, parts, rows, written
-from bioner_edge.errors import ModelError, UsageError, known
+from bioner_edge.convert.onnx.layout import DATA, GRAPH, Graph, Writer, attributes, open_writer, parts, rows
+from bioner_edge.errors import ModelError, UsageError, unknown_name
 
-__all__ = ["LEVELS", "packed", "quantize", "rounded"]
+__all__ = ["LEVELS", "pack", "quantize", "round_blocks"]
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
@@ -59,7 +59,7 @@ def quantize(f32: Path, out: Path, level: str) -> None:
     output projection or with operators that are not onnxruntime's.
     """
     if level not in LEVELS:
-        raise UsageError(known("level", level, LEVELS))
+        raise UsageError(unknown_name("level", level, LEVELS))
     if (kinds := LEVELS[level]) is None:
         for name in (GRAPH, DATA):
             shutil.copyfile(f32 / name, out / name)
@@ -67,7 +67,7 @@ def quantize(f32: Path, out: Path, level: str) -> None:
     graph = Graph(f32 / GRAPH)
     _refuse_strange(graph)
     found = _readers(graph, *kinds)
-    with written(graph, out / GRAPH) as writer:
+    with open_writer(graph, out / GRAPH) as writer:
         blocks = _Blocks(graph, writer)
         for node, kind in found:
             blocks.replace(node, kind)
@@ -83,7 +83,7 @@ def quantize(f32: Path, out: Path, level: str) -> None:
 # --- Arithmetic, bit by bit that of onnxruntime's own quantizer.
 
 
-def rounded(weights: Floats, bits: int, symmetric: bool) -> tuple[Bytes, Floats, Bytes]:
+def round_blocks(weights: Floats, bits: int, symmetric: bool) -> tuple[Bytes, Floats, Bytes]:
     """(q, scales, zero points) of weights, shape (rows, columns). A block that is not finite has such a scale.
 
     Shapes: (rows, blocks, 32), (rows, blocks), (rows, blocks). Symmetric: the zero point is the middle, and the weight
@@ -116,7 +116,7 @@ def _nearest(values: Floats, top: int) -> Floats:
     return np.floor(np.clip(values, 0, top, out=values), out=values)
 
 
-def packed(values: Bytes, bits: int) -> Bytes:
+def pack(values: Bytes, bits: int) -> Bytes:
     """Values below 2 ** bits as bytes along the last axis, which a 0 ends where their number is odd."""
     if bits == 8:
         return values
@@ -132,8 +132,8 @@ def _refuse_strange(graph: Graph) -> None:
     for part in parts(graph.top):
         for node in part.node:
             if node.domain not in _DOMAINS:
-                told = f"its operator {node.op_type} of {node.domain} is not onnxruntime's own"
-                raise ModelError(f"{graph.path}: {told}; take the other exporter")
+                message = f"its operator {node.op_type} of {node.domain} is not onnxruntime's own"
+                raise ModelError(f"{graph.path}: {message}; take the other exporter")
 
 
 def _readers(graph: Graph, inner: _Kind, outer: _Kind) -> list[tuple[NodeProto, _Kind]]:
@@ -188,12 +188,12 @@ class _Blocks:
         def values() -> Iterator[Bytes]:
             for piece in rows(matrix):
                 with np.errstate(invalid="ignore", over="ignore"):
-                    q, scale, zero = rounded(piece, kind.bits, kind.symmetric)
+                    q, scale, zero = round_blocks(piece, kind.bits, kind.symmetric)
                 if not np.isfinite(scale).all():
                     raise ModelError(f"{self._graph.path}: the weights of {told} are not all finite; take sound ones")
                 scales.append(scale)
-                zeros.append(packed(zero, kind.bits))
-                yield packed(q, kind.bits)
+                zeros.append(pack(zero, kind.bits))
+                yield pack(q, kind.bits)
 
         shape = (len(matrix), -(-matrix.shape[1] // _BLOCK), _BLOCK * kind.bits // 8)
         self._keep(self._writer.tensor(name, np.uint8, shape, values()))

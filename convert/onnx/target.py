@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from bioner_edge.convert.about import About
-from bioner_edge.convert.assemble import Model
+from bioner_edge.convert.assemble import SourceModel
 from bioner_edge.convert.checkpoint import load_json
 from bioner_edge.convert.merging import merge
-from bioner_edge.errors import UsageError, known
+from bioner_edge.errors import UsageError, unknown_name
 from bioner_edge.models.onnx import folder as onnx_folder
 from bioner_edge.report import Report
 
-__all__ = ["Onnx"]
+__all__ = ["OnnxTarget"]
 
 _LEVELS = ("F32", "int8", "int4")
 _TOKENIZER, _RUNTIME = "tokenizer.json", "runtime.json"
@@ -25,7 +25,7 @@ _CHECKPOINT = "checkpoint"  # a folder in the work folder
 
 
 @dataclass(frozen=True, slots=True)
-class Onnx:
+class OnnxTarget:
     """See `Target`. `exporter` is "builder", "optimum", or "auto" for the family's usual one, see `onnx.export`."""
 
     exporter: str = "auto"
@@ -34,7 +34,7 @@ class Onnx:
     def checked(self, levels: Sequence[str]) -> list[str]:
         for level in levels:
             if level not in _LEVELS:
-                raise UsageError(known("level", level, _LEVELS))
+                raise UsageError(unknown_name("level", level, _LEVELS))
         return list(dict.fromkeys(levels))
 
     def require(self, base: Path) -> None:
@@ -48,7 +48,7 @@ class Onnx:
         return [f"{name}-{level}-onnx"]
 
     def f32(
-        self, model: Model, about: About, levels: Sequence[str], work: Path, report: Report
+        self, model: SourceModel, about: About, levels: Sequence[str], work: Path, report: Report
     ) -> tuple[Path, dict[str, Any]]:
         from bioner_edge.convert.onnx import export, graph, tokenizer
 
@@ -66,7 +66,7 @@ class Onnx:
         shutil.rmtree(work / _CHECKPOINT, ignore_errors=True)
         return path, {"exporter": made.exporter}
 
-    def _checkpoint(self, model: Model, work: Path, report: Report) -> Path:
+    def _checkpoint(self, model: SourceModel, work: Path, report: Report) -> Path:
         """A folder with the weights to export: the model's own where they lie there as they are."""
         source = model.source
         if source is model.whole and all(file.parent == source.folder for file in source.files):
@@ -86,5 +86,5 @@ class Onnx:
     def mix(self, path: Path) -> tuple[dict[str, int], float]:
         return onnx_folder.tensor_mix(path)
 
-    def tolerance(self, model: Model) -> float:
+    def tolerance(self, model: SourceModel) -> float:
         return 1e-3

@@ -17,8 +17,8 @@ from typing import Any
 from gguf import TokenType
 
 from bioner_edge.convert.vocabulary import Tokenizer, byte_level, tokenizer_json
-from bioner_edge.convert.vocabulary.bpe import made
-from bioner_edge.convert.vocabulary.llama_vocabulary import opened
+from bioner_edge.convert.vocabulary.bpe import merges_of
+from bioner_edge.convert.vocabulary.llama_vocabulary import open_vocabulary
 from bioner_edge.convert.vocabulary.reference import without_blank
 from bioner_edge.convert.vocabulary.sentencepiece import BLANK
 from bioner_edge.convert.vocabulary.tokenizer_json import Merge, Record
@@ -56,7 +56,7 @@ def write(folder: Path, tokenizer: Tokenizer, out: Path) -> None:
 
 def runtime(tokenizer: Tokenizer, context: int, cache: str) -> dict[str, Any]:
     """What stands in runtime.json; all but `context` and `cache` is what the llama.cpp back end says of a GGUF."""
-    with opened(tokenizer) as model:
+    with open_vocabulary(tokenizer) as model:
         return {
             "context": context,
             "bos": model.bos,
@@ -70,7 +70,7 @@ def runtime(tokenizer: Tokenizer, context: int, cache: str) -> dict[str, Any]:
 def _added(tokenizer: Tokenizer) -> Iterator[dict[str, Any]]:
     """The tokens that are found in text by their names; `backends.onnx.tokenizer` tells why they are marked so."""
     plain = {"single_word": False, "lstrip": False, "rstrip": False}
-    with opened(tokenizer) as model:
+    with open_vocabulary(tokenizer) as model:
         for index, control in model.found_in_text():
             token = tokenizer.tokens[index]
             yield {"id": index, "content": token, **plain, "normalized": not control, "special": control}
@@ -141,7 +141,7 @@ def _merges(path: Path, tokenizer: Tokenizer) -> list[Merge]:
     tied: dict[float, list[Merge]] = {}
     earliest: dict[str, float] = {}  # token -> the rank of the first merge that it is a part of
     for token, rank in ranks.items():
-        states = made(token, lambda pair: ranks.get("".join(pair)))
+        states = merges_of(token, lambda pair: ranks.get("".join(pair)))
         if len(states) > 1 and len(states[-1]) == 1:
             left, right = states[-2]
             tied.setdefault(rank, []).append((left, right))
@@ -152,8 +152,8 @@ def _merges(path: Path, tokenizer: Tokenizer) -> list[Merge]:
         followed = any(earliest.get("".join(pair), inf) <= rank for pair in pairs)
         ordered = _leftmost_first(pairs)
         if len(pairs) > 1 and (followed or ordered is None):
-            told = f"{len(pairs)} pieces have the score {-rank:g}, {''.join(pairs[0])!r} among them"
-            raise ModelError(f"{path}: {told}; {_INSTEAD}")
+            message = f"{len(pairs)} pieces have the score {-rank:g}, {''.join(pairs[0])!r} among them"
+            raise ModelError(f"{path}: {message}; {_INSTEAD}")
         found += ordered or pairs
     return found
 

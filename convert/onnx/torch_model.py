@@ -16,7 +16,7 @@ from bioner_edge.convert.architectures import ARCHITECTURES, Architecture, Confi
 from bioner_edge.convert.architectures.config import heads
 from bioner_edge.convert.checkpoint import Checkpoint, Source, expect
 from bioner_edge.convert.verification import reference
-from bioner_edge.errors import ModelError, known
+from bioner_edge.errors import ModelError, unknown_name
 
 __all__ = ["Staged", "check", "stage"]
 
@@ -38,8 +38,8 @@ def stage(folder: Path) -> Staged:
     architecture, context = check(folder)
     model = reference.read(folder)
     if type(model).__name__ != architecture:
-        told = f"architectures says {architecture}, model_type {model.config.model_type!r} is {type(model).__name__}"
-        raise ModelError(f"{folder / 'config.json'}: {told}; save the model again")
+        message = f"architectures says {architecture}, model_type {model.config.model_type!r} is {type(model).__name__}"
+        raise ModelError(f"{folder / 'config.json'}: {message}; save the model again")
     return Staged(architecture, context, model.requires_grad_(False))
 
 
@@ -53,7 +53,7 @@ def check(folder: Path) -> tuple[str, int]:
     architecture = str(named[0]) if isinstance(named, list) and named else "none given"
     if architecture not in ARCHITECTURES:
         raise ModelError(
-            f"{folder / 'config.json'}: {known('architecture', architecture, ARCHITECTURES)}; use one of these"
+            f"{folder / 'config.json'}: {unknown_name('architecture', architecture, ARCHITECTURES)}; use one of these"
         )
     row = ARCHITECTURES[architecture]
     config = {**row.defaults, **source.config}
@@ -73,8 +73,8 @@ def _complete(source: Source, row: Architecture) -> None:
     expect(source, shapes, ignored=(output, *frequencies))
     # 4 drops an output matrix that config.json ties, 5 keeps it
     if output in there and output not in shapes and not np.array_equal(source.tensor(output), source.tensor(embedding)):
-        told = "config.json ties output and embedding, but lm_head.weight differs"
-        raise ModelError(f"{source.folder}: {told}; set tie_word_embeddings to false")
+        message = "config.json ties output and embedding, but lm_head.weight differs"
+        raise ModelError(f"{source.folder}: {message}; set tie_word_embeddings to false")
 
 
 def _context(config: Config, row: Architecture) -> int:
@@ -87,8 +87,8 @@ def _context(config: Config, row: Architecture) -> int:
     if row.rope_layers:
         rope.read(config, rope.UNSCALED, row.base, rope.SLIDING)
     if found.rotated != heads(config)[2] and not row.parts:
-        told = f"{found.rotated} of {heads(config)[2]} numbers of a head are rotated"
-        raise ModelError(f"config.json: partial_rotary_factor: {told}; this architecture rotates all of them")
+        message = f"{found.rotated} of {heads(config)[2]} numbers of a head are rotated"
+        raise ModelError(f"config.json: partial_rotary_factor: {message}; this architecture rotates all of them")
     longest = positive(config, "max_position_embeddings")
     if found.kind != "longrope":
         return longest

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bioner_edge.backends import Backend
-from bioner_edge.backends.loading import opened
+from bioner_edge.backends.loading import load_backend
 from bioner_edge.convert.verification.samples import LINES
 from bioner_edge.models.manifest import size
 from bioner_edge.report import Figure
@@ -100,7 +100,7 @@ def fingerprint(path: Path) -> dict[str, Any]:
 @contextmanager
 def open_exact(path: Path, adapter: Path | None = None) -> Iterator[Backend]:
     """With a float32 cache, so that logits differ from float32 by the weights alone."""
-    with closing(opened(path, threads=threads(path), adapter=adapter, exact=True)) as model:
+    with closing(load_backend(path, threads=threads(path), adapter=adapter, exact=True)) as model:
         yield model
 
 

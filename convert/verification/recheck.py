@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from bioner_edge.backends import adapter_file
-from bioner_edge.convert.gguf.target import Gguf
-from bioner_edge.convert.onnx.target import Onnx
+from bioner_edge.convert.gguf.target import GgufTarget
+from bioner_edge.convert.onnx.target import OnnxTarget
 from bioner_edge.convert.verification import measure, verify
 from bioner_edge.convert.verification.samples import DOCUMENTS, LINES
 from bioner_edge.errors import UsageError
@@ -52,11 +52,11 @@ def recheck(name_or_path: str, report: Report | None = None) -> list[Figure]:
 def _told(figures: list[Figure], report: Report) -> list[Figure]:
     for figure in figures:
         report.figure(figure)
-    return verify.judged(figures, "convert or fetch the file again")
+    return verify.judge(figures, "convert or fetch the file again")
 
 
 def _tensors(path: Path, manifest: Manifest) -> Figure:
-    mix, bits = (Onnx() if path.is_dir() else Gguf()).mix(path)
+    mix, bits = (OnnxTarget() if path.is_dir() else GgufTarget()).mix(path)
     differ = sum(mix.get(kind) != manifest.tensor_mix.get(kind) for kind in {*mix, *manifest.tensor_mix})
     differ += abs(bits - manifest.bits_per_weight) > 1e-3
     return Figure("tensors: types whose count is not the manifest's", float(differ), 0.0)

@@ -30,8 +30,10 @@ def require(base: Path, adapter: Path | None = None) -> None:
         if not (base / "tokenizer.json").is_file() and (base / "tokenizer.model").is_file():
             import sentencepiece  # noqa: F401
     except ImportError as error:
-        told = f"verification needs {error.name}: pip install 'bioner-edge[convert]', or leave it out with --no-verify"
-        raise UsageError(told) from None
+        message = (
+            f"verification needs {error.name}: pip install 'bioner-edge[convert]', or leave it out with --no-verify"
+        )
+        raise UsageError(message) from None
     if (base / "config.json").is_file():  # else whoever reads the checkpoint says so
         hf_config.record(base)
 

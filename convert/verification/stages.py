@@ -8,7 +8,7 @@ from typing import Any
 
 from bioner_edge.convert import domain, vocabulary
 from bioner_edge.convert.about import About
-from bioner_edge.convert.assemble import Model, asked
+from bioner_edge.convert.assemble import SourceModel, questions
 from bioner_edge.convert.target import Target
 from bioner_edge.convert.verification import measure, reference, verify
 from bioner_edge.convert.verification.samples import DOCUMENTS, LINES
@@ -19,21 +19,21 @@ from bioner_edge.report import Figure, Report
 __all__ = ["Levels", "against_source", "load", "of_adapter"]
 
 
-def load(model: Model, report: Report) -> Any:
+def load(model: SourceModel, report: Report) -> Any:
     """The torch model that `model` must equal, merged by peft."""
     report.step("loading the same model with transformers" + (" and peft" if model.adapter else ""))
     return reference.load(model.base, model.merged)
 
 
 def against_source(
-    model: Model, theirs: Any, path: Path, target: Target, about: About, lines: Sequence[str], report: Report
+    model: SourceModel, theirs: Any, path: Path, target: Target, about: About, lines: Sequence[str], report: Report
 ) -> list[Figure]:
     """The F32 model in `path` against the torch model `theirs`. Raises ModelError at the first stage that fails."""
     figures: list[Figure] = []
 
     def measured(figure: Figure) -> None:
         report.figure(figure)
-        figures.extend(verify.judged([figure], "the converted model is another one"))
+        figures.extend(verify.judge([figure], "the converted model is another one"))
 
     if model.whole.digests:  # an ONNX exporter reads a model that nothing is merged into by itself
         measured(verify.weights(theirs, model.whole, model.adapter is not None))
@@ -47,13 +47,13 @@ def against_source(
     return figures
 
 
-def _examples(model: Model, about: About) -> list[tuple[str, str, str, str]]:
+def _examples(model: SourceModel, about: About) -> list[tuple[str, str, str, str]]:
     """The questions about `DOCUMENTS` in the model's formats, with answers; the documents alone where it has none."""
     documents = (Document(str(number), text) for number, text in enumerate(DOCUMENTS))
-    return list(domain.examples(documents, asked(model, about)))
+    return list(domain.examples(documents, questions(model, about)))
 
 
-def of_adapter(model: Model, f32: Path, path: Path, tolerance: float, report: Report) -> list[Figure]:
+def of_adapter(model: SourceModel, f32: Path, path: Path, tolerance: float, report: Report) -> list[Figure]:
     """The adapter in `path` on its base `f32` against the torch model with it merged. Raises ModelError as above."""
     theirs = load(model, report)
     with measure.open_exact(f32, path) as ours:
@@ -65,7 +65,7 @@ def of_adapter(model: Model, f32: Path, path: Path, tolerance: float, report: Re
 class Levels:
     """Holds each level's file against the F32 file, on prompts and answers of the model's formats where it has some."""
 
-    def __init__(self, f32: Path, model: Model, about: About, lines: Sequence[str], report: Report) -> None:
+    def __init__(self, f32: Path, model: SourceModel, about: About, lines: Sequence[str], report: Report) -> None:
         self._about, self._report = about, report
         with measure.open_exact(f32) as runtime:
             if about.formats:
@@ -86,7 +86,7 @@ class Levels:
             figures += self._extracted if level == "F32" else self._extraction(path, level)[0]
         for figure in figures:
             self._report.figure(figure)
-        return verify.judged(figures, f"the weights lose too much at {level}: use a larger level")
+        return verify.judge(figures, f"the weights lose too much at {level}: use a larger level")
 
     def _extraction(self, path: Path, level: str) -> tuple[list[Figure], list[verify.Found] | None]:
         about = self._about

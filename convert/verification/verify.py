@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bioner_edge.backends import Backend
-from bioner_edge.backends.loading import opened
+from bioner_edge.backends.loading import load_backend
 from bioner_edge.convert.verification import measure
 from bioner_edge.convert.verification.samples import DOCUMENTS
 from bioner_edge.document import Span
@@ -30,7 +30,7 @@ from bioner_edge.report import Figure
 if TYPE_CHECKING:
     from bioner_edge.convert.checkpoint import Source
 
-__all__ = ["Found", "Witness", "extraction", "greedy", "judged", "logits", "token_ids", "weights"]
+__all__ = ["Found", "Witness", "extraction", "greedy", "judge", "logits", "token_ids", "weights"]
 
 _LONGEST = 256  # tokens of one sequence whose logits are compared
 _WRITTEN = 40  # tokens that each model writes on its own
@@ -137,9 +137,9 @@ def logits(
             )
         if not figure.holds:
             at = int(np.flatnonzero(~(distance <= figure.threshold))[0])
-            told = f"{distance[at]:.2g} standard deviations at token {at} ({_piece(model, ids[at])!r})"
+            message = f"{distance[at]:.2g} standard deviations at token {at} ({_piece(model, ids[at])!r})"
             cause = "rotary embedding or its scaling" if at else "a tensor or a head count"
-            raise ModelError(f"verify: F32 logits against transformers: {told}; probably {cause}")
+            raise ModelError(f"verify: F32 logits against transformers: {message}; probably {cause}")
         worst = max(worst, figure, key=lambda f: f.figure)
     return worst
 
@@ -170,11 +170,9 @@ def greedy(
                 ties, differ = ties + near, differ + (not near)
             read = [theirs]
         model.release(sequence)
-    told = f", {ties} near ties aside" if ties else ""
-    stage = (
-        f"greedy: of {written} tokens after each of {len(prompts)} prompts, those that differ from transformers{told}"
-    )
-    return Figure(stage, float(differ), 0.0)
+    message = f", {ties} near ties aside" if ties else ""
+    stage = f"greedy: of {written} tokens after each of {len(prompts)} prompts, those that differ from transformers"
+    return Figure(stage + message, float(differ), 0.0)
 
 
 class _Continued:
@@ -219,7 +217,7 @@ def extraction(
     `asked` is what `Extractor` takes: format, labels, unit, guidelines. The first figure is zero by construction,
     unless the vocabulary is not what the file says. Raises UsageError where a prompt does not fit the context.
     """
-    with closing(opened(path, threads=measure.threads(path))) as model:
+    with closing(load_backend(path, threads=measure.threads(path))) as model:
         read = Extractor(model, **asked)
         extractions = [read(text) for text in DOCUMENTS]
     found = [{entity.key for entity in extraction.entities} for extraction in extractions]
@@ -233,7 +231,7 @@ def extraction(
     return figures, found
 
 
-def judged(figures: Sequence[Figure], remedy: str) -> list[Figure]:
+def judge(figures: Sequence[Figure], remedy: str) -> list[Figure]:
     """The figures, where all hold. Raises ModelError with the first one that does not, and what to do about it."""
     for figure in figures:
         if not figure.holds:

@@ -12,7 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from bioner_edge.convert.vocabulary import byte_level, model_file, sentencepiece, special, tokenizer_json
-from bioner_edge.convert.vocabulary.chat import wrapped
+from bioner_edge.convert.vocabulary.chat import wrap
 from bioner_edge.convert.vocabulary.pre_tokenizers import PRE_TOKENIZERS
 from bioner_edge.convert.vocabulary.reference import reference, specials
 from bioner_edge.convert.vocabulary.tokenizer import Pieces, Tokenizer
@@ -40,16 +40,16 @@ def read(folder: Path, rows: int, pre: str | None = None) -> Tokenizer:
             _unsplit(pre, path)
             pieces, unknown, prefix = sentencepiece.read(found, rows), found.unknown, sentencepiece.prefix(found)
         else:
-            told = "neither byte-level BPE nor SentencePiece-style BPE, which are all that can be converted"
-            raise ModelError(f"{path}: {told}")
+            message = "neither byte-level BPE nor SentencePiece-style BPE, which are all that can be converted"
+            raise ModelError(f"{path}: {message}")
     elif (path := folder / "tokenizer.model").is_file():
         _unsplit(pre, path)
-        model, added = model_file.load(path), model_file.added(folder)
+        model, added = model_file.load(path), model_file.added_tokens(folder)
         pieces, unknown = model_file.read(model, added, rows)
         prefix = model_file.prefix(model, folder)
     else:
-        told = "save the tokenizer with a fast class of transformers, or put its tokenizer.model there"
-        raise ModelError(f"{folder / 'tokenizer.json'}: missing; {told}")
+        message = "save the tokenizer with a fast class of transformers, or put its tokenizer.model there"
+        raise ModelError(f"{folder / 'tokenizer.json'}: missing; {message}")
     roles = special.read(folder, pieces.tokens, processors, unknown)
     return Tokenizer(
         **{field.name: getattr(pieces, field.name) for field in fields(Pieces)},
@@ -61,7 +61,7 @@ def read(folder: Path, rows: int, pre: str | None = None) -> Tokenizer:
         add_eos=roles.add_eos,
         add_space_prefix=prefix != "never" and pieces.model == "llama",
         chat_template=roles.chat_template,
-        prompt_template=wrapped(roles.chat_template, added, prefix),
+        prompt_template=wrap(roles.chat_template, added, prefix),
     )
 
 

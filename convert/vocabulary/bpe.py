@@ -11,13 +11,13 @@ from itertools import pairwise
 
 from bioner_edge.convert.vocabulary.tokenizer_json import Merge
 
-__all__ = ["Rank", "made", "scores"]
+__all__ = ["Rank", "merges_of", "scores"]
 
 Rank = Callable[[Merge], float | None]
 """The rank of a pair, the lowest is merged first; None where it is not merged."""
 
 
-def made(token: str, rank: Rank) -> list[Sequence[str]]:
+def merges_of(token: str, rank: Rank) -> list[Sequence[str]]:
     """How `token` merges by itself: its characters, then the symbols after each merge, to the last."""
     symbols = list(token)
     ranks = [rank(pair) for pair in pairwise(symbols)]
@@ -43,7 +43,7 @@ def scores(merges: Sequence[Merge], tokens: Sequence[str]) -> list[float] | None
     ranks = {pair: float(rank) for rank, pair in enumerate(merges, start=1)}
     found = []
     for token in tokens:
-        states = made(token, ranks.get)
+        states = merges_of(token, ranks.get)
         if len(states[-1]) == 2:
             return None
         last = ranks[states[-2][0], states[-2][1]] if len(states) > 1 and len(states[-1]) == 1 else len(ranks) + 1

@@ -12,7 +12,7 @@ from bioner_edge.backends.byte_level import BYTES
 from bioner_edge.convert.vocabulary.pre_tokenizers import choose
 from bioner_edge.convert.vocabulary.table import NEEDED, added_types, check_added, table
 from bioner_edge.convert.vocabulary.tokenizer import Pieces
-from bioner_edge.convert.vocabulary.tokenizer_json import Record, shown
+from bioner_edge.convert.vocabulary.tokenizer_json import Record, show
 from bioner_edge.errors import ModelError
 
 __all__ = ["is_byte_level", "read"]
@@ -43,7 +43,7 @@ def read(record: Record, rows: int, pre: str | None) -> Pieces:
     if not merges:
         raise ModelError(f"{path}: no merges, which llama.cpp cannot load; train a tokenizer with some")
     if spaced := next((pair for pair in merges if " " in "".join(pair)), None):
-        raise ModelError(f"{path}: the merge {shown(spaced)} has a blank, which no byte becomes; train it again")
+        raise ModelError(f"{path}: the merge {show(spaced)} has a blank, which no byte becomes; train it again")
     name = choose(path, record.steps["pre_tokenizer"], record.flag("ignore_merges"), pre)
     return Pieces("gpt2", name, tokens, types, merges=tuple(map(" ".join, merges)))
 
@@ -52,10 +52,10 @@ def _refuse(record: Record) -> None:
     """Raises ModelError for what llama.cpp's byte-level BPE does not do."""
     model = record.model
     names = ("dropout", "continuing_subword_prefix", "end_of_word_suffix")
-    wrong = [f"{name} {shown(model[name])}" for name in names if model.get(name)]
+    wrong = [f"{name} {show(model[name])}" for name in names if model.get(name)]
     wrong += ["byte_fallback True"] if record.flag("byte_fallback") else []
-    wrong += [f"normalizer {shown(step)}" for step in record.steps["normalizer"] if step["type"] != "NFC"]
+    wrong += [f"normalizer {show(step)}" for step in record.steps["normalizer"] if step["type"] != "NFC"]
     if [step["type"] for step in record.steps["decoder"]] != ["ByteLevel"]:
-        wrong.append(f"decoder {shown(record.json.get('decoder'))}")
+        wrong.append(f"decoder {show(record.json.get('decoder'))}")
     if wrong:
         raise ModelError(f"{record.path}: {wrong[0]} cannot be converted; only plain byte-level BPE can")

@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 
 from bioner_edge.convert.vocabulary.tokenizer_json import Added
-from bioner_edge.errors import UsageError, known
+from bioner_edge.errors import UsageError, unknown_name
 from bioner_edge.prompts import DATE, Value, switches
 
-__all__ = ["chosen", "wrapped"]
+__all__ = ["choose", "wrap"]
 
 # Where a tokenizer puts a blank -> the blank as Jinja, of a stretch `rest` that is not empty. "every": whatever it
 # begins with; "always" and "first": unless it begins with one, the latter only before the whole text.
@@ -50,7 +50,7 @@ _WRAPPED = """{% set written %}{{ '' }}TEMPLATE{{ '' }}{% endset %}
 {%- endfor -%}"""
 
 
-def wrapped(template: str | None, added: Sequence[Added], prefix: str) -> str | None:
+def wrap(template: str | None, added: Sequence[Added], prefix: str) -> str | None:
     """A template that writes what the tokenizer makes of the text of `template`; itself where that is the same.
 
     `prefix` tells where the tokenizer puts blanks, a key of the table above.
@@ -70,7 +70,7 @@ def wrapped(template: str | None, added: Sequence[Added], prefix: str) -> str | 
     return before + values["TEMPLATE"] + after
 
 
-def chosen(template: str | None, given: Mapping[str, Value]) -> dict[str, Value]:
+def choose(template: str | None, given: Mapping[str, Value]) -> dict[str, Value]:
     """The values that a template's switches get: those `given`, and where it writes the date, today's if none is.
 
     With one date for all time a prompt is the same bytes tomorrow: as prefixes that are cached, runs that are resumed
@@ -79,7 +79,9 @@ def chosen(template: str | None, given: Mapping[str, Value]) -> dict[str, Value]
     found = switches(template) if template is not None else set()
     for name, value in given.items():
         if name not in found:
-            raise UsageError(f"--template-option {known('name', name, sorted(found) or ['none of this template'])}")
+            raise UsageError(
+                f"--template-option {unknown_name('name', name, sorted(found) or ['none of this template'])}"
+            )
         if name == DATE and not _is_date(value):
             raise UsageError(f"--template-option {name}={value}: must be a date, as 2026-01-31")
     return {**({DATE: date.today().isoformat()} if DATE in found else {}), **given}

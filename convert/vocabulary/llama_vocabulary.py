@@ -12,11 +12,11 @@ from gguf import GGUFWriter
 from bioner_edge.backends.vocab_only import VocabOnly
 from bioner_edge.convert.vocabulary.tokenizer import Tokenizer
 
-__all__ = ["opened"]
+__all__ = ["open_vocabulary"]
 
 
 @contextmanager
-def opened(tokenizer: Tokenizer) -> Iterator[VocabOnly]:
+def open_vocabulary(tokenizer: Tokenizer) -> Iterator[VocabOnly]:
     """The tokenizer loaded by llama.cpp from a file that has nothing else and goes away."""
     with tempfile.TemporaryDirectory(prefix="vocabulary-") as folder:
         path = Path(folder) / "vocabulary.gguf"

@@ -17,15 +17,15 @@ from typing import Any
 
 from gguf import TokenType
 
-from bioner_edge.convert.vocabulary.bpe import made
+from bioner_edge.convert.vocabulary.bpe import merges_of
 from bioner_edge.convert.vocabulary.sentencepiece import BLANK, BYTE, missing_bytes
 from bioner_edge.convert.vocabulary.special import optional
 from bioner_edge.convert.vocabulary.table import MOST, Typed, added_types, check_added, table
 from bioner_edge.convert.vocabulary.tokenizer import Pieces
-from bioner_edge.convert.vocabulary.tokenizer_json import Added, number, shown
+from bioner_edge.convert.vocabulary.tokenizer_json import Added, number, show
 from bioner_edge.errors import ModelError
 
-__all__ = ["Model", "added", "load", "prefix", "read"]
+__all__ = ["SentencePieceModel", "added_tokens", "load", "prefix", "read"]
 
 _BPE = 2
 _KINDS = {1: "unigram", 3: "word", 4: "character"}
@@ -45,7 +45,7 @@ Fields = Iterator[tuple[int, Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class SentencePieceModel:
     """What stands in tokenizer.model: (text, score, type) by id, and the fields of the two settings by number."""
 
     path: Path
@@ -54,7 +54,7 @@ class Model:
     normalizing: Mapping[int, Any]
 
 
-def load(path: Path) -> Model:
+def load(path: Path) -> SentencePieceModel:
     """Read tokenizer.model. Raises ModelError where it is none."""
     pieces: list[tuple[str, float, TokenType]] = []
     settings: dict[int, dict[int, Any]] = {2: {}, 3: {}}
@@ -70,7 +70,7 @@ def load(path: Path) -> Model:
         raise ModelError(f"{path}: not a SentencePiece model, or damaged; fetch it again") from None
     if not pieces:
         raise ModelError(f"{path}: no pieces in it; fetch it again")
-    return Model(path, tuple(pieces), settings[2], settings[3])
+    return SentencePieceModel(path, tuple(pieces), settings[2], settings[3])
 
 
 def _piece(fields: Mapping[int, Any]) -> tuple[str, float, TokenType]:
@@ -80,7 +80,7 @@ def _piece(fields: Mapping[int, Any]) -> tuple[str, float, TokenType]:
     return text, score, kind
 
 
-def read(model: Model, extra: tuple[Added, ...], rows: int) -> tuple[Pieces, str | None]:
+def read(model: SentencePieceModel, extra: tuple[Added, ...], rows: int) -> tuple[Pieces, str | None]:
     """The tokens for llama.cpp, and the one for what is unknown. Raises ModelError for what it would do otherwise."""
     path = model.path
     _refuse(model)
@@ -100,25 +100,25 @@ def read(model: Model, extra: tuple[Added, ...], rows: int) -> tuple[Pieces, str
     return Pieces("llama", "default", tokens, types, scores=scores), unknown
 
 
-def _check_others(path: Path, model: Model, tokens: Sequence[str], types: Sequence[TokenType]) -> None:
+def _check_others(path: Path, model: SentencePieceModel, tokens: Sequence[str], types: Sequence[TokenType]) -> None:
     """Raises ModelError where llama.cpp would join two symbols to a token that no merge makes."""
     ranks = {text: -score for text, score, kind in model.pieces if kind == TokenType.NORMAL}
     for token, kind in zip(tokens, types, strict=True):
         if kind in (TokenType.NORMAL, TokenType.USER_DEFINED):  # those of the user are found before anything is merged
             continue
-        if len(made(token, lambda pair: ranks.get("".join(pair)))[-1]) == 2:
-            told = f"merges spell {token!r}, which is no normal token, and llama.cpp would take it for one"
-            raise ModelError(f"{path}: {told}; convert from the tokenizer.json that transformers makes of it")
+        if len(merges_of(token, lambda pair: ranks.get("".join(pair)))[-1]) == 2:
+            message = f"merges spell {token!r}, which is no normal token, and llama.cpp would take it for one"
+            raise ModelError(f"{path}: {message}; convert from the tokenizer.json that transformers makes of it")
 
 
-def prefix(model: Model, folder: Path) -> str:
+def prefix(model: SentencePieceModel, folder: Path) -> str:
     """Before what transformers puts a blank, as `chat` tells it."""
     if not model.normalizing.get(_PREFIX, 1):
         return "never"
     return "first" if optional(folder / "tokenizer_config.json").get("legacy") is False else "every"
 
 
-def added(folder: Path) -> tuple[Added, ...]:
+def added_tokens(folder: Path) -> tuple[Added, ...]:
     """The tokens that were added to a tokenizer.model, in the order of their ids."""
     path = folder / "tokenizer_config.json"
     rows = optional(path).get("added_tokens_decoder") or {}
@@ -139,7 +139,7 @@ def added(folder: Path) -> tuple[Added, ...]:
 def _index(path: Path, value: Any) -> int:
     index = number(value)
     if index is None or index >= MOST:
-        raise ModelError(f"{path}: {shown(value)[:60]} is no token id; save the tokenizer again")
+        raise ModelError(f"{path}: {show(value)[:60]} is no token id; save the tokenizer again")
     return index
 
 
@@ -149,10 +149,10 @@ def _added(path: Path, index: int, row: Any) -> Added:
         flags = {name: row.get(name, False) for name in names}
         if all(isinstance(flag, bool) for flag in flags.values()):
             return Added(id=index, content=row["content"], **flags)
-    raise ModelError(f"{path}: the added token {index} is {shown(row)[:60]}; save the tokenizer again")
+    raise ModelError(f"{path}: the added token {index} is {show(row)[:60]}; save the tokenizer again")
 
 
-def _refuse(model: Model) -> None:
+def _refuse(model: SentencePieceModel) -> None:
     """Raises ModelError for what llama.cpp's SentencePiece does not do."""
     training, normalizing = model.training, model.normalizing
     wrong = []

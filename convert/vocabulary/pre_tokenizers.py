@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from bioner_edge.convert.vocabulary.tokenizer_json import Step, shown
-from bioner_edge.errors import ModelError, UsageError, known
+from bioner_edge.convert.vocabulary.tokenizer_json import Step, show
+from bioner_edge.errors import ModelError, UsageError, unknown_name
 
 __all__ = ["KNOWN", "PRE_TOKENIZERS", "choose"]
 
@@ -64,10 +64,10 @@ def choose(path: Path, steps: Sequence[Step], ignore_merges: bool, pre: str | No
     """
     if pre is not None:
         if pre not in KNOWN:
-            raise UsageError(known("pre-tokenizer", pre, sorted(KNOWN)))
+            raise UsageError(unknown_name("pre-tokenizer", pre, sorted(KNOWN)))
         if KNOWN[pre] != ignore_merges:
-            told = f"ignore_merges is {ignore_merges}, for llama.cpp's {pre!r} it is {KNOWN[pre]}"
-            raise ModelError(f"{path}: {told}; name another pre-tokenizer")
+            message = f"ignore_merges is {ignore_merges}, for llama.cpp's {pre!r} it is {KNOWN[pre]}"
+            raise ModelError(f"{path}: {message}; name another pre-tokenizer")
         return pre
     key = tuple(_described(step) for step in steps), ignore_merges
     if key not in PRE_TOKENIZERS:
@@ -89,5 +89,5 @@ def _described(step: Step) -> str:
         case {"type": "Split", "pattern": {"Regex": str(regex)}, "behavior": "Isolated", "invert": False}:
             return regex
         case {"type": "Split", "pattern": {"Regex": str(regex)}, "behavior": "Removed", "invert": True}:
-            return regex if regex in _COVERING else shown(step)  # what stands between the matches is thrown away
-    return shown(step)
+            return regex if regex in _COVERING else show(step)  # what stands between the matches is thrown away
+    return show(step)

@@ -32,7 +32,8 @@ def specials(folder: Path) -> list[str]:
     """A text with each token that is found before merging, between letters: several lines where there are many."""
     path = folder / "tokenizer.json"
     contents = [
-        token.content for token in (tokenizer_json.load(path).added if path.is_file() else model_file.added(folder))
+        token.content
+        for token in (tokenizer_json.load(path).added if path.is_file() else model_file.added_tokens(folder))
     ]
     return ["".join(f" x{content}y" for content in contents[at : at + 256]) for at in range(0, len(contents), 256)]
 
@@ -91,7 +92,7 @@ def _by_sentencepiece(folder: Path) -> Encode:
     except Exception as error:  # RuntimeError, OSError: as its C++ part has it
         raise ModelError(f"{path}: the sentencepiece library cannot read it: {_line(error)}") from None
     control = {text: index for index, (text, _, kind) in enumerate(found.pieces) if kind.name in ("CONTROL", "UNKNOWN")}
-    control |= {token.content: token.id for token in model_file.added(folder)}
+    control |= {token.content: token.id for token in model_file.added_tokens(folder)}
     named = re.compile("|".join(map(re.escape, sorted(control, key=len, reverse=True))) or "(?!)")
 
     def encode(text: str) -> list[int]:

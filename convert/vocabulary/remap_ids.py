@@ -11,7 +11,7 @@ from typing import Any
 from bioner_edge.convert.vocabulary.special import optional
 from bioner_edge.convert.vocabulary.tokenizer_json import Record, number
 
-__all__ = ["Ids", "config", "named", "write"]
+__all__ = ["Ids", "config", "named_ids", "write"]
 
 Ids = Mapping[int, int]
 """Old id -> new id, of every token that there still is."""
@@ -24,7 +24,7 @@ _CONFIGS = ("config.json", "generation_config.json")
 _COPIED = ("chat_template.jinja", "special_tokens_map.json")
 
 
-def named(folder: Path, record: Record) -> set[int]:
+def named_ids(folder: Path, record: Record) -> set[int]:
     """The ids that the folder's files name for a role: in both configurations, the settings and the post-processor."""
     found: set[int] = set()
 

@@ -18,10 +18,10 @@ from gguf import TokenType
 from bioner_edge.convert.vocabulary.bpe import scores
 from bioner_edge.convert.vocabulary.table import NEEDED, Typed, added_types, check_added, table
 from bioner_edge.convert.vocabulary.tokenizer import Pieces
-from bioner_edge.convert.vocabulary.tokenizer_json import Merge, Record, Step, shown
+from bioner_edge.convert.vocabulary.tokenizer_json import Merge, Record, Step, show
 from bioner_edge.errors import ModelError
 
-__all__ = ["BLANK", "BYTE", "is_sentencepiece", "missing_bytes", "prefix", "read", "unescaped"]
+__all__ = ["BLANK", "BYTE", "is_sentencepiece", "missing_bytes", "prefix", "read", "unescape"]
 
 BLANK = "▁"
 BYTE = re.compile(r"<0x([0-9A-F]{2})>")
@@ -72,7 +72,7 @@ def missing_bytes(tokens: Iterable[str]) -> list[str]:
     ]
 
 
-def unescaped(content: str, kind: TokenType) -> Typed:
+def unescape(content: str, kind: TokenType) -> Typed:
     """A token with its type; one of blanks is a normal token, because llama.cpp reads ▁ as a blank in these alone."""
     return content, TokenType.NORMAL if kind == TokenType.USER_DEFINED and BLANK in content else kind
 
@@ -89,7 +89,7 @@ def _typed(record: Record) -> dict[int, Typed]:
             found[index] = token, TokenType.BYTE if byte else TokenType.NORMAL
     for index, (content, kind) in added_types(record.added).items():
         if not BYTE.fullmatch(content):
-            found[index] = unescaped(content, kind)
+            found[index] = unescape(content, kind)
     if (unknown := record.unknown) is not None:
         found[record.vocabulary[unknown]] = unknown, TokenType.UNKNOWN
     return found
@@ -104,17 +104,17 @@ def _refuse(record: Record) -> None:
     """Raises ModelError for what llama.cpp's SentencePiece does not do."""
     model, steps = record.model, record.steps
     names = ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "ignore_merges")
-    wrong = [f"{name} {shown(model[name])}" for name in names if model.get(name)]
+    wrong = [f"{name} {show(model[name])}" for name in names if model.get(name)]
     if not record.flag("byte_fallback"):
         wrong.append("byte_fallback false")
-    wrong += [f"normalizer {shown(step)}" for step in steps["normalizer"] if not _normalizes(step)]
+    wrong += [f"normalizer {show(step)}" for step in steps["normalizer"] if not _normalizes(step)]
     escaped = any(step["type"] == "Replace" for step in steps["normalizer"])
     splits = [step for step in steps["pre_tokenizer"] if not _splits(step, escaped)]
-    wrong += [f"pre-tokenizer {shown(step)}" for step in splits]
+    wrong += [f"pre-tokenizer {show(step)}" for step in splits]
     if not escaped and not any(step["type"] == "Metaspace" for step in steps["pre_tokenizer"]):
         wrong.append("a blank that stays a blank")
     if not {"ByteFallback"} <= {step["type"] for step in steps["decoder"]} <= _DECODING:
-        wrong.append(f"decoder {shown(record.json.get('decoder'))}")
+        wrong.append(f"decoder {show(record.json.get('decoder'))}")
     if prefix(record) not in ("every", "always", "first", "never"):
         wrong.append(f"prepend_scheme {prefix(record)!r}")
     if prefix(record) == "every":  # they are looked for in the text after it got its blanks
@@ -154,8 +154,8 @@ def _check_merges(record: Record, merges: Sequence[Merge]) -> None:
         elif splits and BLANK in (left + right)[1:]:
             wrong = "reaches over a ▁, where the text is split"
         if wrong:
-            told = f"the merge {shown((left, right))} {wrong}"
-            raise ModelError(f"{record.path}: {told}; llama.cpp would not do the same")
+            message = f"the merge {show((left, right))} {wrong}"
+            raise ModelError(f"{record.path}: {message}; llama.cpp would not do the same")
     if not merges:
         raise ModelError(f"{record.path}: no merges, which llama.cpp cannot load; train a tokenizer with some")
 
@@ -165,5 +165,7 @@ def _check_lines(record: Record, merges: Sequence[Merge]) -> None:
     for pair in merges:
         token = "".join(pair)
         if "\n" in token and token.strip("\n"):
-            told = f"the merge {shown(pair)} reaches over the end of a line"
-            raise ModelError(f"{record.path}: {told}, and its merges follow no scores; llama.cpp has nothing for that")
+            message = f"the merge {show(pair)} reaches over the end of a line"
+            raise ModelError(
+                f"{record.path}: {message}, and its merges follow no scores; llama.cpp has nothing for that"
+            )

@@ -48,8 +48,8 @@ def read(folder: Path, tokens: Sequence[str], processors: Sequence[Step] | None,
     ends = _ends(folder, settings, ids)
     before, after = _template(folder / "tokenizer.json", processors or ())
     if before is not None and before != (tokens[bos] if bos is not None else None):
-        told = f"the post-processor writes {before!r} before a text, which is not the bos token"
-        raise ModelError(f"{folder / 'tokenizer.json'}: {told}; mend bos_token in tokenizer_config.json")
+        message = f"the post-processor writes {before!r} before a text, which is not the bos token"
+        raise ModelError(f"{folder / 'tokenizer.json'}: {message}; mend bos_token in tokenizer_config.json")
     begins = processors is None or before is not None
     add_bos, add_eos = settings.get("add_bos_token"), settings.get("add_eos_token")
     return Special(
@@ -110,8 +110,8 @@ def _ends(folder: Path, settings: Mapping[str, Any], ids: Mapping[str, int]) -> 
     if not ends:
         raise ModelError(f"{folder}: no eos_token in tokenizer_config.json or config.json; no answer would end")
     if len(ends) > _MOST_ENDS or max(ends) >= len(ids):
-        told = f"end tokens {ends[:9]}: at most {_MOST_ENDS}, each below {len(ids)}"
-        raise ModelError(f"{folder}: {told}; mend generation_config.json")
+        message = f"end tokens {ends[:9]}: at most {_MOST_ENDS}, each below {len(ids)}"
+        raise ModelError(f"{folder}: {message}; mend generation_config.json")
     return tuple(ends)
 
 
@@ -119,8 +119,8 @@ def _id(folder: Path, token: Any, ids: Mapping[str, int], role: str) -> int:
     """The id of a token that tokenizer_config.json spells as a string or as an object."""
     content = token.get("content") if isinstance(token, dict) else token
     if not isinstance(content, str) or content not in ids:
-        told = f"the {role} token {repr(content)[:80]} is not in tokenizer.json"
-        raise ModelError(f"{folder / 'tokenizer_config.json'}: {told}")
+        message = f"the {role} token {repr(content)[:80]} is not in tokenizer.json"
+        raise ModelError(f"{folder / 'tokenizer_config.json'}: {message}")
     return ids[content]
 
 

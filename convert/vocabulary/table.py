@@ -63,11 +63,13 @@ def check_added(path: Path, added: Collection[Added]) -> None:
         control = types[token.id][1] == TokenType.CONTROL  # of prompts alone, where the chat template can do it
         for name, given in (("lstrip", token.lstrip), ("rstrip", token.rstrip and not control)):
             if given or token.single_word:
-                told = f"{name if given else 'single_word'} of {token.content!r}"
-                raise ModelError(f"{path}: {told} cannot be converted; add the token without it")
+                message = f"{name if given else 'single_word'} of {token.content!r}"
+                raise ModelError(f"{path}: {message} cannot be converted; add the token without it")
     if clash := _clash([token.content for token in added]):
-        told = f"the added tokens {clash[0]!r} and {clash[1]!r} can overlap, and llama.cpp would find the second first"
-        raise ModelError(f"{path}: {told}; rename one of them")
+        message = (
+            f"the added tokens {clash[0]!r} and {clash[1]!r} can overlap, and llama.cpp would find the second first"
+        )
+        raise ModelError(f"{path}: {message}; rename one of them")
 
 
 def _clash(contents: Collection[str]) -> tuple[str, str] | None:

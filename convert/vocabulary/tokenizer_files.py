@@ -10,14 +10,14 @@ from typing import Any
 from bioner_edge.convert.vocabulary import model_file, tokenizer_json
 from bioner_edge.convert.vocabulary.special import chat_template, optional
 
-__all__ = ["joined"]
+__all__ = ["join"]
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model")
 _DESCRIBING = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 _ROLES = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
-def joined(base: Path, adapter: Path, out: Path) -> tuple[Path, list[str]]:
+def join(base: Path, adapter: Path, out: Path) -> tuple[Path, list[str]]:
     """(the folder to read the tokenizer from, what was taken from the adapter): `base`, or else `out`, written here.
 
     A file of the adapter counts before the base's of the same name. Tokens that end an answer for either do so for
@@ -77,5 +77,5 @@ def _texts(folder: Path) -> dict[int, str]:
         return {index: text for text, index in found.vocabulary.items()} | {t.id: t.content for t in found.added}
     if (path := folder / "tokenizer.model").is_file():
         pieces = {index: text for index, (text, *_) in enumerate(model_file.load(path).pieces)}
-        return pieces | {token.id: token.content for token in model_file.added(folder)}
+        return pieces | {token.id: token.content for token in model_file.added_tokens(folder)}
     return {}

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from bioner_edge.convert.checkpoint import load_json
 from bioner_edge.errors import ModelError
 
-__all__ = ["Added", "Merge", "Record", "Step", "load", "number", "shown"]
+__all__ = ["Added", "Merge", "Record", "Step", "load", "number", "show"]
 
 Step = Mapping[str, Any]
 """One step of a pipeline (normalizer, pre-tokenizer, decoder …) as tokenizer.json spells it."""
@@ -62,9 +62,9 @@ class Record:
         for rank, written in enumerate(_field(self.path, self.model, "merges", list, [])):
             pair = written.split(" ") if isinstance(written, str) else written
             if not isinstance(pair, list) or len(pair) != 2 or not all(self._has(part) for part in pair):
-                raise ModelError(f"{self.path}: merge {rank} is {shown(written)}, no pair of tokens; save it again")
+                raise ModelError(f"{self.path}: merge {rank} is {show(written)}, no pair of tokens; save it again")
             if "" in pair or not self._has("".join(pair)):
-                raise ModelError(f"{self.path}: merge {rank}, {shown(written)}, makes no token; save it again")
+                raise ModelError(f"{self.path}: merge {rank}, {show(written)}, makes no token; save it again")
             ranks[pair[0], pair[1]] = rank  # the last counts where one is there twice, as in the tokenizers library
         return tuple(sorted(ranks, key=ranks.__getitem__))
 
@@ -95,8 +95,8 @@ def load(path: Path) -> Record:
     vocabulary = _field(path, model, "vocab", dict, {})
     for token, index in vocabulary.items():
         if number(index) is None:
-            told = f"token {token!r} has the id {shown(index)}, no whole number from 0"
-            raise ModelError(f"{path}: {told}; save the tokenizer again")
+            message = f"token {token!r} has the id {show(index)}, no whole number from 0"
+            raise ModelError(f"{path}: {message}; save the tokenizer again")
     steps = {key: _steps(path, record, key) for key in _PLURALS}
     return Record(path, record, vocabulary, _added(path, record, vocabulary), steps, model)
 
@@ -106,7 +106,7 @@ def number(value: Any) -> int | None:
     return value if type(value) is int and value >= 0 else None
 
 
-def shown(value: Any) -> str:
+def show(value: Any) -> str:
     """A value as JSON in one line, cut where it is long."""
     text = json.dumps(value, default=str)
     return text if len(text) <= 400 else f"{text[:400]}…"
@@ -117,7 +117,7 @@ def _field(path: Path, where: Mapping[str, Any], name: str, kind: type[Kind], de
     if value is None:
         return default
     if not isinstance(value, kind):
-        raise ModelError(f"{path}: {name!r} must be {_NAMES[kind]}, not {shown(value)[:60]}; save the tokenizer again")
+        raise ModelError(f"{path}: {name!r} must be {_NAMES[kind]}, not {show(value)[:60]}; save the tokenizer again")
     return value
 
 
@@ -127,7 +127,7 @@ def _added(path: Path, record: Mapping[str, Any], vocabulary: Mapping[str, int])
     following = len(vocabulary)  # the id that a token gets which the vocabulary does not have, whatever stands there
     for row in _field(path, record, "added_tokens", list, []):
         if not isinstance(row, dict) or number(row.get("id")) is None or not _field(path, row, "content", str, ""):
-            raise ModelError(f"{path}: added token {shown(row)[:60]} has no id or no content; save the tokenizer again")
+            raise ModelError(f"{path}: added token {show(row)[:60]} has no id or no content; save the tokenizer again")
         content, index = row["content"], row["id"]
         wrong = ""
         if content in tokens:
@@ -160,7 +160,7 @@ def _steps(path: Path, record: Mapping[str, Any], key: str) -> tuple[Step, ...]:
         if step is None:
             continue
         if not isinstance(step, dict) or not isinstance(step.get("type"), str):
-            raise ModelError(f"{path}: {key} {shown(step)[:60]} has no type; save the tokenizer again")
+            raise ModelError(f"{path}: {key} {show(step)[:60]} has no type; save the tokenizer again")
         if step["type"] == "Sequence":
             waiting += reversed(_field(path, step, _PLURALS[key], list, []))
         else:

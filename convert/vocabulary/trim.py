@@ -19,15 +19,15 @@ from numpy.typing import NDArray
 from bioner_edge.backends.byte_level import BYTES
 from bioner_edge.convert import vocabulary
 from bioner_edge.convert.vocabulary import byte_level, remap_ids, sentencepiece, tokenizer_json
-from bioner_edge.convert.vocabulary.bpe import made
-from bioner_edge.convert.vocabulary.llama_vocabulary import opened
+from bioner_edge.convert.vocabulary.bpe import merges_of
+from bioner_edge.convert.vocabulary.llama_vocabulary import open_vocabulary
 from bioner_edge.convert.vocabulary.tokenizer_json import Record
 from bioner_edge.errors import ModelError
 
 if TYPE_CHECKING:
     from bioner_edge.convert.checkpoint import Source
 
-__all__ = ["Trimmed", "trimmed"]
+__all__ = ["Trimmed", "trim_vocabulary"]
 
 Ids = NDArray[np.int64]
 
@@ -36,7 +36,7 @@ _ROWS = ("embed_tokens.weight", "lm_head.weight", "lm_head.bias")
 _ASCII = frozenset(map(chr, range(0x80)))
 
 
-def trimmed(folder: Path, texts: Iterable[str], out: Path, pre: str | None = None) -> Ids:
+def trim_vocabulary(folder: Path, texts: Iterable[str], out: Path, pre: str | None = None) -> Ids:
     """Write the tokenizer of `folder` to `out`, with no more tokens than `texts` need; gives the ids that were kept.
 
     The new id of a token is its place among them, so they keep their order. Special tokens in the texts are read by
@@ -45,11 +45,11 @@ def trimmed(folder: Path, texts: Iterable[str], out: Path, pre: str | None = Non
     """
     path = folder / "tokenizer.json"
     if not path.is_file():
-        told = "a vocabulary is trimmed from it; save the tokenizer with a fast class of transformers"
-        raise ModelError(f"{path}: missing; {told}")
+        message = "a vocabulary is trimmed from it; save the tokenizer with a fast class of transformers"
+        raise ModelError(f"{path}: missing; {message}")
     found = tokenizer_json.load(path)
-    kept = _needed(found, remap_ids.named(folder, found))
-    with opened(vocabulary.read(folder, found.size, pre)) as model:
+    kept = _needed(found, remap_ids.named_ids(folder, found))
+    with open_vocabulary(vocabulary.read(folder, found.size, pre)) as model:
         for text in texts:
             for form in _forms(found, text):
                 kept.update(model.tokenize(form.encode(), special=True))
@@ -117,7 +117,7 @@ def _with_parts(found: Record, kept: set[int]) -> set[int]:
     whole = set(kept)
     for token, index in found.vocabulary.items():
         if index in kept:
-            states = made(token, ranks.get)
+            states = merges_of(token, ranks.get)
             if len(states[-1]) == 1:  # else it is found by its name, or taken whole: there is no way to keep
                 whole.update(found.vocabulary[part] for state in states[1:] for part in state if len(part) > 1)
                 whole.update(found.vocabulary[part] for part in states[0])

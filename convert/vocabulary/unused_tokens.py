@@ -16,7 +16,7 @@ from bioner_edge.convert.vocabulary import model_file, tokenizer_json
 from bioner_edge.convert.vocabulary.special import chat_template, optional
 from bioner_edge.convert.vocabulary.tokenizer_json import Added
 
-__all__ = ["without_unfed"]
+__all__ = ["drop_unused"]
 
 _SETTINGS, _MAP = "tokenizer_config.json", "special_tokens_map.json"
 _FILES = (
@@ -25,7 +25,7 @@ _FILES = (
 )  # fmt: skip
 
 
-def without_unfed(folder: Path, rows: int, out: Path) -> tuple[Path, list[str]]:
+def drop_unused(folder: Path, rows: int, out: Path) -> tuple[Path, list[str]]:
     """(the folder to read the tokenizer from, the tokens that it does without): `folder`, or else `out`, written here.
 
     Left out are special tokens whose id is `rows` or more, unless a role, the chat template or the post-processor names
@@ -52,7 +52,7 @@ def without_unfed(folder: Path, rows: int, out: Path) -> tuple[Path, list[str]]:
 def _added(folder: Path) -> tuple[Added, ...]:
     if (path := folder / "tokenizer.json").is_file():
         return tokenizer_json.load(path).added
-    return model_file.added(folder) if (folder / "tokenizer.model").is_file() else ()
+    return model_file.added_tokens(folder) if (folder / "tokenizer.model").is_file() else ()
 
 
 def _unfed(folder: Path, token: Added) -> bool:

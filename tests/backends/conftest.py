@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from collections.abc import Sequence as Ids
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,7 +79,7 @@ class Draft:
     outputs: dict[str, tuple[str, list[int | str]]] = field(default_factory=dict)
     tensors: dict[str, Array] = field(default_factory=dict)
 
-    def node(self, operator: str, *inputs: str, out: Ids[str] = (), domain: str = "", **attributes: Any) -> str:
+    def node(self, operator: str, *inputs: str, out: Sequence[str] = (), domain: str = "", **attributes: Any) -> str:
         from onnx import helper
 
         names = list(out) or [f"{operator}{len(self.nodes)}"]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bioner_edge.backends.contract import Backend, ContextFull, Logits, Sequence
+from bioner_edge.backends.contract import Backend, CachedSequence, ContextFull, Logits
 from bioner_edge.backends.scripted import Scripted
 from bioner_edge.errors import BionerError, InputError
 from bioner_edge.extract import Extractor
@@ -36,10 +36,10 @@ def _llama_cpp(request: pytest.FixtureRequest) -> Backend:
 
 def _onnx(kind: str) -> Callable[[pytest.FixtureRequest], Backend]:
     def made(request: pytest.FixtureRequest) -> Backend:
-        from bioner_edge.backends.onnx.backend import Onnx
+        from bioner_edge.backends.onnx.backend import OnnxRuntime
 
         folder = request.getfixturevalue("tmp_path_factory").mktemp("toy") / kind
-        return Onnx(request.getfixturevalue("toy").make(folder, kind), context=64, threads=1)
+        return OnnxRuntime(request.getfixturevalue("toy").make(folder, kind), context=64, threads=1)
 
     return made
 
@@ -56,7 +56,7 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
 
 
 @pytest.fixture
-def sequence(backend: Backend) -> Iterator[Sequence]:
+def sequence(backend: Backend) -> Iterator[CachedSequence]:
     """One with all of IDS, which must be there at the end as it was."""
     made = backend.new_sequence()
     before = backend.eval(made, IDS).copy()
@@ -72,14 +72,14 @@ def same(left: Logits, right: Logits) -> None:
 
 
 @pytest.mark.parametrize("upto", [len(IDS) + 1, 10_000, -1])
-def test_no_fork_beyond_what_is_filled(backend: Backend, sequence: Sequence, upto: int) -> None:
+def test_no_fork_beyond_what_is_filled(backend: Backend, sequence: CachedSequence, upto: int) -> None:
     for _ in range(40):  # no slot is lost by it
         with pytest.raises(ValueError, match=rf"^7 positions are filled, not {upto}$"):
             backend.fork(sequence, upto)
 
 
 @pytest.mark.parametrize("upto", [0, 3, len(IDS)])
-def test_a_fork_of_none_some_or_all(backend: Backend, sequence: Sequence, upto: int) -> None:
+def test_a_fork_of_none_some_or_all(backend: Backend, sequence: CachedSequence, upto: int) -> None:
     fork, fresh = backend.fork(sequence, upto), backend.new_sequence()
     assert fork.length == upto and fork.slot != sequence.slot
     same(backend.eval(fork, [5, 6]).copy(), backend.eval(fresh, [*IDS[:upto], 5, 6]))
@@ -88,12 +88,12 @@ def test_a_fork_of_none_some_or_all(backend: Backend, sequence: Sequence, upto: 
 
 
 @pytest.mark.parametrize("length", [len(IDS) + 1, 10_000, -1])
-def test_no_truncating_to_what_is_not_filled(backend: Backend, sequence: Sequence, length: int) -> None:
+def test_no_truncating_to_what_is_not_filled(backend: Backend, sequence: CachedSequence, length: int) -> None:
     with pytest.raises(ValueError, match=rf"^7 positions are filled, not {length}$"):
         backend.truncate(sequence, length)
 
 
-def test_truncating_to_all_and_to_none(backend: Backend, sequence: Sequence) -> None:
+def test_truncating_to_all_and_to_none(backend: Backend, sequence: CachedSequence) -> None:
     backend.truncate(sequence, len(IDS))
     backend.truncate(sequence, 0)
     assert sequence.length == 0
@@ -101,7 +101,7 @@ def test_truncating_to_all_and_to_none(backend: Backend, sequence: Sequence) -> 
     backend.eval(sequence, IDS)
 
 
-def test_a_released_sequence_is_no_more(backend: Backend, sequence: Sequence) -> None:
+def test_a_released_sequence_is_no_more(backend: Backend, sequence: CachedSequence) -> None:
     """Its slot may be that of another by then, which nothing of it may reach."""
     gone = backend.fork(sequence, 3)
     slot = gone.slot
@@ -126,12 +126,12 @@ def test_a_released_sequence_is_no_more(backend: Backend, sequence: Sequence) ->
     backend.release(other)
 
 
-def test_nothing_to_read_is_refused(backend: Backend, sequence: Sequence) -> None:
+def test_nothing_to_read_is_refused(backend: Backend, sequence: CachedSequence) -> None:
     with pytest.raises(ValueError, match=r"^eval needs at least one token$"):
         backend.eval(sequence, [])
 
 
-def test_no_room_is_an_error_of_ours(backend: Backend, sequence: Sequence) -> None:
+def test_no_room_is_an_error_of_ours(backend: Backend, sequence: CachedSequence) -> None:
     told = rf"^no room for {backend.context} tokens after 7 in a context of {backend.context}$"
     with pytest.raises(ContextFull, match=told) as caught:
         backend.eval(sequence, IDS[:1] * backend.context)
@@ -141,7 +141,7 @@ def test_no_room_is_an_error_of_ours(backend: Backend, sequence: Sequence) -> No
 class _Narrow(Scripted):
     """Has no room for a text with an X in it."""
 
-    def eval(self, sequence: Sequence, ids: Any) -> Logits:
+    def eval(self, sequence: CachedSequence, ids: Any) -> Logits:
         if ord("X") in ids:
             raise ContextFull(f"no room for {len(ids)} tokens after {sequence.length} in a context of 1")
         return super().eval(sequence, ids)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from collections.abc import Sequence as Ids
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 
 from bioner_edge import formats, prompts
-from bioner_edge.backends.contract import ContextFull, Logits, Sequence
+from bioner_edge.backends.contract import CachedSequence, ContextFull, Logits
 from bioner_edge.backends.llama_cpp import LlamaCpp
 from bioner_edge.backends.scripted import Scripted
 from bioner_edge.decoding import llama_sampler, loop
@@ -33,14 +32,14 @@ PROMPT = b"<Chemical>Naloxone</Chemical> reverses"
 class Recorded(LlamaCpp):
     """A model that remembers what it read and said; or says what is put into its mouth, `liked`, best first."""
 
-    liked: Ids[int] = ()
+    liked: Sequence[int] = ()
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, context=512, threads=1, cache="f32")
         self.said: list[Logits] = []
         self.read: list[int] = []
 
-    def eval(self, sequence: Sequence, ids: Ids[int]) -> Logits:
+    def eval(self, sequence: CachedSequence, ids: Sequence[int]) -> Logits:
         said = super().eval(sequence, ids).copy()
         if self.liked:
             said[:] = 0
@@ -69,14 +68,14 @@ def vocabulary(model: Recorded) -> Vocabulary:
 
 def answer(backend: LlamaCpp, vocabulary: Vocabulary, grammar: str, budget: int = 40) -> Answer:
     """The answer of llama.cpp's sampler, whose bookkeeping is checked."""
-    lift = TokenMask(GrammarAutomaton(grammar), vocabulary)
+    mask = TokenMask(GrammarAutomaton(grammar), vocabulary)
     prompt = backend.tokenize(PROMPT, False)
     sequence = backend.new_sequence()
     try:
-        found = decode(backend, sequence, prompt, lift, grammar, budget=budget)
+        found = decode(backend, sequence, prompt, mask, grammar, budget=budget)
     finally:
         backend.release(sequence)
-    assert accepts_all(lift.automaton, found.data)
+    assert accepts_all(mask.automaton, found.data)
     assert found.fed <= len(prompt) + budget and found.calls - len(found.choices) in (0, 1)
     at = 0
     for choice in found.choices:
@@ -95,18 +94,18 @@ def test_each_token_is_the_best_that_our_automaton_allows(
     backend: Recorded, vocabulary: Vocabulary, grammar: str
 ) -> None:
     found = answer(backend, vocabulary, grammar)
-    lift = TokenMask(GrammarAutomaton(grammar), vocabulary)
-    state, pieces = lift.automaton.start, vocabulary.pieces
+    mask = TokenMask(GrammarAutomaton(grammar), vocabulary)
+    state, pieces = mask.automaton.start, vocabulary.pieces
     for choice, said in zip(found.choices, backend.said, strict=True):
         written = found.data[choice.start : choice.end]
-        allowed = [t for t in lift.allowed(state) if b"\0" not in (pieces[t] or b"")]  # which llama.cpp never writes
-        if lift.automaton.accepts(state):
+        allowed = [t for t in mask.allowed(state) if b"\0" not in (pieces[t] or b"")]  # which llama.cpp never writes
+        if mask.automaton.accepts(state):
             allowed += sorted(backend.end_tokens)
         best = max(allowed, key=lambda t: said[t])
         assert (pieces[best] or b"") == written
         powers = np.exp(said.astype(np.float64) - said[best])
         assert choice.probability == pytest.approx(1 / powers.sum(), rel=1e-4)
-        state = lift.advance(state, written)
+        state = mask.advance(state, written)
 
 
 @pytest.mark.parametrize("budget", [0, 1, 7, 60])
@@ -174,9 +173,9 @@ def test_the_sampler_is_freed(backend: Recorded, vocabulary: Vocabulary, monkeyp
     monkeypatch.setattr(llama_sampler.lib, "llama_sampler_free", lambda sampler: (freed.append(sampler), free(sampler)))
     answer(backend, vocabulary, NO_TAG, 3)
     assert len(freed) == 1
-    lift, sequence = TokenMask(GrammarAutomaton(NO_TAG), vocabulary), backend.new_sequence()
+    mask, sequence = TokenMask(GrammarAutomaton(NO_TAG), vocabulary), backend.new_sequence()
     with pytest.raises(ContextFull):
-        decode(backend, sequence, 600 * [token(backend, b"a")], lift, NO_TAG, budget=9)
+        decode(backend, sequence, 600 * [token(backend, b"a")], mask, NO_TAG, budget=9)
     backend.release(sequence)
     assert len(freed) == 2
     engine = LlamaGrammar(backend, NO_TAG)
@@ -224,11 +223,11 @@ def both(bundled: tuple[LlamaCpp, Vocabulary], grammar: str, text: str) -> tuple
     asked = prompts.build(backend.chat_template, messages, backend.template_tokens)
     prompt = backend.tokenize(asked.before.encode(), True) + backend.tokenize(text.encode(), False)
     prompt += backend.tokenize(asked.after.encode(), True)
-    lift = TokenMask(GrammarAutomaton(grammar), vocabulary)
+    mask = TokenMask(GrammarAutomaton(grammar), vocabulary)
     sequence = backend.new_sequence()
-    ours = loop.decode(backend, sequence, prompt, lift, budget=150)
+    ours = loop.decode(backend, sequence, prompt, mask, budget=150)
     backend.truncate(sequence, 0)
-    theirs = decode(backend, sequence, prompt, lift, grammar, budget=150)
+    theirs = decode(backend, sequence, prompt, mask, grammar, budget=150)
     backend.release(sequence)
     return ours, theirs
 

@@ -10,7 +10,7 @@ import pytest
 
 import bioner_edge
 from bioner_edge.benchmarks.measuring.baselines import DECODINGS
-from bioner_edge.benchmarks.plan import Model, Task, found, left_out, tasks
+from bioner_edge.benchmarks.plan import Candidate, Task, find_models, left_out, tasks
 from bioner_edge.corpora.named import open_corpus
 from bioner_edge.errors import ModelError, UsageError
 from bioner_edge.formats import FORMATS
@@ -22,20 +22,20 @@ EXAMPLES = str(Path(bioner_edge.__file__).parent / "examples" / "abstracts.pubta
 
 
 def planned(
-    models: list[Model], formats: str = "tuned", *decodings: str, labels: list[str] | None = None
+    models: list[Candidate], formats: str = "tuned", *decodings: str, labels: list[str] | None = None
 ) -> list[Task]:
     return list(tasks(models, [open_corpus(EXAMPLES)], formats, decodings or ("grounded",), labels))
 
 
 def test_without_a_name_it_is_the_bundled_model() -> None:
-    (model,) = found([])
+    (model,) = find_models([])
     assert (model.name, model.level, model.runtime) == ("chemdis-9m-Q8_0", "Q8_0", "llama.cpp")
     assert model.broken is None and model.sha256 == sha256(model.path) and model.bytes == model.path.stat().st_size
-    assert model.needed_bytes == memory.needed(model.path)
+    assert model.needed_bytes == memory.estimate(model.path)
 
 
 def test_names_files_and_folders() -> None:
-    models = found(["chemdis-9m-onnx", str(DATA / "chemdis-9m-lists-Q8_0.gguf"), str(DATA)])
+    models = find_models(["chemdis-9m-onnx", str(DATA / "chemdis-9m-lists-Q8_0.gguf"), str(DATA)])
     assert [model.name for model in models] == ["chemdis-9m-int8-onnx", "chemdis-9m-lists-Q8_0", "chemdis-9m-Q8_0"]
     assert [model.runtime for model in models] == ["onnxruntime", "llama.cpp", "llama.cpp"]
     assert all(model.broken is None and len(model.sha256) == 64 for model in models)
@@ -43,7 +43,7 @@ def test_names_files_and_folders() -> None:
 
 def test_two_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
     shutil.copy(DATA / "chemdis-9m-Q8_0.gguf", tmp_path)
-    models = found(["chemdis-9m", str(tmp_path / "chemdis-9m-Q8_0.gguf")])
+    models = find_models(["chemdis-9m", str(tmp_path / "chemdis-9m-Q8_0.gguf")])
     assert [model.name for model in models] == [f"chemdis-9m-Q8_0@{DATA}", f"chemdis-9m-Q8_0@{tmp_path}"]
     assert models[1].manifest is None and models[1].level == "Q8_0"  # by its name
 
@@ -59,13 +59,13 @@ def test_two_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
 def test_what_is_not_there_is_refused(name: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ModelError) as refused:
-        found([name])
+        find_models([name])
     assert str(refused.value).startswith(told)
 
 
 def test_what_is_there_and_damaged_is_a_row_of_every_corpus_and_decoding(tmp_path: Path) -> None:
     (tmp_path / "x.gguf").write_bytes(b"GGUF and nothing else")
-    models = found([str(tmp_path)])
+    models = find_models([str(tmp_path)])
     cells = planned(models, "tuned", "free", "grounded")
     assert len(cells) == 2 and all(cell.broken == models[0].broken for cell in cells)
     assert models[0].broken and "x.gguf" in models[0].broken
@@ -81,14 +81,14 @@ def test_what_is_there_and_damaged_is_a_row_of_every_corpus_and_decoding(tmp_pat
     ],
 )
 def test_formats(formats: str, wanted: list[str]) -> None:
-    cells = planned(found(["chemdis-9m-lists"]), formats)
+    cells = planned(find_models(["chemdis-9m-lists"]), formats)
     assert [cell.key.format for cell in cells] == wanted
     assert all(cell.tuned == (cell.key.format in ("multi_code", "conv_term")) for cell in cells)
 
 
 def test_a_file_without_a_manifest_needs_a_format_and_takes_the_labels_of_the_corpus(tmp_path: Path) -> None:
     shutil.copy(DATA / "chemdis-9m-Q8_0.gguf", tmp_path / "mine.gguf")
-    models = found([str(tmp_path / "mine.gguf")])
+    models = find_models([str(tmp_path / "mine.gguf")])
     (cell,) = planned(models)
     assert cell.broken and "--formats" in cell.broken
     (cell,) = planned(models, "multi_tag")
@@ -96,13 +96,13 @@ def test_a_file_without_a_manifest_needs_a_format_and_takes_the_labels_of_the_co
 
 
 def test_labels_are_the_models_and_scored_where_the_corpus_has_them(tmp_path: Path) -> None:
-    (cell,) = planned(found([]), labels=["Disease", "Gene"])
+    (cell,) = planned(find_models([]), labels=["Disease", "Gene"])
     assert cell.asked == ("Disease", "Gene") and cell.scored == ("Disease",)
     assert {entity.label for document in cell.corpus.documents for entity in document.entities} == {"Disease"}
 
 
 def test_llama_cpps_own_ways_are_not_for_onnx_models() -> None:
-    models = found(["chemdis-9m", "chemdis-9m-onnx"])
+    models = find_models(["chemdis-9m", "chemdis-9m-onnx"])
     cells = planned(models, "tuned", *DECODINGS)
     assert [cell.key.decoding for cell in cells if cell.model is models[0]] == list(DECODINGS)
     assert {cell.key.decoding for cell in cells if cell.model is models[1]} == {
@@ -114,7 +114,7 @@ def test_llama_cpps_own_ways_are_not_for_onnx_models() -> None:
 
 
 def test_what_is_left_out_is_named() -> None:
-    models = found(["chemdis-9m", "chemdis-9m-onnx"])
+    models = find_models(["chemdis-9m", "chemdis-9m-onnx"])
     cells = planned(models, "tuned", "grounded", "llama-gbnf", labels=["Disease"])
     assert left_out(models, cells, ["grounded", "llama-gbnf"]) == [
         "llama-gbnf is left out for ONNX models: it is llama.cpp's",
@@ -133,16 +133,16 @@ def test_what_is_left_out_is_named() -> None:
 )
 def test_unknown_formats_and_constraints_are_refused(formats: str, decoding: str, told: str) -> None:
     with pytest.raises(UsageError) as refused:
-        planned(found([]), formats, decoding)
+        planned(find_models([]), formats, decoding)
     assert str(refused.value).startswith(told)
 
 
 def test_a_label_that_a_format_cannot_write_is_a_row() -> None:
-    (cell,) = planned(found([]), "multi_code", labels=["Disease", "2,3"])
+    (cell,) = planned(find_models([]), "multi_code", labels=["Disease", "2,3"])
     assert cell.broken and "2,3" in cell.broken
 
 
 def test_the_line_of_a_model_is_json(tmp_path: Path) -> None:
-    line = json.loads(json.dumps(found([])[0].to_json()))
+    line = json.loads(json.dumps(find_models([])[0].to_json()))
     assert line["kind"] == "model" and line["model"] == "chemdis-9m-Q8_0" and line["labels"] == ["Chemical", "Disease"]
     assert line["formats"] == ["multi_tag"] and 8 < line["bits_per_weight"] < 9

@@ -66,7 +66,7 @@ CORPUS: dict[str, Any] = {
     "documents": DOCUMENTS,
     "entities": 240,
     "notices": ["line 3: a row that could not be used"],
-    "licence": "CC0",
+    "license": "CC0",
 }
 
 
@@ -367,8 +367,8 @@ def test_cells_are_called_by_what_tells_them_apart(several: Run) -> None:
     assert beside == ["F32 multi_tag", "Q8_0 multi_tag", "Q8_0 multi_tag", "Q8_0 multi_code"]
     assert styles.names(entries)[1:3] == ["Q8_0 multi_tag grounded", "Q8_0 multi_tag free"]
     assert styles.names(entries[:1]) == ["m F32"]
-    assert styles.shortened("x" * 60 + "-Q4_K_M").endswith("-Q4_K_M")
-    assert len(styles.shortened("x" * 60)) == 34
+    assert styles.shorten("x" * 60 + "-Q4_K_M").endswith("-Q4_K_M")
+    assert len(styles.shorten("x" * 60)) == 34
 
 
 def test_colours_tell_models_apart_then_levels(tmp_path: Path) -> None:
@@ -410,8 +410,8 @@ def test_rare_levels_share_a_grey(tmp_path: Path) -> None:
         (figures.number(None), "–"),
         (figures.score(0.80005), "0.8001"),
         (figures.score(0.5, 0.4, 0.6), "0.5000 (0.400–0.600)"),
-        (figures.signed(-0.0123, -0.02, 0.001), "−0.0123 (−0.0200 to +0.0010)"),
-        (figures.signed(-0.00001, 0.0, 0.0), "0.0000 (0.0000 to 0.0000)"),
+        (figures.signed_value(-0.0123, -0.02, 0.001), "−0.0123 (−0.0200 to +0.0010)"),
+        (figures.signed_value(-0.00001, 0.0, 0.0), "0.0000 (0.0000 to 0.0000)"),
         (figures.megabytes(10_200_000), "10.2"),
         (figures.stat(Stat(2e6, 1e6, 3e6), 1e6), "2.00 (1.00–3.00)"),
         (figures.stat(Stat(2.0, 2.0, 2.0)), "2.00"),

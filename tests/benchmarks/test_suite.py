@@ -16,7 +16,7 @@ import bioner_edge
 from bioner_edge.benchmarks import launch as launching
 from bioner_edge.benchmarks import suite as suites
 from bioner_edge.benchmarks.comparing.compare import compare
-from bioner_edge.benchmarks.launch import Asked, launch
+from bioner_edge.benchmarks.launch import RunRequest, launch
 from bioner_edge.benchmarks.process import Failure
 from bioner_edge.benchmarks.results import Cell, Key, Log, Run
 from bioner_edge.benchmarks.suite import Settings
@@ -52,8 +52,8 @@ def corpus(tmp_path: Path) -> Path:
     return path
 
 
-def asked(model: Path, corpus: Path, settings: Settings = QUICK, **more: Any) -> Asked:
-    return Asked([str(corpus)], settings, [str(model)], **more)
+def asked(model: Path, corpus: Path, settings: Settings = QUICK, **more: Any) -> RunRequest:
+    return RunRequest([str(corpus)], settings, [str(model)], **more)
 
 
 def found(folder: Path) -> dict[str, list[dict[str, Any]]]:

@@ -112,7 +112,7 @@ def test_the_list(run: Run) -> None:
 def test_the_list_as_json(run: Run) -> None:
     code, out, err = run("list", "--json")
     rows = {row["name"]: row for row in map(json.loads, out.splitlines())}
-    assert (code, err) == (0, []) and set(rows) == {*registry.listed(), *registry.bases()}
+    assert (code, err) == (0, []) and set(rows) == {*registry.listed_models(), *registry.bases()}
     assert {row["kind"] for row in rows.values()} == {"tuned", "base"}
     assert rows["chemdis-9m"]["path"] == str(DATA / FILE) and rows["chemdis-9m"]["bytes"] == 10_168_512
     assert rows["smollm3-3b"] == {
@@ -120,7 +120,7 @@ def test_the_list_as_json(run: Run) -> None:
         "kind": "base",
         "formats": [],
         "labels": [],
-        "licence": "Apache-2.0",
+        "license": "Apache-2.0",
         "bytes": 6_150_197_248,
         "on_disk": "no",
         "path": "models/smollm3-3b",
@@ -233,7 +233,7 @@ def test_a_file_without_manifest_is_shown(run: Run, dist: Path) -> None:
 
 def test_what_is_shown_cannot_harm_a_terminal(run: Run, dist: Path) -> None:
     record = json.loads((dist / "mine-Q8_0.json").read_text("utf-8"))
-    record["licence"] = "\x1b]0;owned\x07[red]MIT"
+    record["license"] = "\x1b]0;owned\x07[red]MIT"
     record["verification"] = [{"stage": ["\x1b[2J"], "figure": {"a": 1}, "at_most": "x"}, {}]
     (dist / "mine-Q8_0.json").write_text(json.dumps(record))
     code, out, _ = run("show", "dist/mine-Q8_0.gguf")
@@ -244,7 +244,7 @@ def test_all_is_verified(run: Run) -> None:
     code, out, err = run("verify")
     assert (code, err) == (0, [])
     assert [line.split(":")[0] for line in out.splitlines()] == [
-        f"ok  {row.path}" for row in registry.listed().values()
+        f"ok  {row.path}" for row in registry.listed_models().values()
     ]
 
 

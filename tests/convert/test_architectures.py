@@ -108,7 +108,7 @@ def written(folder: Path, path: Path) -> Path:
     """The checkpoint in `folder` as an F32 file."""
     source = Checkpoint(folder)
     vocabulary: Any = Numbered(source.config["vocab_size"])
-    write_gguf(path, source, architectures.of(source.config), vocabulary, name="m", licence="MIT")
+    write_gguf(path, source, architectures.of(source.config), vocabulary, name="m", license="MIT")
     return path
 
 

@@ -93,7 +93,7 @@ def test_what_is_left(converted: tuple[Path, Result]) -> None:
     assert {path.name for path in out.iterdir()} == files | {"tuned-merged", "models.toml"}
     assert result.stdout.split() == [str(out / "tuned-Q8_0.gguf"), str(out / "tuned-F32.gguf")]
     _, manifest = find(str(out / "tuned-Q8_0.gguf"))
-    assert manifest is not None and manifest.labels == ("Chemical", "Disease") and manifest.licence == "MIT"
+    assert manifest is not None and manifest.labels == ("Chemical", "Disease") and manifest.license == "MIT"
     assert manifest.formats == ("multi_code", "multi_tag")
     assert {"base/model.safetensors", "adapter/adapter_model.safetensors"} <= manifest.sources.keys()
     stages = [str(stage["stage"]) for stage in manifest.verification]
@@ -347,14 +347,14 @@ def test_stopped_in_the_middle(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_licences_of_the_cards(base: Path, adapter: Path, tmp_path: Path) -> None:
+def test_licenses_of_the_cards(base: Path, adapter: Path, tmp_path: Path) -> None:
     """The base's binds too."""
-    for folder, licence in ((base, "gemma"), (adapter, "mit")):
+    for folder, license in ((base, "gemma"), (adapter, "mit")):
         shutil.copytree(folder, tmp_path / folder.name)
-        (tmp_path / folder.name / "README.md").write_text(f"---\nlicense: {licence}\ntags: []\n---\n# Card\n", "utf-8")
+        (tmp_path / folder.name / "README.md").write_text(f"---\nlicense: {license}\ntags: []\n---\n# Card\n", "utf-8")
     asked = ("--base", tmp_path / base.name, "--adapter", tmp_path / adapter.name, "--out", tmp_path, "--no-verify")
     assert run("convert", *asked).exit_code == 0
-    assert Manifest.load(tmp_path / "tuned-Q8_0.json").licence == "mit AND gemma"
+    assert Manifest.load(tmp_path / "tuned-Q8_0.json").license == "mit AND gemma"
 
 
 def test_a_folder_in_the_place_of_a_file(base: Path, tmp_path: Path) -> None:

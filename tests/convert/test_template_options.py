@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from bioner_edge import load
-from bioner_edge.backends.loading import opened
+from bioner_edge.backends.loading import load_backend
 from bioner_edge.cli import app
 from bioner_edge.errors import BionerError
 from bioner_edge.models.manifest import Manifest, manifest_path
@@ -48,7 +48,7 @@ def prompt(path: Path) -> tuple[str | None, str, str]:
     from bioner_edge.prompts import build
 
     told: list[str] = []
-    with opened(path, threads=1) as model:  # type: ignore[attr-defined]
+    with load_backend(path, threads=1) as model:  # type: ignore[attr-defined]
         messages = [{"role": "user", "content": TEXT}]
         made = build(model.chat_template, messages, model.template_tokens, tell=told.append)
     assert not any("date" in note for note in told)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bioner_edge.corpora import named
-from bioner_edge.corpora.named import Corpus, Counts, Split, chosen, corpora_dir, entries, open_corpus
+from bioner_edge.corpora.named import Corpus, Counts, Split, corpora_dir, entries, open_corpus, select
 from bioner_edge.document import Document, Entity
 from bioner_edge.errors import InputError, UsageError
 from bioner_edge.tuning import sources
@@ -113,7 +113,7 @@ def test_labels_are_merged_and_documents_keep_their_order_and_their_doubles(fold
     assert [d.id for d in corpus.documents] == ["7", "7"]
     assert [[e.label for e in d.entities] for d in corpus.documents] == [["Disease", "Disease"], ["Disease"]]
     assert corpus.labels == ("Disease",) and corpus.name == "ncbi-disease:dev"
-    assert "Disease" in corpus.guidelines and corpus.licence == "US Government work"
+    assert "Disease" in corpus.guidelines and corpus.license == "US Government work"
 
 
 def test_counts_that_are_not_the_published_ones_are_told(folder: Path) -> None:
@@ -216,9 +216,9 @@ def test_a_path_has_the_labels_that_occur(folder: Path) -> None:
 
 
 def test_chosen_takes_all_splits_of_a_name() -> None:
-    entry, splits = chosen("ncbi-disease")
+    entry, splits = select("ncbi-disease")
     assert [split.name for split in splits] == ["train", "dev", "test"] == list(entry.splits)
-    assert [split.name for split in chosen("ncbi-disease:dev")[1]] == ["dev"]
+    assert [split.name for split in select("ncbi-disease:dev")[1]] == ["dev"]
 
 
 # --- The hash

@@ -117,7 +117,7 @@ def test_random_grammars_and_strings(oracle: Load, data: st.DataObject) -> None:
 @pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS.keys())
 def test_the_formats_load_and_agree(oracle: Load, form: Any) -> None:
     rng = random.Random(2)
-    for labels in form.calls(LABELS):
+    for labels in form.questions(LABELS):
         grammar = form.gbnf(labels)
         automaton, engine = GrammarAutomaton(grammar), oracle(grammar)
         assert engine is not None
@@ -135,7 +135,7 @@ def test_the_formats_load_and_agree(oracle: Load, form: Any) -> None:
 
 @pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS.keys())
 def test_fifty_labels_load(oracle: Load, form: Any) -> None:
-    for labels in form.calls([f"Type {n}" for n in range(50)]):
+    for labels in form.questions([f"Type {n}" for n in range(50)]):
         assert oracle(form.gbnf(labels)) is not None
 
 
@@ -145,7 +145,7 @@ def test_llguidance_agrees(form: Any) -> None:
     llguidance = pytest.importorskip("llguidance")
     from llguidance.gbnf_to_lark import gbnf_to_lark
 
-    labels = form.calls(LABELS[:2])[0]
+    labels = form.questions(LABELS[:2])[0]
     grammar = form.gbnf(labels)
     automaton = GrammarAutomaton(grammar)
     lark = gbnf_to_lark(grammar).replace(r"\U10FFFF", r"\U0010FFFF")  # its converter drops the zeros

@@ -85,8 +85,8 @@ def prefer(words: tuple[bytes, ...], *pieces: bytes | None) -> Callable[[list[in
 
 
 def answer(backend: Scripted, automaton: ByteAutomaton, budget: int = 10_000, **options: Any) -> Answer:
-    lift = TokenMask(automaton, Vocabulary(backend))
-    return decode(backend, backend.new_sequence(), PROMPT, lift, budget=budget, **options)
+    mask = TokenMask(automaton, Vocabulary(backend))
+    return decode(backend, backend.new_sequence(), PROMPT, mask, budget=budget, **options)
 
 
 def after(automaton: ByteAutomaton, data: bytes) -> State:
@@ -416,7 +416,7 @@ def sayable(text: str, labels: list[str], words: tuple[bytes, ...]) -> Iterator[
     """Every answer that some model gives: each choice is taken the other way in turn."""
     automaton = constraint(Document("d", text), labels)
     silent = Scripted(noise(words), words)
-    lift = TokenMask(automaton, Vocabulary(silent))
+    mask = TokenMask(automaton, Vocabulary(silent))
     scripts: list[list[int]] = [[]]
     known: dict[bytes, list[int]] = {}
     while scripts:
@@ -428,13 +428,13 @@ def sayable(text: str, labels: list[str], words: tuple[bytes, ...]) -> Iterator[
             if len(told) < len(script):
                 wanted[script[len(told)]] = 99
             else:  # the first of the candidates
-                before = lift.vocabulary.spell(ids[len(PROMPT) :])
+                before = mask.vocabulary.spell(ids[len(PROMPT) :])
                 wanted[candidates(automaton, silent, before)[0]] = 99
             told.append(list(ids))
             return wanted
 
         backend = Scripted(logits, words)
-        found = decode(backend, backend.new_sequence(), PROMPT, lift, budget=10_000, removed_mass=False)
+        found = decode(backend, backend.new_sequence(), PROMPT, mask, budget=10_000, removed_mass=False)
         yield found.text
         taken = list(script)
         for choice in found.choices[len(script) :]:

@@ -81,7 +81,7 @@ def automata() -> dict[str, ByteAutomaton]:
     document = Document("d", TEXT)
     found: dict[str, ByteAutomaton] = {"anything": Anything()}
     for name, form in FORMATS.items():
-        (labels, *_) = form.calls(LABELS)
+        (labels, *_) = form.questions(LABELS)
         found |= {name: form.constraint(document, labels), f"{name}-gbnf": GrammarAutomaton(form.gbnf(labels))}
     return found
 
@@ -89,17 +89,17 @@ def automata() -> dict[str, ByteAutomaton]:
 @pytest.mark.parametrize("automaton", automata().values(), ids=automata().keys())
 def test_allowed_is_what_trying_every_token_finds(automaton: ByteAutomaton) -> None:
     vocabulary = Vocabulary(model(WORDS))
-    lift, rng, state = TokenMask(automaton, vocabulary), random.Random(5), automaton.start
+    mask, rng, state = TokenMask(automaton, vocabulary), random.Random(5), automaton.start
     longest = 0
     for _ in range(400):
-        allowed = sorted(lift.allowed(state).tolist())
+        allowed = sorted(mask.allowed(state).tolist())
         assert allowed == by_trying(automaton, vocabulary, state)
         if not allowed or (automaton.accepts(state) and rng.random() < 0.2):  # once more, by another way
             state = automaton.start
             continue
         token = rng.choice([t for t in allowed if t > 255] or allowed)
         longest = max(longest, len(vocabulary.spell([token])))
-        state = lift.advance(state, vocabulary.spell([token]))
+        state = mask.advance(state, vocabulary.spell([token]))
     assert longest > 1
 
 
@@ -111,20 +111,20 @@ def test_llama_cpp_allows_the_same_tokens(tiny_model: Path, oracle: Callable[[st
         "d", "Naloxone <3 for renal failure", (Entity.at("Chemical", 0, 8), Entity.at("Disease", 16, 29))
     )
     text = {t for t, piece in enumerate(vocabulary.pieces) if piece and piece.isascii() and b"\0" not in piece}
-    for labels in form.calls(LABELS):
-        lift = TokenMask(GrammarAutomaton(form.gbnf(labels)), vocabulary)
-        engine, state = oracle(form.gbnf(labels)), lift.automaton.start
+    for labels in form.questions(LABELS):
+        mask = TokenMask(GrammarAutomaton(form.gbnf(labels)), vocabulary)
+        engine, state = oracle(form.gbnf(labels)), mask.automaton.start
         for byte in form.render(document, labels).encode():
-            assert text & set(lift.allowed(state).tolist()) == engine.allowed(sorted(text))
-            state = lift.advance(state, bytes((byte,)))
+            assert text & set(mask.allowed(state).tolist()) == engine.allowed(sorted(text))
+            state = mask.advance(state, bytes((byte,)))
             assert engine.step(byte)
 
 
 def test_the_same_array_is_given_again() -> None:
-    lift = TokenMask(Anything(), Vocabulary(model()))
-    assert lift.allowed(0) is lift.allowed(0)
-    assert sorted(lift.allowed(0).tolist()) == list(range(256))
-    assert lift.vocabulary.end_tokens.tolist() == [256]
+    mask = TokenMask(Anything(), Vocabulary(model()))
+    assert mask.allowed(0) is mask.allowed(0)
+    assert sorted(mask.allowed(0).tolist()) == list(range(256))
+    assert mask.vocabulary.end_tokens.tolist() == [256]
 
 
 class _Without(Scripted):

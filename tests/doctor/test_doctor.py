@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from bioner_edge import doctor
 from bioner_edge.cli.doctor import doctor as command
-from bioner_edge.doctor import STATUSES, Finding, examined
+from bioner_edge.doctor import STATUSES, Finding, examine
 from bioner_edge.errors import ModelError
 from bioner_edge.hardware.cpu_features import Cores, Processor
 from bioner_edge.models import memory
@@ -218,7 +218,7 @@ def test_a_damaged_model_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "models.toml").write_text(
         '[models.mine]\nfile = "m.gguf"\nsha256 = "'
         + "0" * 64
-        + '"\nformats = []\nlabels = []\nlicence = "MIT"\ndescription = "x"\n'
+        + '"\nformats = []\nlabels = []\nlicense = "MIT"\ndescription = "x"\n'
     )
     (tmp_path / "m.gguf").write_bytes(b"GGUF")
     monkeypatch.setenv("BIONER_MODELS", str(tmp_path))
@@ -249,7 +249,7 @@ def test_no_check_can_end_it(monkeypatch: pytest.MonkeyPatch, error: Exception) 
         raise error
 
     monkeypatch.setattr(doctor, "_CHECKS", {"first": fails, "second": lambda name: iter([Finding(name, "ok", "well")])})
-    found = list(examined())
+    found = list(examine())
     assert [(f.name, f.status) for f in found] == [("first", "ok"), ("first", "unknown"), ("second", "ok")]
     assert type(error).__name__ in found[1].told
 
@@ -259,7 +259,7 @@ def test_a_mistake_of_the_user_is_told_in_its_own_words(monkeypatch: pytest.Monk
         raise ModelError("m.gguf: no such model file")
 
     monkeypatch.setattr(doctor, "_CHECKS", {"models": fails})
-    assert list(examined()) == [Finding("models", "error", "m.gguf: no such model file")]
+    assert list(examine()) == [Finding("models", "error", "m.gguf: no such model file")]
 
 
 def test_it_loads_neither_torch_nor_a_runtime_into_its_own_process() -> None:
@@ -273,7 +273,7 @@ def test_it_loads_neither_torch_nor_a_runtime_into_its_own_process() -> None:
 
 
 def called(monkeypatch: pytest.MonkeyPatch, found: list[Finding], *arguments: str) -> Any:
-    monkeypatch.setattr(doctor, "examined", lambda: iter(found))
+    monkeypatch.setattr(doctor, "examine", lambda: iter(found))
     app = typer.Typer()
     app.command()(command)
     return CliRunner().invoke(app, list(arguments))

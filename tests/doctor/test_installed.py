@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bioner_edge.doctor.installed import meets, named, version
+from bioner_edge.doctor.installed import library_of, meets, version
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,6 @@ def test_what_is_not_installed_has_no_version() -> None:
 
 
 def test_a_requirement_names_a_library() -> None:
-    assert [named(line) for line in ("numpy>=1.26", "llama-cpp-python == 0.3.36", "a.b_c[x]==1", "rich")] == [
+    assert [library_of(line) for line in ("numpy>=1.26", "llama-cpp-python == 0.3.36", "a.b_c[x]==1", "rich")] == [
         *("numpy", "llama-cpp-python", "a.b_c", "rich")
     ]

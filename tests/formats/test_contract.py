@@ -89,7 +89,7 @@ def grammar(form: Format, labels: tuple[str, ...]) -> GrammarAutomaton:
 @settings(max_examples=150)
 @given(document=documents())
 def test_what_is_rendered_is_read_and_allowed(form: Format, document: Document) -> None:
-    for labels in form.calls(LABELS):
+    for labels in form.questions(LABELS):
         answer = form.render(document, labels)
         parsed = form.parse(answer, document, labels)
         assert parsed.problems == ()
@@ -106,7 +106,7 @@ def test_what_is_rendered_is_read_and_allowed(form: Format, document: Document) 
 @given(document=documents(), data=st.data())
 def test_near_misses(form: Format, document: Document, data: st.DataObject) -> None:
     """What the constraint takes reads without a problem, what the grammar takes without one of syntax."""
-    for labels in form.calls(LABELS):
+    for labels in form.questions(LABELS):
         answer = form.render(document, labels)
         at = data.draw(st.integers(0, len(answer)))
         until = min(len(answer), at + data.draw(st.integers(0, 2)))
@@ -161,7 +161,7 @@ def run(automaton: ByteAutomaton, state: Hashable, data: bytes) -> Hashable:
 @settings(max_examples=25)
 @given(document=documents(), seed=st.integers(0, 1 << 32))
 def test_random_answers_under_the_constraint(form: Format, document: Document, seed: int) -> None:
-    for labels in form.calls(LABELS):
+    for labels in form.questions(LABELS):
         most = longest(document, labels)
         data = walk(form.constraint(document, labels), random.Random(seed), most + 1)
         assert len(data) <= most
@@ -184,9 +184,9 @@ def test_a_thousand_random_walks(form: Format) -> None:
     """Any allowed byte at each step, or the end: each answer is whole, short enough and without a problem, and so is
     what `closing` makes of any state on the way."""
     rng = random.Random(7)
-    calls = form.calls(LABELS)
+    questions = form.questions(LABELS)
     for n in range(1000):
-        document, labels = Document("d", WALKED[n % len(WALKED)]), calls[n % len(calls)]
+        document, labels = Document("d", WALKED[n % len(WALKED)]), questions[n % len(questions)]
         automaton, most = form.constraint(document, labels), longest(document, labels)
         state, written = automaton.start, bytearray()
         close_at = rng.randrange(60)
@@ -207,7 +207,7 @@ def test_a_thousand_random_walks(form: Format) -> None:
 @settings(max_examples=30)
 @given(document=documents(), seed=st.integers(0, 1 << 32))
 def test_random_answers_under_the_grammar(form: Format, document: Document, seed: int) -> None:
-    for labels in form.calls(LABELS):
+    for labels in form.questions(LABELS):
         data = walk(grammar(form, tuple(labels)), random.Random(seed), 60)
         assert "syntax" not in {p.kind for p in form.salvage(data.decode(), document, labels).problems}
 
@@ -238,7 +238,7 @@ def test_labels(form: Format, labels: list[str]) -> None:
     text = "aspirin for a headache"
     document = Document("d", text, tuple(Entity.at(label, 0, 7) for label in labels[:3]))
     try:
-        calls = form.calls(labels)
+        questions = form.questions(labels)
     except UsageError:
         for attempt in (
             lambda: form.instruction(labels, {}),
@@ -252,8 +252,8 @@ def test_labels(form: Format, labels: list[str]) -> None:
             with pytest.raises(UsageError, match=r"^[^\n]+$"):
                 attempt()
         return
-    assert sorted({label for call in calls for label in call}) == sorted(set(labels))
-    for call in calls:
+    assert sorted({label for call in questions for label in call}) == sorted(set(labels))
+    for call in questions:
         answer = form.render(document, call)
         assert read_back(form, document, call, form.parse(answer, document, call).entities)
         assert accepts_all(form.constraint(document, call), answer.encode())
@@ -288,7 +288,7 @@ def test_japanese_documents(form: Format, corpora: Path) -> None:
 
 def _check(form: Format, document: Document, *, stepped: bool) -> None:
     asked = sorted({e.label for e in document.entities}) or LABELS
-    for labels in form.calls(asked):
+    for labels in form.questions(asked):
         answer = form.render(document, labels)
         parsed = form.parse(answer, document, labels)
         assert parsed.problems == (), document.id
@@ -321,7 +321,7 @@ def _takes(automaton: ByteAutomaton, data: bytes) -> bool:
 
 def test_a_problem_says_where(form: Format) -> None:
     document = Document("d", "one\ntwo")
-    (labels, *_) = form.calls(LABELS)
+    (labels, *_) = form.questions(LABELS)
     for answer in ("", "one\nt", "\x00", form.render(document, labels) + "more"):
         for problem in form.parse(answer, document, labels).problems:
             assert problem.kind in ("syntax", "ungrounded")

@@ -170,7 +170,7 @@ def test_every_legal_answer_and_no_other(name: str) -> None:
     form, checked = FORMATS[name], 0
     for text, labels in CASES:
         document = Document("d", text)
-        for asked in form.calls(labels):
+        for asked in form.questions(labels):
             legal = LEGAL[name](text, asked)
             if not legal or len(legal) > 5000:
                 continue
@@ -190,7 +190,7 @@ def _sorted_tags(answer: str) -> str:
 def test_closing_is_the_shortest_way() -> None:
     for name, form in FORMATS.items():
         for text in ("a b", "ab a", "é \n患者"):
-            for asked in form.calls(["T", "U v"]):
+            for asked in form.questions(["T", "U v"]):
                 automaton = form.constraint(Document("d", text), asked)
                 legal = [a.encode() for a in accepted(automaton, 4000)]
                 if len(legal) > 2000:

@@ -11,7 +11,16 @@ from bioner_edge.decoding.gbnf import GrammarAutomaton
 from bioner_edge.document import Document, Entity, Span
 from bioner_edge.errors import UsageError
 from bioner_edge.formats import TEXT, Parsed
-from bioner_edge.formats.multi_tag import calls, constraint, gbnf, inexpressible, instruction, parse, render, salvage
+from bioner_edge.formats.multi_tag import (
+    constraint,
+    gbnf,
+    inexpressible,
+    instruction,
+    parse,
+    questions,
+    render,
+    salvage,
+)
 
 LABELS = ["Chemical", "Disease"]
 TEXT_ = "Naloxone reverses the effect of clonidine."
@@ -210,7 +219,7 @@ def test_closing_is_shortest() -> None:
 
 
 def test_calls_and_instruction() -> None:
-    assert calls(LABELS) == [LABELS]
+    assert questions(LABELS) == [LABELS]
     messages = instruction(["Anatomical site", "Disease"], {"Disease": "no symptoms", "Gene": "not asked"})
     assert messages == [
         {"role": "system", "content": "Tag Anatomical_site, Disease.\nDisease: no symptoms"},
@@ -229,7 +238,7 @@ def test_calls_and_instruction() -> None:
 )
 def test_labels_that_no_tag_can_hold(labels: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=f"^{message}"):
-        calls(labels)
+        questions(labels)
 
 
 def test_a_type_opens_once_at_a_position_of_each_stack() -> None:

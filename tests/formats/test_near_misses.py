@@ -91,7 +91,7 @@ MISSES = [
 @pytest.mark.parametrize(("name", "old", "new", "kind", "where"), MISSES)
 def test_a_near_miss(name: str, old: str, new: str, kind: str | None, where: tuple[int, int] | None) -> None:
     form = FORMATS[name]
-    labels = form.calls(LABELS)[0]
+    labels = form.questions(LABELS)[0]
     answer = form.render(DOCUMENT, labels)
     missed = answer.replace(old, new, 1) if name != "single_span" or old != "93" else answer.replace(old, new)
     if name == "multi_bio" and old == "\n.\tO":
@@ -111,7 +111,7 @@ def test_a_near_miss(name: str, old: str, new: str, kind: str | None, where: tup
 def test_what_is_left_of_a_broken_answer(name: str) -> None:
     """Salvage finds the mentions that stand whole in an answer with something wrong around them."""
     form = FORMATS[name]
-    labels = form.calls(LABELS)[0]
+    labels = form.questions(LABELS)[0]
     answer = form.render(DOCUMENT, labels)
     wanted = {e.key for e in form.parse(answer, DOCUMENT, labels).entities}
     fenced = f"Here it is:\n{answer}\nI hope that this helps."
@@ -126,7 +126,7 @@ def test_what_is_left_of_a_broken_answer(name: str) -> None:
 @pytest.mark.parametrize("name", FORMATS)
 def test_hostile_answers_end(name: str) -> None:
     form = FORMATS[name]
-    labels = form.calls(LABELS)[0]
+    labels = form.questions(LABELS)[0]
     for answer in (
         "9" * 5000,
         "[[" + "9" * 5000 + ", 1]]",

@@ -28,7 +28,7 @@ def shown() -> ModuleType:
 
 def test_it_keeps_the_contract() -> None:
     form = shown()
-    assert form.calls(LABELS) == [LABELS] and form.CANNOT
+    assert form.questions(LABELS) == [LABELS] and form.CANNOT
     answer = form.render(DOCUMENT, LABELS)
     assert answer == '[["Naloxone", "Chemical"], ["liver", "Anatomical site"]]'
     parsed = form.parse(answer, DOCUMENT, LABELS)

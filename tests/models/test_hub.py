@@ -28,8 +28,8 @@ pytest.importorskip("huggingface_hub", reason="pip install 'bioner-edge[hub]'")
 from bioner_edge import cli
 from bioner_edge.errors import ModelError, UsageError
 from bioner_edge.models import download, hub, registry
-from bioner_edge.models.hub_lock import LOCK, Pulled, wanted
-from bioner_edge.models.verify import verified
+from bioner_edge.models.hub_lock import LOCK, Pulled, is_wanted
+from bioner_edge.models.verify import verify_files
 
 REPO = "lab/tiny"
 COMMIT, NEXT = "a" * 40, "b" * 40
@@ -189,7 +189,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def listed(place: Path, files: dict[str, str] | None = None, **changes: object) -> None:
     """The package's models.toml; a change to None leaves a key out."""
-    row: dict[str, object] = {"repo": REPO, "revision": COMMIT, "licence": "MIT", "architecture": "LlamaForCausalLM"}
+    row: dict[str, object] = {"repo": REPO, "revision": COMMIT, "license": "MIT", "architecture": "LlamaForCausalLM"}
     row |= {"gated": False, "description": "d", "bytes": len(WEIGHTS), **changes}
     lines = [f"{key} = {json.dumps(value)}" for key, value in row.items() if value is not None]
     lines += ["[bases.tiny.files]", *(f'"{name}" = "{digest}"' for name, digest in (files or {}).items())]
@@ -222,7 +222,7 @@ def test_a_pull_brings_what_is_needed_and_nothing_that_is_pickled(server: Hub, p
     assert (lock["repo"], lock["revision"], lock["pinned"]) == (REPO, COMMIT, True)
     assert lock["files"]["model.safetensors"] == {"bytes": len(WEIGHTS), "sha256": sha256(WEIGHTS)}
     assert lock["files"]["config.json"] == {"bytes": 39, "git-sha1": blob(FILES["config.json"])}
-    assert "at commit " + COMMIT in notes[0] and notes[0].endswith("; licence: MIT")
+    assert "at commit " + COMMIT in notes[0] and notes[0].endswith("; license: MIT")
     assert notes[1:] == ["models/tiny: 5 files, 0 MB, hashes checked"]
 
 
@@ -377,7 +377,7 @@ def test_another_revision_than_the_list_pins(server: Hub, place: Path) -> None:
 @pytest.mark.parametrize("file", ["api", "config.json"])
 @pytest.mark.parametrize("token", [None, "hf_mine"])
 def test_a_gated_model(server: Hub, place: Path, monkeypatch: pytest.MonkeyPatch, file: str, token: str | None) -> None:
-    relisted(place, gated=True, licence="Gemma Terms of Use")
+    relisted(place, gated=True, license="Gemma Terms of Use")
     server.status[file] = 403 if token else 401
     if token:
         monkeypatch.setenv("HF_TOKEN", token)
@@ -385,7 +385,7 @@ def test_a_gated_model(server: Hub, place: Path, monkeypatch: pytest.MonkeyPatch
         pull()
     what = "the token in HF_TOKEN has no access" if token else "no token is set"
     page = f"{server.address}/{REPO}"
-    steps = f"accept the licence (Gemma Terms of Use) at {page}, then set HF_TOKEN to a token of that account"
+    steps = f"accept the license (Gemma Terms of Use) at {page}, then set HF_TOKEN to a token of that account"
     assert str(caught.value).startswith(f"{page}: a gated model, and {what}: {steps}")
 
 
@@ -498,10 +498,10 @@ def test_files_that_were_brought_by_hand(server: Hub, place: Path, monkeypatch: 
     assert pull(notes=notes) == folder
     told = f"{folder}: brought by hand; the hashes of the weights of {REPO} are those of models.toml"
     assert notes == [told] and server.asked == []
-    assert [(c.told, c.holds) for c in verified([str(folder)])] == [
+    assert [(c.told, c.holds) for c in verify_files([str(folder)])] == [
         (f"{folder}: the weights are those of {REPO} at {COMMIT} in models.toml", True)
     ]
-    assert [c.holds for c in verified(["tiny"])] == [c.holds for c in verified([])] == [True]
+    assert [c.holds for c in verify_files(["tiny"])] == [c.holds for c in verify_files([])] == [True]
 
 
 @pytest.mark.parametrize(
@@ -518,7 +518,7 @@ def test_files_by_hand_that_are_wrong(
     folder = by_hand(monkeypatch, **files)
     with pytest.raises(ModelError, match=f"; what is there now: {folder}/{told}"):
         pull()
-    (check,) = verified(["tiny"])
+    (check,) = verify_files(["tiny"])
     assert check.told.startswith(f"{folder}/{told}") and not check.holds
 
 
@@ -526,14 +526,14 @@ def test_files_by_hand_whose_hash_nobody_knows(server: Hub, place: Path, monkeyp
     folder = by_hand(monkeypatch)
     with pytest.raises(ModelError, match=r"; there is no hash of model\.safetensors to check it with$"):
         pull()
-    (check,) = verified(["tiny"])
+    (check,) = verify_files(["tiny"])
     assert check.holds and check.told.startswith(f"{folder}: whole, but no hash of model.safetensors is known")
     (folder / "model.safetensors").write_bytes(WEIGHTS + b"!")
-    assert [c.told for c in verified(["tiny"])] == [f"{folder}/model.safetensors: it is not whole"]
+    assert [c.told for c in verify_files(["tiny"])] == [f"{folder}/model.safetensors: it is not whole"]
     (folder / "model.safetensors").write_bytes(WEIGHTS[:-1])
     (folder / "tokenizer.json").unlink()
     told = [f"{folder}/tokenizer.json: it is missing", f"{folder}/model.safetensors: it is not whole"]
-    assert [c.told for c in verified(["tiny"])] == told
+    assert [c.told for c in verify_files(["tiny"])] == told
     monkeypatch.delenv("HF_HUB_OFFLINE")
     pull()  # with a network: what is right stays, the rest comes
     assert complete(folder) and server.fetched("config.json") == []
@@ -544,20 +544,20 @@ def test_shards_by_hand_that_are_missing(server: Hub, place: Path, monkeypatch: 
     (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
     index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert [c.told for c in verified(["tiny"])] == [f"{folder}/model-00002-of-00002.safetensors: it is missing"]
+    assert [c.told for c in verify_files(["tiny"])] == [f"{folder}/model-00002-of-00002.safetensors: it is missing"]
     (folder / "model.safetensors.index.json").write_text('{"weight_map": 3}')
-    assert [c.told for c in verified(["tiny"])] == [
+    assert [c.told for c in verify_files(["tiny"])] == [
         f"{folder}/model.safetensors.index.json: cannot be read; fetch it again"
     ]
 
 
 def test_a_pulled_folder_that_changed(server: Hub, place: Path) -> None:
     pull()
-    assert [c.holds for c in verified(["tiny"])] == [True]
+    assert [c.holds for c in verify_files(["tiny"])] == [True]
     Path("models/tiny/config.json").write_bytes(b"{}")
     Path("models/tiny/LICENSE").unlink()
     told = ["models/tiny/LICENSE: it is missing", "models/tiny/config.json: it has 2 bytes, it must have 39"]
-    assert sorted(c.told for c in verified([]) if not c.holds) == told
+    assert sorted(c.told for c in verify_files([]) if not c.holds) == told
 
 
 def test_a_record_that_was_forged(server: Hub, place: Path) -> None:
@@ -568,7 +568,7 @@ def test_a_record_that_was_forged(server: Hub, place: Path) -> None:
     Path("models/tiny/model.safetensors").write_bytes(forged)
     lock = Path("models/tiny", LOCK)
     lock.write_text(lock.read_text().replace(sha256(WEIGHTS), sha256(forged)))
-    (check,) = verified(["tiny"])
+    (check,) = verify_files(["tiny"])
     assert "another SHA-256 than models.toml" in check.told and not check.holds
 
 
@@ -661,7 +661,7 @@ def test_the_library_is_optional(server: Hub, place: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("name", [*UNWANTED, "a\nb.json", "x" * 300 + ".json", "-rf.json", "é.json"])
 def test_names_that_are_never_fetched(name: str) -> None:
-    assert not wanted(name)
+    assert not is_wanted(name)
 
 
 # The command line, with the bases that are really listed: this one's list knows no hashes.

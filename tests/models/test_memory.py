@@ -14,7 +14,7 @@ import pytest
 from bioner_edge.errors import ModelError
 from bioner_edge.models import memory
 from bioner_edge.models.manifest import Manifest, digest, digests
-from bioner_edge.models.memory import available, needed, refuse_larger
+from bioner_edge.models.memory import available, estimate, refuse_larger
 
 BUNDLED = Path(memory.__file__).parents[1] / "data" / "chemdis-9m-Q8_0.gguf"
 
@@ -59,7 +59,7 @@ def measured(path: Path) -> tuple[int, int]:
 def test_the_bundled_model() -> None:
     pytest.importorskip("llama_cpp")
     peak, own = measured(BUNDLED)
-    assert 0.9 * own < needed(BUNDLED) < 1.5 * own, (needed(BUNDLED), own, peak)
+    assert 0.9 * own < estimate(BUNDLED) < 1.5 * own, (estimate(BUNDLED), own, peak)
 
 
 WORDS, WIDTH, FEED, LAYERS, HEADS = 20_000, 512, 2048, 6, 8
@@ -165,7 +165,7 @@ def sealed(folder: Path) -> Path:
     told = {"context": 1024, "bos": None, "end_tokens": [256], "chat_template": None, "cache": "grown"}
     (folder / "runtime.json").write_text(json.dumps({**told, "bos_token": "", "eos_token": ""}))
     Manifest(
-        formats=(), labels=(), unit="sentence", licence="MIT", sha256=digest(folder), level="F32", bits_per_weight=32.0,
+        formats=(), labels=(), unit="sentence", license="MIT", sha256=digest(folder), level="F32", bits_per_weight=32.0,
         tensor_mix={}, sources={}, versions={}, files=digests(folder),
     ).save(folder / "manifest.json")  # fmt: skip
     return folder
@@ -177,16 +177,16 @@ def test_onnx_models(tmp_path: Path, bits: int | None) -> None:
     pytest.importorskip("tokenizers")
     path = onnx_model(tmp_path / "model", bits)
     peak, own = measured(path)
-    assert 0.9 * own < needed(path) < 1.5 * own, (needed(path), own, peak)
+    assert 0.9 * own < estimate(path) < 1.5 * own, (estimate(path), own, peak)
 
 
 def test_a_longer_context_needs_more(tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     for path in (BUNDLED, onnx_model(tmp_path / "model", 8)):
-        assert needed(path, 100) < needed(path) < needed(path, 100_000)
+        assert estimate(path, 100) < estimate(path) < estimate(path, 100_000)
     size = 2 * WIDTH * LAYERS * 4  # of a position, in a cache
     more = 3 * size + 3 * 4 * 256 * HEADS  # the caches; and the scores of a step
-    assert needed(path, 2000) - needed(path, 1000) == 1000 * more
+    assert estimate(path, 2000) - estimate(path, 1000) == 1000 * more
 
 
 # --- What there is
@@ -295,7 +295,7 @@ def test_this_system() -> None:
 
 
 def test_what_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = needed(BUNDLED)
+    asked = estimate(BUNDLED)
     monkeypatch.setattr(memory, "available", lambda: asked)
     refuse_larger(BUNDLED)
     with pytest.raises(ModelError, match=r"needs about 3\.\d GB of memory, .* are free"):
@@ -313,7 +313,7 @@ def test_what_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_is_no_model_is_told(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no model in it"):
-        needed(tmp_path)
+        estimate(tmp_path)
     (tmp_path / "a.gguf").write_bytes(b"GGUF")
     with pytest.raises(ModelError, match="damaged GGUF"):
         refuse_larger(tmp_path / "a.gguf")

@@ -14,7 +14,7 @@ import pytest
 from bioner_edge.errors import ModelError, UsageError
 from bioner_edge.models import registry
 from bioner_edge.models.manifest import digest, digests
-from bioner_edge.models.registry import Manifest, bases, entry, find, listed, manifest_path, write_list
+from bioner_edge.models.registry import Manifest, bases, entry, find, listed_models, manifest_path, write_list
 
 
 def u64(value: int) -> bytes:
@@ -36,7 +36,7 @@ MANIFEST = Manifest(
     formats=("multi_tag", "conv_term"),
     labels=("Chemical", "Disease"),
     unit="sentence",
-    licence="Apache-2.0",
+    license="Apache-2.0",
     sha256=DIGEST,
     level="Q8_0",
     bits_per_weight=8.5,
@@ -88,7 +88,7 @@ def table(package: Path, default: str | None = "small", **changes: object) -> No
         "file": "small.gguf",
         "sha256": DIGEST,
         "formats": ["multi_tag", "conv_term"],
-        "licence": "MIT",
+        "license": "MIT",
         "description": "d",
         **changes,
     }
@@ -127,7 +127,7 @@ def test_a_model_that_is_not_tuned_has_no_formats_and_no_labels(tmp_path: Path) 
         ({"format": "multi_tag"}, "unknown key 'format'; known: formats, labels"),
         ({"labels": [1]}, "'labels' must be a list of strings"),
         ({"labels": [["Chemical"]]}, "'labels' must be a list of strings"),
-        ({"licence": ["MIT"]}, "'licence' must be a string"),
+        ({"license": ["MIT"]}, "'license' must be a string"),
         ({"level": None}, "'level' must be a string"),
         ({"unit": "page"}, "'unit' must be sentence or document"),
         ({"unit": []}, "'unit' must be sentence or document"),
@@ -175,7 +175,7 @@ DEEP = '{"training": ' + '{"a":' * 50_000 + "1" + "}" * 50_001
         "[]",
         '{"formats": ["x"]}',
         DEEP,
-        '{"licence": "\\ud800"}',
+        '{"license": "\\ud800"}',
     ],
 )
 def test_what_is_no_manifest(tmp_path: Path, content: str) -> None:
@@ -300,7 +300,7 @@ def test_a_listed_onnx_folder(package: Path) -> None:
 
 
 def test_what_the_list_says(package: Path) -> None:
-    assert (listed()["small"].formats, listed()["small"].labels) == (("multi_tag", "conv_term"), ("A",))
+    assert (listed_models()["small"].formats, listed_models()["small"].labels) == (("multi_tag", "conv_term"), ("A",))
 
 
 ROW = "[models.small] "
@@ -316,8 +316,8 @@ ROWS: list[tuple[dict[str, object], str]] = [
     ({"sha256": "1"}, ROW + "'sha256' must be 64 hexadecimal digits"),
     ({"formats": "multi_tag"}, ROW + "'formats' must be a list of strings"),
     ({"formats": [7]}, ROW + "'formats' must be a list of strings"),
-    ({"licence": 3}, ROW + "'licence' must be a string"),
-    ({"colour": "red"}, ROW + "unknown key 'colour'; known: file, sha256, formats, labels, licence, description"),
+    ({"license": 3}, ROW + "'license' must be a string"),
+    ({"colour": "red"}, ROW + "unknown key 'colour'; known: file, sha256, formats, labels, license, description"),
 ]
 
 
@@ -325,7 +325,7 @@ ROWS: list[tuple[dict[str, object], str]] = [
 def test_a_row_that_cannot_be_read(package: Path, change: dict[str, object], told: str) -> None:
     table(package, **change)
     with pytest.raises(ModelError) as caught:
-        listed()
+        listed_models()
     assert f"{package}/models.toml: {told}" in str(caught.value)
 
 
@@ -341,20 +341,20 @@ def test_a_row_that_cannot_be_read(package: Path, change: dict[str, object], tol
         ("[model.small]", "unknown key 'model'; known: default, models, bases"),
         ("[bases.b]\nrepo = 'no-owner'", "[bases.b] 'repo' must be OWNER/NAME on the hub"),
         ("[bases.b]\nrepo = '../b'", "[bases.b] 'repo' must be OWNER/NAME on the hub"),
-        ("[bases.b]\nrepo = 'a/b'\nlicence = 1", "[bases.b] 'licence' must be a string"),
+        ("[bases.b]\nrepo = 'a/b'\nlicense = 1", "[bases.b] 'license' must be a string"),
         ("a = " + "[" * 50_000, "the list of models is not TOML"),
     ],
 )
 def test_a_list_of_other_things(package: Path, content: str, told: str) -> None:
     (package / "models.toml").write_text(content)
     with pytest.raises(ModelError) as caught:
-        listed()
+        listed_models()
     assert f"{package}/models.toml: {told}" in str(caught.value)
 
 
 BASE = """[bases.b]
 repo = "lab/b"
-licence = "MIT"
+license = "MIT"
 architecture = "LlamaForCausalLM"
 description = "d"
 gated = false
@@ -419,7 +419,7 @@ def own(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_list_of_ones_own(own: Path) -> None:
     write_list(own)
     assert find("mine-Q4_0")[0] == own / "mine-Q4_0.gguf" and find("small")[0].name == "small.gguf"
-    assert list(listed()) == ["small", "mine-Q4_0"] and registry.default() == "small"
+    assert list(listed_models()) == ["small", "mine-Q4_0"] and registry.default() == "small"
     assert registry.default("multi_code") == "mine-Q4_0"  # no bundled one writes it
     (own / "mine-Q4_0.gguf").write_bytes(GGUF + bytes(1))
     with pytest.raises(ModelError, match=rf"mine-Q4_0\.gguf: SHA-256 .*…, but {own}/models\.toml says {DIGEST[:12]}…"):
@@ -437,16 +437,16 @@ def test_ones_own_list_shadows_nothing_and_decides_nothing(own: Path, package: P
     row = entry("small", own / "mine-Q4_0.gguf", MANIFEST, "d")
     (own / "models.toml").write_text(row)
     with pytest.raises(ModelError, match=r"dist/models\.toml: \[models\.small\] bioner-edge has a model of this name"):
-        listed()
+        listed_models()
     with (package / "models.toml").open("a") as stream:
         stream.write("\n" + BASE)
     (own / "models.toml").write_text(row.replace("models.small", "models.b"))
     with pytest.raises(ModelError, match=r"\[models\.b\] bioner-edge has a model of this name; choose another"):
-        listed()
+        listed_models()
     for line, key in (('default = "x"\n', "default"), (BASE, "bases")):
         (own / "models.toml").write_text(line)
         with pytest.raises(ModelError, match=f"dist/models.toml: unknown key '{key}'; known: models"):
-            listed()
+            listed_models()
 
 
 def test_a_list_of_ones_own_that_is_not_there(own: Path) -> None:
@@ -456,11 +456,11 @@ def test_a_list_of_ones_own_that_is_not_there(own: Path) -> None:
 
 @pytest.mark.parametrize("name", ["mine", "mine.1", "über mein", 'a"b', "x]\t".strip()])
 def test_an_entry_reads_back(package: Path, tmp_path: Path, name: str) -> None:
-    odd = replace(MANIFEST, labels=('Che"mical', "Dis\\ease", "a\x7fb", "é\n"), licence="Llama 3.2 \u2028 licence")
+    odd = replace(MANIFEST, labels=('Che"mical', "Dis\\ease", "a\x7fb", "é\n"), license="Llama 3.2 \u2028 license")
     (tmp_path / "models.toml").write_text(entry(name, tmp_path / "m.gguf", odd, "two\nlines  of it"), "utf-8")
     row = registry.listing.read(tmp_path / "models.toml", tmp_path).models[name]
     assert (row.path, row.sha256, row.labels) == (tmp_path / "m.gguf", DIGEST, odd.labels)
-    assert (row.formats, row.licence, row.description) == (odd.formats, odd.licence, "two lines of it")
+    assert (row.formats, row.license, row.description) == (odd.formats, odd.license, "two lines of it")
 
 
 @pytest.mark.parametrize(("name", "file"), [("a/b", "m.gguf"), ("", "m.gguf"), ("a\nb", "m.gguf"), ("a", "m\n.gguf")])
@@ -474,25 +474,25 @@ def test_a_list_is_written_from_manifests(own: Path) -> None:
     MANIFEST.save(own / "adapter.json")
     (own / "bare.gguf").write_bytes(GGUF)
     assert write_list(own) == own / "models.toml"
-    row = listed()["mine-Q4_0"]
+    row = listed_models()["mine-Q4_0"]
     assert (row.formats, row.description) == (
         ("multi_code",),
         "Chemical, Disease as multi_code; Q4_0, 8.50 bits per weight",
     )
-    assert set(listed()) == {"small", "mine-Q4_0"}
+    assert set(listed_models()) == {"small", "mine-Q4_0"}
     text = (own / "models.toml").read_text("utf-8").replace("models.mine-Q4_0", "models.drugs")
     (own / "models.toml").write_text(text.replace(row.description, "Mine"), "utf-8")
     (own / "plain-F16.gguf").write_bytes(GGUF)
     replace(MANIFEST, formats=(), labels=(), level="F16", bits_per_weight=16.0).save(own / "plain-F16.json")
     write_list(own)  # a name and a description that someone wrote stay
-    assert {name: row.description for name, row in listed().items() if name != "small"} == {
+    assert {name: row.description for name, row in listed_models().items() if name != "small"} == {
         "drugs": "Mine",
         "plain-F16": "not tuned; F16, 16.00 bits per weight",
     }
     (own / "drugs.gguf").write_bytes(GGUF)  # its stem is the name of another
     replace(MANIFEST, labels=()).save(own / "drugs.json")
     write_list(own)
-    assert {name: row.file for name, row in listed().items() if row.folder == own} == {
+    assert {name: row.file for name, row in listed_models().items() if row.folder == own} == {
         "drugs": "mine-Q4_0.gguf",
         "drugs.gguf": "drugs.gguf",
         "plain-F16": "plain-F16.gguf",
@@ -500,7 +500,7 @@ def test_a_list_is_written_from_manifests(own: Path) -> None:
     for name in ("mine-Q4_0", "drugs"):
         (own / f"{name}.gguf").unlink()
     write_list(own)
-    assert list(listed()) == ["small", "plain-F16"] and not list(own.glob("*.partial"))
+    assert list(listed_models()) == ["small", "plain-F16"] and not list(own.glob("*.partial"))
 
 
 def test_onnx_folders_are_listed_beside_files(own: Path) -> None:
@@ -511,7 +511,7 @@ def test_onnx_folders_are_listed_beside_files(own: Path) -> None:
         (own / name[:5] / name).write_text("")
     onnx(own / "v1.5", formats=())
     write_list(own)
-    rows = {name: row for name, row in listed().items() if row.folder == own}
+    rows = {name: row for name, row in listed_models().items() if row.folder == own}
     assert {name: row.file for name, row in rows.items()} == {
         "mine-Q4_0": "mine-Q4_0",
         "mine-Q4_0.gguf": "mine-Q4_0.gguf",
@@ -526,8 +526,8 @@ def test_onnx_folders_are_listed_beside_files(own: Path) -> None:
     (own / "models.toml").write_text(text, "utf-8")
     onnx(own / "drugs")
     write_list(own)  # a name that someone gave stays
-    assert {listed()[name].file for name in ("drugs", "drugs.onnx")} == {"mine-int8-onnx", "drugs"}
-    assert listed()["drugs"].file == "mine-int8-onnx"
+    assert {listed_models()[name].file for name in ("drugs", "drugs.onnx")} == {"mine-int8-onnx", "drugs"}
+    assert listed_models()["drugs"].file == "mine-int8-onnx"
 
 
 def test_a_list_of_something_else_is_not_overwritten(own: Path) -> None:
@@ -538,17 +538,17 @@ def test_a_list_of_something_else_is_not_overwritten(own: Path) -> None:
 
 
 def test_the_list_of_this_installation() -> None:
-    for row in listed().values():
+    for row in listed_models().values():
         assert digest(row.path) == row.sha256
         manifest = Manifest.load(manifest_path(row.path))
-        assert (manifest.formats, manifest.labels, manifest.licence) == (row.formats, row.labels, row.licence)
-    assert registry.default() in {None, *listed()}
+        assert (manifest.formats, manifest.labels, manifest.license) == (row.formats, row.labels, row.license)
+    assert registry.default() in {None, *listed_models()}
 
 
 def test_the_base_models_of_this_installation() -> None:
     from bioner_edge.convert.architectures import ARCHITECTURES
 
-    assert bases().keys().isdisjoint(listed()) and len(bases()) == len({base.repo for base in bases().values()})
+    assert bases().keys().isdisjoint(listed_models()) and len(bases()) == len({base.repo for base in bases().values()})
     for name, base in bases().items():
         assert name == name.lower() and base.architecture in ARCHITECTURES
         assert base.gated == (base.repo.split("/")[0] in {"meta-llama", "google"})

@@ -11,7 +11,7 @@ from bioner_edge.models.sizes import SHAPES, Shape
 
 
 def test_a_size_is_estimated_as_a_files_is() -> None:
-    path = registry.listed()["chemdis-9m"].path
+    path = registry.listed_models()["chemdis-9m"].path
     header = gguf_header.read(path)
     told = header.metadata
 
@@ -23,7 +23,7 @@ def test_a_size_is_estimated_as_a_files_is() -> None:
     words = cast(gguf_header.Array, told["tokenizer.ggml.tokens"]).length
     weights = sum(tensor.weights for tensor in header.tensors)
     shape = Shape("9M", weights, number("block_count"), width, number("feed_forward_length"), cached, words, 5.0)
-    assert shape.by_level()["Q8_0"] == pytest.approx(memory.needed(path, 2048), rel=0.01)
+    assert shape.by_level()["Q8_0"] == pytest.approx(memory.estimate(path, 2048), rel=0.01)
 
 
 def test_sizes_and_levels_grow() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bioner_edge.io.registry import read_file
-from bioner_edge.text.sentences import sentences, unwrapped
+from bioner_edge.text.sentences import sentences, unwrap
 
 NOTE = """HISTORY:
 Pt. denies chest pain. BP 120/80, HR 72.
@@ -116,15 +116,15 @@ def test_a_line_that_is_not_full_ends_as_before() -> None:
     ],
 )
 def test_a_line_break_inside_a_paragraph_is_a_blank(text: str, read: str) -> None:
-    assert unwrapped(text) == read
+    assert unwrap(text) == read
 
 
 @given(st.text(st.sampled_from("aB1 .;-\n\r\t*\u2028")) | st.text())
 def test_what_is_unwrapped_keeps_its_length_and_its_characters(text: str) -> None:
-    read = unwrapped(text)
+    read = unwrap(text)
     assert len(read) == len(text)
     assert all(a == b or (a in "\r\n" and b == " ") for a, b in zip(text, read, strict=True))
-    assert [s.split() for s in cut(text)] == [s.split() for s in map(unwrapped, cut(text))]
+    assert [s.split() for s in cut(text)] == [s.split() for s in map(unwrap, cut(text))]
 
 
 def test_an_empty_line_ends_a_sentence_even_after_an_abbreviation() -> None:
@@ -183,7 +183,7 @@ def test_a_million_characters_take_linear_time(piece: str) -> None:
     text = "Start." + piece * (1_000_000 // len(piece)) + "End"
     started = time.process_time()
     assert sentences(text)
-    assert len(unwrapped(text)) == len(text)
+    assert len(unwrap(text)) == len(text)
     assert time.process_time() - started < 10  # under a second where nothing else runs; quadratic time takes hours
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from collections.abc import Sequence as Ids
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 
-from bioner_edge.backends.contract import ContextFull, Logits, Sequence, refuse_outside
+from bioner_edge.backends.contract import CachedSequence, ContextFull, Logits, refuse_outside
 from bioner_edge.backends.onnx import session as onnx_session
-from bioner_edge.backends.onnx.cache import CACHES, Cache, probed
+from bioner_edge.backends.onnx.cache import CACHES, Cache, probe
 from bioner_edge.backends.onnx.session import MOST_ROWS, MOST_TOKENS, Step
 from bioner_edge.backends.onnx.tokenizer import HfTokenizer
 from bioner_edge.errors import ModelError, UsageError
@@ -20,12 +19,12 @@ from bioner_edge.models.onnx import folder as onnx_folder
 from bioner_edge.models.onnx.folder import Runtime
 from bioner_edge.models.onnx.signature import Signature, signature
 
-__all__ = ["Onnx"]
+__all__ = ["OnnxRuntime"]
 
 _MOST_CONTEXT = 2048  # of itself: chunks of a sentence or an abstract need no more, and scratch memory grows with it
 
 
-class Onnx:
+class OnnxRuntime:
     """An ONNX model loaded for CPU inference.
 
     `context` is in tokens, by default what the model was trained for, at most 2048; each sequence has as much for
@@ -39,8 +38,8 @@ class Onnx:
         _check_ids(folder, form, runtime, self._tokenizer.size)
         self.context = context or min(runtime.context, _MOST_CONTEXT)
         if not 0 < self.context <= runtime.context:
-            told = f"a context of {context} tokens was asked for, but it was trained for {runtime.context}"
-            raise UsageError(f"{folder}: {told}; take one of at most as many")
+            message = f"a context of {context} tokens was asked for, but it was trained for {runtime.context}"
+            raise UsageError(f"{folder}: {message}; take one of at most as many")
         self.vocabulary_size = form.vocabulary_size
         self.bytes_per_position = form.bytes_per_position
         """What a token takes in the cache; what is not filled takes nothing."""
@@ -56,14 +55,14 @@ class Onnx:
     def piece(self, token: int) -> bytes | None:
         return self._tokenizer.piece(token)
 
-    def new_sequence(self) -> Sequence:
+    def new_sequence(self) -> CachedSequence:
         if not self._free:
             raise RuntimeError(f"all {MOST_ROWS} sequences are in use; release one")
         slot = min(self._free)  # side by side as far as may be, for `eval_batch`
         self._free.remove(slot)
-        return Sequence(slot)
+        return CachedSequence(slot)
 
-    def eval(self, sequence: Sequence, ids: Ids[int]) -> Logits:
+    def eval(self, sequence: CachedSequence, ids: Sequence[int]) -> Logits:
         self._refuse_overflow(sequence, ids)
         before = sequence.length
         try:
@@ -77,7 +76,7 @@ class Onnx:
         last: Logits = logits[0]
         return last
 
-    def eval_batch(self, sequences: Ids[Sequence], ids: Ids[Ids[int]]) -> Logits:
+    def eval_batch(self, sequences: Sequence[CachedSequence], ids: Sequence[Sequence[int]]) -> Logits:
         """Append to each sequence its own ids, at least one, and return the logits after the last of each: an array
         (sequences, vocabulary_size) of its own.
 
@@ -106,7 +105,7 @@ class Onnx:
             raise
         return logits
 
-    def _together(self, sequences: Ids[Sequence], ids: Ids[Ids[int]]) -> Iterator[list[int]]:
+    def _together(self, sequences: Sequence[CachedSequence], ids: Sequence[Sequence[int]]) -> Iterator[list[int]]:
         """The indices of the sequences, those in one list that one run can read."""
         group: list[int] = []
         for n in sorted(range(len(sequences)), key=lambda n: sequences[n].slot):
@@ -118,14 +117,14 @@ class Onnx:
         if group:
             yield group
 
-    def _refuse_overflow(self, sequence: Sequence, ids: Ids[int]) -> None:
+    def _refuse_overflow(self, sequence: CachedSequence, ids: Sequence[int]) -> None:
         if not ids:
             raise ValueError("eval needs at least one token")
         if sequence.slot < 0 or sequence.length + len(ids) > self.context:
             refuse_outside(sequence, sequence.length)
             raise ContextFull(f"no room for {len(ids)} tokens after {sequence.length} in a context of {self.context}")
 
-    def fork(self, sequence: Sequence, upto: int) -> Sequence:
+    def fork(self, sequence: CachedSequence, upto: int) -> CachedSequence:
         refuse_outside(sequence, upto)
         other = self.new_sequence()
         try:
@@ -136,11 +135,11 @@ class Onnx:
         other.length = upto
         return other
 
-    def truncate(self, sequence: Sequence, length: int) -> None:
+    def truncate(self, sequence: CachedSequence, length: int) -> None:
         refuse_outside(sequence, length)
         sequence.length = length
 
-    def release(self, sequence: Sequence) -> None:
+    def release(self, sequence: CachedSequence) -> None:
         refuse_outside(sequence, 0)
         self._free.add(sequence.slot)
         sequence.slot, sequence.length = -1, 0
@@ -151,7 +150,7 @@ class Onnx:
         if hasattr(self, "_cache"):
             del self._cache
 
-    def __enter__(self) -> Onnx:
+    def __enter__(self) -> OnnxRuntime:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -160,7 +159,7 @@ class Onnx:
 
 def _checked(folder: Path) -> Signature:
     """The signature of a graph that refers to nothing outside its folder."""
-    graph = onnx_folder.confined(folder)
+    graph = onnx_folder.check_confined(folder)
     if _version() < (1, 26) and any(tensor.external for tensor in graph.tensors):
         onnx_folder.hashes_match(folder)  # these follow references out of the folder, in ways not all known
     return signature(graph, folder / "model.onnx")
@@ -175,7 +174,7 @@ def _version() -> tuple[int, int]:
 def _loaded(path: Path, form: Signature, kind: str, context: int, threads: int) -> Cache:
     """The graph with an empty cache. Raises ModelError where its cache is of another kind than is said."""
     session = onnx_session.session(path, threads)
-    found, pruned = probed(session, form, path)
+    found, pruned = probe(session, form, path)
     if found != kind:
         raise ModelError(f"{path}: the graph's cache is {found}, but runtime.json says {kind}; convert it again")
     return CACHES[kind](session, form, Step(session, form, path, context, pruned=pruned), context)
@@ -185,10 +184,10 @@ def _check_ids(folder: Path, form: Signature, runtime: Runtime, tokens: int) -> 
     """Raises ModelError where a token is none of the graph's: reading it would be an error, or worse."""
     size = form.vocabulary_size
     if tokens > size:
-        told = f"{tokens} tokens, but the graph knows {size}; they are not of one model"
-        raise ModelError(f"{folder / 'tokenizer.json'}: {told}: convert it again")
+        message = f"{tokens} tokens, but the graph knows {size}; they are not of one model"
+        raise ModelError(f"{folder / 'tokenizer.json'}: {message}: convert it again")
     named = {"bos": [] if runtime.bos is None else [runtime.bos], "end_tokens": runtime.end_tokens}
     for key, ids in named.items():
         if more := [token for token in ids if token >= size]:
-            told = f"{key!r} has the token {more[0]}, but the graph knows {size}"
-            raise ModelError(f"{folder / 'runtime.json'}: {told}; convert it again")
+            message = f"{key!r} has the token {more[0]}, but the graph knows {size}"
+            raise ModelError(f"{folder / 'runtime.json'}: {message}; convert it again")

@@ -8,8 +8,7 @@ shorter mask. In the other the present is the past with the new positions behind
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable
-from collections.abc import Sequence as Ids
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from math import prod
 from pathlib import Path
@@ -23,7 +22,7 @@ from bioner_edge.backends.onnx.session import MOST_ROWS, Step, reason
 from bioner_edge.errors import ModelError
 from bioner_edge.models.onnx.signature import Signature
 
-__all__ = ["CACHES", "Cache", "Grown", "Shared", "probed"]
+__all__ = ["CACHES", "Cache", "Grown", "Shared", "probe"]
 
 _Buffer = NDArray[np.float32]
 
@@ -34,7 +33,7 @@ class Cache(Protocol):
     together: bool
     """Whether neighbouring slots can read a token each in one run."""
 
-    def read(self, slots: Ids[int], pasts: Ids[int], ids: Ids[int]) -> Logits:
+    def read(self, slots: Sequence[int], pasts: Sequence[int], ids: Sequence[int]) -> Logits:
         """Read `ids`, an equal share for each of the slots, which lie side by side, behind the first `pasts` positions
         of each: (slots, vocabulary_size) logits, until the next call. Raises ModelError, the past as it was."""
 
@@ -53,7 +52,7 @@ class Shared:
         self._buffers = {suffix: _lazy((MOST_ROWS, heads, context, size)) for suffix, heads, size in signature.caches}
         self._bindings: dict[tuple[int, int], Any] = {}
 
-    def read(self, slots: Ids[int], pasts: Ids[int], ids: Ids[int]) -> Logits:
+    def read(self, slots: Sequence[int], pasts: Sequence[int], ids: Sequence[int]) -> Logits:
         return self._step.run(self._binding(slots[0], len(slots)), pasts, ids)
 
     def copy(self, source: int, target: int, upto: int) -> None:
@@ -88,7 +87,7 @@ class Grown:
         self._held: dict[int, tuple[int, list[_Buffer]]] = {}
         self._free: list[list[_Buffer]] = [self._new()]
 
-    def read(self, slots: Ids[int], pasts: Ids[int], ids: Ids[int]) -> Logits:
+    def read(self, slots: Sequence[int], pasts: Sequence[int], ids: Sequence[int]) -> Logits:
         (slot,), (past,) = slots, pasts
         new = self._unused()
         filled, held = self._held.get(slot, (0, new))
@@ -140,15 +139,15 @@ def _lazy(shape: tuple[int, ...]) -> _Buffer:
     try:
         pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except OSError as error:
-        told = f"no room for {size} bytes of a KV cache: {error.strerror}"
-        raise ModelError(f"{told}; free some memory, or take a smaller model") from None
+        message = f"no room for {size} bytes of a KV cache: {error.strerror}"
+        raise ModelError(f"{message}; free some memory, or take a smaller model") from None
     if hasattr(mmap, "MADV_NOHUGEPAGE"):
         with suppress(OSError):  # a system without such pages
             pages.madvise(mmap.MADV_NOHUGEPAGE)
     return np.frombuffer(pages, np.float32).reshape(shape)
 
 
-def probed(session: Any, signature: Signature, path: Path) -> tuple[str, bool]:
+def probe(session: Any, signature: Signature, path: Path) -> tuple[str, bool]:
     """Which kind of cache a graph has, "shared" or "grown", and whether it gives logits of the last token only.
 
     Two tokens are read with a past of five positions: once with a mask that knows of none of them, to which only a

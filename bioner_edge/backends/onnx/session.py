@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence as Ids
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,7 @@ class Step:
         self._counted = np.arange(context)
         self._logits = np.zeros((MOST_ROWS if pruned else most, signature.vocabulary_size), np.float32)
 
-    def run(self, binding: Any, pasts: Ids[int], ids: Ids[int]) -> Logits:
+    def run(self, binding: Any, pasts: Sequence[int], ids: Sequence[int]) -> Logits:
         """Read `ids`, an equal share for each row, behind the positions in `pasts`: (rows, vocabulary_size) logits,
         until the next run. Rows are several only where each reads one token. The caches must be bound.
 

@@ -21,14 +21,14 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from bioner_edge.errors import ModelError, known
-from bioner_edge.models.manifest import PARTS, Manifest, joined, manifest_path, sha256, size
+from bioner_edge.errors import ModelError, unknown_name
+from bioner_edge.models.manifest import PARTS, Manifest, join_hashes, manifest_path, sha256, size
 from bioner_edge.models.onnx import graph as onnx_graph
 from bioner_edge.models.onnx import weights as onnx_weights
 from bioner_edge.models.onnx.graph import External, Graph
 from bioner_edge.models.onnx.weights import Weights
 
-__all__ = ["Facts", "Runtime", "check", "confined", "hashes_match", "is_model", "no_model", "read", "tensor_mix"]
+__all__ = ["Facts", "Runtime", "check", "check_confined", "hashes_match", "is_model", "no_model", "read", "tensor_mix"]
 
 _GRAPH, _DATA, _RUNTIME, _TOKENIZER = PARTS
 _REQUIRED = (_GRAPH, _RUNTIME, _TOKENIZER)
@@ -97,7 +97,7 @@ def _malformed(record: object) -> str | None:
     if not isinstance(record, dict):
         return "it must be an object"
     if unknown := sorted(record.keys() - _EXPECTED.keys()):
-        return known("key", unknown[0], _EXPECTED)
+        return unknown_name("key", unknown[0], _EXPECTED)
     for field in fields(Runtime):
         fits, expected = _EXPECTED[field.name]
         if field.name not in record or not fits(record[field.name]):
@@ -129,14 +129,14 @@ def check(folder: Path) -> Facts:
 
 def read(folder: Path) -> Facts:
     """As `check`, but for the hashes."""
-    graph = confined(folder)
+    graph = check_confined(folder)
     weights = onnx_weights.weights(graph, folder / _GRAPH)
     return Facts(Manifest.load(manifest_path(folder)), Runtime.load(folder), graph, weights, size(folder))
 
 
 def tensor_mix(folder: Path) -> tuple[dict[str, int], float]:
     """(how many tensors of weights have which type, the most frequent first; the bits per weight over all of them)"""
-    found = onnx_weights.weights(confined(folder), folder / _GRAPH)
+    found = onnx_weights.weights(check_confined(folder), folder / _GRAPH)
     return dict(Counter(found.tensors).most_common()), found.bits_per_weight
 
 
@@ -149,27 +149,27 @@ def hashes_match(folder: Path) -> Manifest:
     if not path.exists():
         raise ModelError(no_model(folder))
     _regular(path)
-    confined(folder)
+    check_confined(folder)
     manifest = Manifest.load(path)
     here = [name for name in PARTS if name in _REQUIRED or _there(folder / name)]
     if missing := [name for name in here if name not in manifest.files]:
         which = missing[0] if manifest.files else "the model's files"
         raise ModelError(f"{path}: it has no hash of {which}; convert the model again")
     if more := sorted(manifest.files.keys() - set(PARTS)):
-        raise ModelError(f"{path}: {known('file', more[0], PARTS)}; convert the model again")
+        raise ModelError(f"{path}: {unknown_name('file', more[0], PARTS)}; convert the model again")
     for name, promised in manifest.files.items():
         _regular(folder / name)
         if (actual := sha256(folder / name)) != promised:
             differ = f"SHA-256 {actual[:12]}…, but {path} says {promised[:12]}…"
             again = "the file was changed or is incomplete: fetch or convert it again"
             raise ModelError(f"{folder / name}: {differ}; {again}")
-    if (actual := joined(manifest.files)) != manifest.sha256:
+    if (actual := join_hashes(manifest.files)) != manifest.sha256:
         differ = f"'sha256' is {manifest.sha256[:12]}…, but of 'files' it would be {actual[:12]}…"
         raise ModelError(f"{path}: {differ}; convert the model again")
     return manifest
 
 
-def confined(folder: Path) -> Graph:
+def check_confined(folder: Path) -> Graph:
     """The graph of a model. Raises ModelError unless all that the graph refers to lies in the folder, in full.
 
     The data may lie in one file only, model.onnx.data: no other name can lead anywhere.

@@ -109,8 +109,8 @@ def read(path: Path) -> Graph:
             raise ModelError(f"{path}: {'not a regular file' if path.exists() else 'no such file'}")
         with path.open("rb") as stream:
             if not 0 < (size := stream.seek(0, 2)) <= _MOST_BYTES:
-                told = f"{size:,} bytes, more than an ONNX file can have" if size else "empty, no ONNX file"
-                raise ModelError(f"{path}: {told}; fetch or convert it again")
+                message = f"{size:,} bytes, more than an ONNX file can have" if size else "empty, no ONNX file"
+                raise ModelError(f"{path}: {message}; fetch or convert it again")
             with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 if data[4:8] == b"ORTM":  # onnxruntime would read it as a flatbuffer
                     raise ModelError(f"{path}: in onnxruntime's own format, not ONNX; convert the model again")

@@ -16,9 +16,9 @@ from typing import NoReturn
 
 from bioner_edge.errors import ModelError
 
-__all__ = ["File", "Message", "Span"]
+__all__ = ["ByteRange", "File", "Message"]
 
-Span = tuple[int, int]
+ByteRange = tuple[int, int]
 """Where a value's bytes stand in the file, half-open."""
 
 _VARINT, _BYTES = 0, 2
@@ -60,7 +60,7 @@ class File:
         if self.fields > _MOST_FIELDS:
             self.fail(f"more than {_MOST_FIELDS} fields", at)
 
-    def split(self, span: Span, what: str) -> Iterator[tuple[int, int | Span]]:
+    def split(self, span: ByteRange, what: str) -> Iterator[tuple[int, int | ByteRange]]:
         """The fields of a message: (number, a number or where the bytes stand). Floats are passed over."""
         at, end = span
         while at < end:
@@ -92,18 +92,18 @@ class Message:
 
     __slots__ = ("_depth", "_fields", "file", "name", "span")
 
-    def __init__(self, file: File, span: Span, name: str, depth: int) -> None:
+    def __init__(self, file: File, span: ByteRange, name: str, depth: int) -> None:
         if depth > _DEEPEST:
             file.fail(f"more than {_DEEPEST} messages in each other", span[0])
         self.file, self.span, self.name, self._depth = file, span, name, depth
-        self._fields: dict[int, list[int | Span]] = {}
+        self._fields: dict[int, list[int | ByteRange]] = {}
         for number, value in file.split(span, name):
             self._fields.setdefault(number, []).append(value)
 
     def fail(self, what: str) -> NoReturn:
         self.file.fail(what, self.span[0])
 
-    def spans(self, number: int) -> list[Span]:
+    def spans(self, number: int) -> list[ByteRange]:
         """The values of a field of strings or messages; what is written in another way is an unknown field."""
         return [value for value in self._fields.get(number, ()) if isinstance(value, tuple)]
 

@@ -20,7 +20,7 @@ from bioner_edge import formats
 from bioner_edge.backends.contract import ContextFull, Logits
 from bioner_edge.backends.onnx import cache as onnx_cache
 from bioner_edge.backends.onnx import session as onnx_session
-from bioner_edge.backends.onnx.backend import Onnx
+from bioner_edge.backends.onnx.backend import OnnxRuntime
 from bioner_edge.decoding.loop import Answer, decode
 from bioner_edge.decoding.token_masks import TokenMask, Vocabulary
 from bioner_edge.document import Document
@@ -42,12 +42,12 @@ def folders(toy: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pat
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def backend(folders: dict[str, Path], request: pytest.FixtureRequest) -> Iterator[Onnx]:
-    with Onnx(folders[request.param], threads=1) as loaded:
+def backend(folders: dict[str, Path], request: pytest.FixtureRequest) -> Iterator[OnnxRuntime]:
+    with OnnxRuntime(folders[request.param], threads=1) as loaded:
         yield loaded
 
 
-def fresh(backend: Onnx, ids: list[int]) -> Logits:
+def fresh(backend: OnnxRuntime, ids: list[int]) -> Logits:
     sequence = backend.new_sequence()
     logits = backend.eval(sequence, ids).copy()
     backend.release(sequence)
@@ -63,7 +63,7 @@ def close(left: Logits, right: Any) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 3, 1000])
-def test_logits_are_those_of_numpy(backend: Onnx, toy: Any, size: int) -> None:
+def test_logits_are_those_of_numpy(backend: OnnxRuntime, toy: Any, size: int) -> None:
     ids = backend.tokenize(TEXT, False)
     sequence = backend.new_sequence()
     for at in range(0, len(ids), size):
@@ -79,7 +79,7 @@ def test_logits_are_those_of_numpy(backend: Onnx, toy: Any, size: int) -> None:
     ids=["shared, logits of all", "grown, logits of all", "shared, positions asked for"],
 )
 def test_what_a_graph_may_do_otherwise(toy: Any, tmp_path: Path, kind: str, settings: dict[str, bool]) -> None:
-    with Onnx(toy.make(tmp_path / "model", kind, **settings), threads=1) as backend:
+    with OnnxRuntime(toy.make(tmp_path / "model", kind, **settings), threads=1) as backend:
         for ids in (LONG[:50], LONG[:1], LONG):
             close(fresh(backend, ids), toy.logits(ids))
         several = [backend.new_sequence() for _ in range(3)]
@@ -88,7 +88,7 @@ def test_what_a_graph_may_do_otherwise(toy: Any, tmp_path: Path, kind: str, sett
             close(row, toy.logits(ids))
 
 
-def test_more_than_one_run(backend: Onnx, toy: Any) -> None:
+def test_more_than_one_run(backend: OnnxRuntime, toy: Any) -> None:
     assert len(LONG) > 2 * onnx_session.MOST_TOKENS
     sequence = backend.new_sequence()
     backend.eval(sequence, LONG[:600])
@@ -96,7 +96,7 @@ def test_more_than_one_run(backend: Onnx, toy: Any) -> None:
     backend.release(sequence)
 
 
-def test_logits_are_not_copied(backend: Onnx) -> None:
+def test_logits_are_not_copied(backend: OnnxRuntime) -> None:
     sequence = backend.new_sequence()
     first = backend.eval(sequence, [1, 2])
     assert np.shares_memory(first, backend.eval(sequence, [3]))
@@ -105,14 +105,14 @@ def test_logits_are_not_copied(backend: Onnx) -> None:
 
 def test_two_runs_are_the_same_bit_for_bit(folders: dict[str, Path]) -> None:
     for folder in folders.values():
-        with Onnx(folder, threads=2) as one, Onnx(folder, threads=2) as two:
+        with OnnxRuntime(folder, threads=2) as one, OnnxRuntime(folder, threads=2) as two:
             assert fresh(one, LONG).tobytes() == fresh(one, LONG).tobytes() == fresh(two, LONG).tobytes()
 
 
 # --- What sequences share
 
 
-def test_forks_share_and_do_not_disturb(backend: Onnx) -> None:
+def test_forks_share_and_do_not_disturb(backend: OnnxRuntime) -> None:
     first = backend.new_sequence()
     backend.eval(first, LONG[:20])
     second = backend.fork(first, 12)
@@ -127,7 +127,7 @@ def test_forks_share_and_do_not_disturb(backend: Onnx) -> None:
     backend.release(third)
 
 
-def test_what_is_truncated_is_forgotten_bit_for_bit(backend: Onnx) -> None:
+def test_what_is_truncated_is_forgotten_bit_for_bit(backend: OnnxRuntime) -> None:
     sequence, other = backend.new_sequence(), backend.new_sequence()
     backend.eval(sequence, LONG[:9])
     backend.eval(sequence, LONG[100:500])
@@ -152,7 +152,7 @@ def test_any_order_of_all_of_it(folders: dict[str, Path], toy: Any, monkeypatch:
     """Buffers begin with NaN: one position that was never written would be seen in all that follow."""
     monkeypatch.setattr(onnx_cache, "_lazy", lambda shape: np.full(shape, np.nan, np.float32))
     random = np.random.default_rng(3)
-    with Onnx(folders[kind], threads=1) as backend:
+    with OnnxRuntime(folders[kind], threads=1) as backend:
         live: list[tuple[Any, list[int]]] = []
         for _ in range(400):
             act = random.integers(6)
@@ -185,7 +185,7 @@ def test_any_order_of_all_of_it(folders: dict[str, Path], toy: Any, monkeypatch:
 
 
 def test_the_cache_is_written_in_place(folders: dict[str, Path]) -> None:
-    with Onnx(folders["shared"], threads=1) as backend:
+    with OnnxRuntime(folders["shared"], threads=1) as backend:
         first, second = backend.new_sequence(), backend.new_sequence()
         cache: Any = backend._cache
         backend.eval(first, LONG[:7])
@@ -204,7 +204,7 @@ def test_the_cache_is_written_in_place(folders: dict[str, Path]) -> None:
         assert backend.bytes_per_position == sum(buffer[0, :, 0].nbytes for buffer in buffers.values())
 
 
-def test_slots_are_counted(backend: Onnx) -> None:
+def test_slots_are_counted(backend: OnnxRuntime) -> None:
     sequences = []
     with pytest.raises(RuntimeError, match=r"^all 16 sequences are in use; release one$"):
         for _ in range(17):
@@ -223,12 +223,12 @@ def test_slots_are_counted(backend: Onnx) -> None:
 
 
 def onnx_sequence(slot: int) -> Any:
-    from bioner_edge.backends.contract import Sequence
+    from bioner_edge.backends.contract import CachedSequence
 
-    return Sequence(slot)
+    return CachedSequence(slot)
 
 
-def fresh_elsewhere(backend: Onnx, sequences: list[Any], ids: list[int]) -> Logits:
+def fresh_elsewhere(backend: OnnxRuntime, sequences: list[Any], ids: list[int]) -> Logits:
     """`fresh`, where no slot is free: one gives up its own."""
     backend.truncate(sequences[0], 0)
     return backend.eval(sequences[0], ids).copy()
@@ -256,7 +256,7 @@ def test_addresses_that_are_refused(folders: dict[str, Path], monkeypatch: pytes
             raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
         return mapped(file, *rest, **settings)
 
-    with Onnx(folders["grown"], threads=1) as backend:
+    with OnnxRuntime(folders["grown"], threads=1) as backend:
         sequence = backend.new_sequence()
         for token in LONG[:2]:
             backend.eval(sequence, [token])
@@ -272,10 +272,10 @@ def test_addresses_that_are_refused(folders: dict[str, Path], monkeypatch: pytes
         with pytest.raises(
             ModelError, match=r"^no room for \d+ bytes of a KV cache: .*; free some memory, or take a sm"
         ):
-            Onnx(folder, threads=1)
+            OnnxRuntime(folder, threads=1)
 
 
-def test_only_what_is_filled_can_be_shared_or_cut(backend: Onnx) -> None:
+def test_only_what_is_filled_can_be_shared_or_cut(backend: OnnxRuntime) -> None:
     sequence = backend.new_sequence()
     backend.eval(sequence, [1, 2, 3])
     with pytest.raises(ValueError, match=r"^3 positions are filled, not 4$"):
@@ -316,7 +316,7 @@ BATCHES: dict[str, tuple[list[int], list[int], list[int]]] = {  # slots in order
 
 @pytest.mark.parametrize(("slots", "sizes", "expected"), BATCHES.values(), ids=BATCHES.keys())
 def test_a_batch_is_the_same_as_one_by_one(
-    backend: Onnx, toy: Any, runs: list[int], slots: list[int], sizes: list[int], expected: list[int]
+    backend: OnnxRuntime, toy: Any, runs: list[int], slots: list[int], sizes: list[int], expected: list[int]
 ) -> None:
     sequences = [backend.new_sequence() for _ in range(16)]
     texts = [LONG[3 * slot : 5 * slot + 1] for slot in slots]  # of different lengths
@@ -337,7 +337,7 @@ def test_a_batch_is_the_same_as_one_by_one(
         backend.release(sequence)
 
 
-def test_the_rows_of_a_batch_stay(backend: Onnx) -> None:
+def test_the_rows_of_a_batch_stay(backend: OnnxRuntime) -> None:
     one, two = backend.new_sequence(), backend.new_sequence()
     logits = backend.eval_batch([one, two], [[1], [2]])
     kept = logits.copy()
@@ -347,7 +347,7 @@ def test_the_rows_of_a_batch_stay(backend: Onnx) -> None:
     backend.release(two)
 
 
-def test_a_batch_that_cannot_be_read(backend: Onnx) -> None:
+def test_a_batch_that_cannot_be_read(backend: OnnxRuntime) -> None:
     one, two = backend.new_sequence(), backend.new_sequence()
     backend.eval(one, LONG[:3])
     with pytest.raises(ValueError, match="stands twice"):
@@ -379,7 +379,7 @@ def test_a_batch_that_cannot_be_read(backend: Onnx) -> None:
 @pytest.mark.parametrize("context", [64, 768])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_full_context_leaves_the_sequence_as_it_was(folders: dict[str, Path], kind: str, context: int) -> None:
-    with Onnx(folders[kind], context=context, threads=1) as backend:
+    with OnnxRuntime(folders[kind], context=context, threads=1) as backend:
         assert backend.context == context
         sequence = backend.new_sequence()
         backend.eval(sequence, LONG[:20])
@@ -394,7 +394,7 @@ def test_a_full_context_leaves_the_sequence_as_it_was(folders: dict[str, Path], 
             backend.eval(sequence, [1])
 
 
-def test_a_later_run_that_fails_leaves_the_sequence_as_it_was(backend: Onnx) -> None:
+def test_a_later_run_that_fails_leaves_the_sequence_as_it_was(backend: OnnxRuntime) -> None:
     sequence = backend.new_sequence()
     backend.eval(sequence, LONG[:20])
     with pytest.raises(ModelError, match=r"model\.onnx: onnxruntime cannot run it: Gather node"):
@@ -404,7 +404,7 @@ def test_a_later_run_that_fails_leaves_the_sequence_as_it_was(backend: Onnx) -> 
     backend.release(sequence)
 
 
-def test_nothing_to_read_is_refused(backend: Onnx) -> None:
+def test_nothing_to_read_is_refused(backend: OnnxRuntime) -> None:
     sequence = backend.new_sequence()
     with pytest.raises(ValueError, match="at least one token"):
         backend.eval(sequence, [])
@@ -418,26 +418,26 @@ def test_what_is_told_of_the_model(toy: Any, tmp_path: Path) -> None:
     folder = toy.make(
         tmp_path / "model", "shared", context=4096, bos=7, end_tokens=[256, 9], bos_token="<s>", chat_template="{{ x }}"
     )
-    with Onnx(folder) as backend:
+    with OnnxRuntime(folder) as backend:
         assert (backend.context, backend.bos, backend.end_tokens) == (2048, 7, {256, 9})
         assert backend.template_tokens == {"bos_token": "<s>", "eos_token": "<|end|>"}
         assert (backend.chat_template, backend.vocabulary_size) == ("{{ x }}", toy.vocabulary_size)
         assert [backend.piece(token) for token in (65, 257, 256, 9, 263)] == [b"A", b"in", None, None, None]
         assert backend.tokenize(b"<|end|>", True) == [256] and 256 not in backend.tokenize(b"<|end|>", False)
         assert backend._cache._session.get_session_options().intra_op_num_threads == cores()  # type: ignore[attr-defined]
-    with Onnx(folder, threads=3, context=4096) as backend:
+    with OnnxRuntime(folder, threads=3, context=4096) as backend:
         options = backend._cache._session.get_session_options()  # type: ignore[attr-defined]
         assert (options.intra_op_num_threads, options.inter_op_num_threads, backend.context) == (3, 1, 4096)
     for context in (4097, -1):
         with pytest.raises(
             UsageError, match=rf"context of {context} tokens was asked for, but it was trained for 4096"
         ):
-            Onnx(folder, context=context)
+            OnnxRuntime(folder, context=context)
 
 
 def test_closing_twice(folders: dict[str, Path]) -> None:
     for folder in folders.values():
-        backend = Onnx(folder, threads=1)
+        backend = OnnxRuntime(folder, threads=1)
         sequence = backend.new_sequence()
         logits = backend.eval(sequence, [1, 2])
         backend.close()
@@ -528,7 +528,7 @@ UNFIT: dict[str, tuple[Change, str]] = {
 def test_a_graph_with_other_inputs_or_outputs(toy: Any, tmp_path: Path, change: Change, message: str) -> None:
     folder = toy.make(tmp_path / "model", "shared", change)
     with pytest.raises(ModelError, match=re.escape(f"graph that can be run here: {message}")) as caught:
-        Onnx(folder, threads=1)
+        OnnxRuntime(folder, threads=1)
     assert str(caught.value).startswith(f"{folder / 'model.onnx'}: ") and "\n" not in str(caught.value)
 
 
@@ -552,7 +552,7 @@ def test_a_cache_of_the_other_kind_is_never_used(toy: Any, tmp_path: Path) -> No
         record = json.loads((folder / "runtime.json").read_text())
         (folder / "runtime.json").write_text(json.dumps(record | {"cache": other}))
         with pytest.raises(ModelError) as caught:
-            Onnx(folder, threads=1)
+            OnnxRuntime(folder, threads=1)
         told = f"the graph's cache is {kind}, but runtime.json says {other}; convert it again"
         assert str(caught.value) == f"{folder / 'model.onnx'}: {told}"
 
@@ -560,7 +560,7 @@ def test_a_cache_of_the_other_kind_is_never_used(toy: Any, tmp_path: Path) -> No
 def test_a_cache_of_neither_kind(toy: Any, tmp_path: Path) -> None:
     folder = toy.make(tmp_path / "window", "grown", windowed)
     with pytest.raises(ModelError, match=r"neither shared nor grown: 2 tokens after 5 give 3 positions; convert"):
-        Onnx(folder, threads=1)
+        OnnxRuntime(folder, threads=1)
 
 
 def test_tokens_that_the_graph_does_not_know(toy: Any, tmp_path: Path) -> None:
@@ -569,13 +569,13 @@ def test_tokens_that_the_graph_does_not_know(toy: Any, tmp_path: Path) -> None:
         ("end", {"end_tokens": [256, 999]}, r"runtime\.json: 'end_tokens' has the token 999, but the graph knows 264"),
     ):
         with pytest.raises(ModelError, match=message):
-            Onnx(toy.make(tmp_path / name, "shared", **runtime))
+            OnnxRuntime(toy.make(tmp_path / name, "shared", **runtime))
     folder = toy.make(tmp_path / "words", "shared")
     record = json.loads((folder / "tokenizer.json").read_text())
     record["model"]["vocab"]["zzz"] = 264
     (folder / "tokenizer.json").write_text(json.dumps(record))
     with pytest.raises(ModelError, match=r"tokenizer\.json: 265 tokens, but the graph knows 264; they are not of one"):
-        Onnx(folder)
+        OnnxRuntime(folder)
 
 
 DAMAGED: dict[str, tuple[Change, str]] = {
@@ -595,7 +595,7 @@ def test_what_onnxruntime_refuses_is_told_in_one_line(
 ) -> None:
     folder = toy.make(tmp_path / "model", "shared", change)
     with pytest.raises(ModelError, match=message) as caught:
-        Onnx(folder, threads=1)
+        OnnxRuntime(folder, threads=1)
     told = str(caught.value)
     assert told.startswith(f"{folder / 'model.onnx'}: ") and told.endswith("; convert it again")
     assert "\n" not in told and told.count(str(folder)) == 1
@@ -627,13 +627,13 @@ def test_an_old_onnxruntime_needs_hashes_where_data_lie_outside(
         ("1.9.0", [folder]),
     ):
         monkeypatch.setattr(onnxruntime, "__version__", version)
-        Onnx(folder, threads=1).close()
+        OnnxRuntime(folder, threads=1).close()
         assert asked == wanted, version
         asked.clear()
     monkeypatch.undo()
     monkeypatch.setattr(onnxruntime, "__version__", "1.25.3")
     with pytest.raises(ModelError, match=r"without manifest\.json"):
-        Onnx(folder, threads=1)
+        OnnxRuntime(folder, threads=1)
 
 
 # --- The whole way
@@ -648,10 +648,10 @@ DOCUMENT = Document(
 
 def answer(folder: Path) -> Answer:
     labels = ["Chemical", "Disease"]
-    with Onnx(folder, threads=1) as backend:
-        lift = TokenMask(formats.get("multi_tag").constraint(DOCUMENT, labels), Vocabulary(backend))
+    with OnnxRuntime(folder, threads=1) as backend:
+        mask = TokenMask(formats.get("multi_tag").constraint(DOCUMENT, labels), Vocabulary(backend))
         sequence = backend.new_sequence()
-        return decode(backend, sequence, backend.tokenize(b"Tag: " + DOCUMENT.text.encode(), False), lift, budget=400)
+        return decode(backend, sequence, backend.tokenize(b"Tag: " + DOCUMENT.text.encode(), False), mask, budget=400)
 
 
 def test_answers_under_a_constraint_are_the_same_with_both_caches(folders: dict[str, Path]) -> None:

@@ -18,7 +18,7 @@ from bioner_edge.benchmarks.comparing.tables import tables
 from bioner_edge.benchmarks.results import Cell, Key, Log, Run
 from bioner_edge.benchmarks.scoring import bootstrap
 from bioner_edge.benchmarks.scoring.accuracy import Pair, Tallies
-from bioner_edge.benchmarks.scoring.bootstrap import holm, paired
+from bioner_edge.benchmarks.scoring.bootstrap import compare_paired, holm
 from bioner_edge.document import Entity
 from bioner_edge.errors import InputError, UsageError
 
@@ -106,7 +106,7 @@ def test_a_broken_file_differs(tmp_path: Path) -> None:
     other = Made(tmp_path / "other").cell(key("m-Q4_K_M"), tallies(0.6, seed=1))
     (pair,) = compare([one.run, other.run]).pairs
     assert pair.significant and pair.difference.difference < pair.difference.high < 0
-    assert pair.difference == paired(tallies(0.6, seed=1), tallies(0.8))
+    assert pair.difference == compare_paired(tallies(0.6, seed=1), tallies(0.8))
     assert (pair.place.run.folder, pair.reference.run.folder) == (tmp_path / "other", tmp_path / "one")
 
 
@@ -331,7 +331,7 @@ def test_every_level_against_the_one_with_the_most_bits(levels: Run) -> None:
     }
     assert [row["significant"] for row in found.values()] == [True, False, False, False]
     lost = found[key("m-Q4_K_M")]
-    expected = paired(tallies(0.5), tallies(0.8), resamples=500)
+    expected = compare_paired(tallies(0.5), tallies(0.8), resamples=500)
     assert (lost["difference"], lost["low"], lost["high"], lost["p"]) == (
         expected.difference, expected.low, expected.high, expected.p
     )  # fmt: skip

@@ -140,7 +140,7 @@ def test_an_embedding_that_is_the_output_matrix_is_read(monkeypatch: pytest.Monk
 
 def test_a_step_of_an_onnx_model() -> None:
     folder = DATA / "chemdis-9m-int8-onnx"
-    tensors = {tensor.name: tensor for tensor in onnx_folder.confined(folder).tensors}
+    tensors = {tensor.name: tensor for tensor in onnx_folder.check_confined(folder).tensors}
     matrices = [tensor.bytes for name, tensor in tensors.items() if ".MatMul.weight.int8" in name]
     assert len(matrices) == 2 * 31  # with their scales
     assert bandwidth.step_bytes(folder) == sum(matrices)
@@ -166,7 +166,7 @@ def test_matrices_of_an_onnx_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     sizes = {"embedding": 1, "angles": 2, "q": 4, "packed": 8, "scales": 16, "left": 32, "norm": 64}
     graph = Graph(10, {}, "", (), (), nodes, tuple(tensor(name, size) for name, size in sizes.items()))
-    monkeypatch.setattr(onnx_folder, "confined", lambda folder: graph)
+    monkeypatch.setattr(onnx_folder, "check_confined", lambda folder: graph)
     assert bandwidth.step_bytes(DATA) == 1 + 4 + 8 + 16
 
 
@@ -212,13 +212,13 @@ def test_physical_cores_first(tmp_path: Path, eight_cores: Callable[[str], None]
 @needs_affinity
 def test_pinned_while_it_lasts() -> None:
     inherited: list[set[int]] = []
-    with machine.pinned(1) as chosen:
+    with machine.pin(1) as chosen:
         assert os.sched_getaffinity(0) == set(chosen) and len(chosen) == 1
         thread = threading.Thread(target=lambda: inherited.append(os.sched_getaffinity(0)))
         thread.start()
         thread.join()
     assert inherited == [set(chosen)] and os.sched_getaffinity(0) == USABLE
-    with pytest.raises(ZeroDivisionError), machine.pinned(1):
+    with pytest.raises(ZeroDivisionError), machine.pin(1):
         raise ZeroDivisionError
     assert os.sched_getaffinity(0) == USABLE
 

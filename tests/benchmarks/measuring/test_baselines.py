@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import bioner_edge
 from bioner_edge.backends.scripted import Scripted
 from bioner_edge.benchmarks.measuring import completions
-from bioner_edge.benchmarks.measuring.baselines import _MARKS, BASELINES, DECODINGS, filtered, reader
+from bioner_edge.benchmarks.measuring.baselines import _MARKS, BASELINES, DECODINGS, reader, text_filter
 from bioner_edge.benchmarks.measuring.completions import Completions, HighLevel
 from bioner_edge.document import Document, Entity, Span
 from bioner_edge.errors import ModelError, UsageError
@@ -37,7 +37,7 @@ TEXTS = [
 
 def read(form: str, answer: str, text: str = TEXT, labels: Sequence[str] = LABELS) -> Parsed:
     asked = ["Chemical"] if form.startswith(("single", "conv")) else labels
-    return filtered(form).salvage(answer, Document("d", text), asked)
+    return text_filter(form).salvage(answer, Document("d", text), asked)
 
 
 def spans(parsed: Parsed) -> list[tuple[str, int, int]]:
@@ -179,11 +179,11 @@ def test_the_copy_is_that_of_the_format(form: Any, answer: str) -> None:
 
 
 def test_a_filtered_format_is_the_format_otherwise() -> None:
-    form, own = filtered("multi_tag"), FORMATS["multi_tag"]
+    form, own = text_filter("multi_tag"), FORMATS["multi_tag"]
     assert (form.gbnf, form.parse, form.instruction, form.CANNOT) == (own.gbnf, own.parse, own.instruction, own.CANNOT)
     assert form.salvage is not own.salvage and FORMATS["multi_tag"].salvage is multi_tag.salvage
     with pytest.raises(UsageError, match="unknown format 'multi_tga'"):
-        filtered("multi_tga")
+        text_filter("multi_tga")
 
 
 # Readers
@@ -236,7 +236,7 @@ def test_a_text_filter_reads_what_a_free_model_writes() -> None:
 
     made = Extractor(Scripted(play), format="multi_tag", labels=LABELS, constraint="free")
     free = made(text)
-    made.format = filtered("multi_tag")
+    made.format = text_filter("multi_tag")
     found = made(text)
     assert {e.key for e in free.entities} < {e.key for e in found.entities}
     assert {e.mention(text) for e in found.entities} == {"Aspirin", "asthma"}

@@ -14,7 +14,7 @@ import pytest
 
 import bioner_edge
 from bioner_edge.backends import llama_cpp, native
-from bioner_edge.backends.onnx.backend import Onnx
+from bioner_edge.backends.onnx.backend import OnnxRuntime
 from bioner_edge.benchmarks.measuring import memory
 from bioner_edge.models import gguf_header
 from bioner_edge.models.gguf_header import Array
@@ -98,7 +98,7 @@ def test_the_cache_of_llama_cpp(tiny_model: Path, context: int | None, monkeypat
 
 def test_the_cache_of_onnxruntime() -> None:
     folder = DATA / "chemdis-9m-int8-onnx"
-    with Onnx(folder, threads=1) as backend:
+    with OnnxRuntime(folder, threads=1) as backend:
         assert memory.cache_bytes(folder, backend.context) == backend.bytes_per_position * backend.context
         assert memory.cache_bytes(folder, backend.context) == 640 * 6 * 2 * 4 * 64 * 4
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bioner_edge.benchmarks.scoring import bootstrap
 from bioner_edge.benchmarks.scoring.accuracy import MODES, Pair, Tallies, scores
-from bioner_edge.benchmarks.scoring.bootstrap import holm, intervals, paired
+from bioner_edge.benchmarks.scoring.bootstrap import compare_paired, holm, intervals
 from bioner_edge.document import Entity
 from bioner_edge.errors import InputError
 
@@ -88,7 +88,7 @@ def test_one_of_twenty_comparisons_of_equals_is_below_the_level() -> None:
         flips = generator.random(80) < 0.5
         one = [a if flip else b for a, b, flip in zip(same_gold, theirs, flips, strict=True)]
         other = [b if flip else a for a, b, flip in zip(same_gold, theirs, flips, strict=True)]
-        low += paired(made(one), made(other), seed=seed, resamples=500).p < 0.05
+        low += compare_paired(made(one), made(other), seed=seed, resamples=500).p < 0.05
     assert 0.02 <= low / 400 <= 0.09
 
 
@@ -96,10 +96,10 @@ def test_a_system_that_is_better_is_found_to_be() -> None:
     generator = np.random.default_rng(1)
     worse = drawn(generator, 200, 0.7)
     better = [[min(hits + 1, gold), predicted, gold] for hits, predicted, gold in worse]
-    found = paired(made(better), made(worse))
+    found = compare_paired(made(better), made(worse))
     assert found.p == pytest.approx(1 / 10_001) and 0 < found.low < found.difference < found.high
     assert found.scores == tuple(scores(made(rows))["strict"]["micro"]["f1"] for rows in (better, worse))
-    back = paired(made(worse), made(better))
+    back = compare_paired(made(worse), made(better))
     assert (back.difference, back.low, back.high) == pytest.approx((-found.difference, -found.high, -found.low))
     assert back.p == found.p
 
@@ -109,7 +109,7 @@ def test_the_p_value_worked_out_again() -> None:
     wins = np.array([1] * 8 + [-1] * 3 + [0] * 5)
     one = made([(int(win >= 0), 1, 1) for win in wins])
     other = made([(int(win <= 0), 1, 1) for win in wins])
-    found = paired(one, other, seed=6, resamples=4000)
+    found = compare_paired(one, other, seed=6, resamples=4000)
     draws = np.random.Generator(np.random.PCG64(6)).integers(16, size=(4000, 16))
     differences = wins[draws].mean(axis=1)  # that of F1, as all documents have one entity
     beyond = int((np.abs(differences - 5 / 16) >= 5 / 16).sum())
@@ -123,18 +123,18 @@ def test_the_p_value_worked_out_again() -> None:
 @pytest.mark.parametrize(("differing", "least"), [(1, 1.0), (2, 0.5), (3, 0.25), (6, 1 / 32)])
 def test_few_documents_cannot_prove_much(differing: int, least: float) -> None:
     """All documents differ, and alike: every draw says the same, and the draws alone would say p = 1 / 10,001."""
-    found = paired(made([(1, 1, 1)] * differing), made([(0, 1, 1)] * differing))
+    found = compare_paired(made([(1, 1, 1)] * differing), made([(0, 1, 1)] * differing))
     assert (found.p, found.low, found.high, found.differing) == (least, 1.0, 1.0, differing)
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(3, 5), st.integers(3, 5)), min_size=1, max_size=6))
 def test_a_system_does_not_differ_from_itself(rows: list[tuple[int, int, int]]) -> None:
-    found = paired(made(rows), made(rows), resamples=50)
+    found = compare_paired(made(rows), made(rows), resamples=50)
     assert (found.difference, found.low, found.high, found.p, found.differing) == (0.0, 0.0, 0.0, 1.0, 0)
 
 
 def test_systems_that_differ_in_other_documents_but_not_on_the_whole() -> None:
-    found = paired(made([(1, 1, 1), (0, 1, 1)] * 20), made([(0, 1, 1), (1, 1, 1)] * 20))
+    found = compare_paired(made([(1, 1, 1), (0, 1, 1)] * 20), made([(0, 1, 1), (1, 1, 1)] * 20))
     assert (found.difference, found.p, found.differing) == (0.0, 1.0, 40)
     assert found.low < 0 < found.high
 
@@ -142,7 +142,7 @@ def test_systems_that_differ_in_other_documents_but_not_on_the_whole() -> None:
 def test_documents_that_one_alone_has_read_are_left_out_and_counted() -> None:
     one = made([(1, 1, 1), (0, 1, 1), (1, 1, 2)])
     other = made([(0, 1, 1), (2, 2, 2), (2, 2, 2)], first=1)  # documents 1, 2, 3
-    found = paired(one, other)
+    found = compare_paired(one, other)
     assert (found.documents, found.differing, found.left_out) == (2, 1, 2)
     assert found.scores == pytest.approx((2 * 1 / 5, 2 * 2 / 6))
 
@@ -150,7 +150,7 @@ def test_documents_that_one_alone_has_read_are_left_out_and_counted() -> None:
 def test_labels_in_another_order_are_the_same() -> None:
     gold = [Entity.at("X", 0, 1), Entity.at("Y", 2, 3), Entity.at("Y", 4, 5)]
     pairs = [Pair("1", "abcdef", gold[:1], gold), Pair("2", "abcdef", gold, gold)]
-    assert paired(Tallies.of(pairs, "XY"), Tallies.of(pairs, "YX")).differing == 0
+    assert compare_paired(Tallies.of(pairs, "XY"), Tallies.of(pairs, "YX")).differing == 0
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_labels_in_another_order_are_the_same() -> None:
 )
 def test_what_cannot_be_compared(other: Tallies, message: str) -> None:
     with pytest.raises(InputError) as raised:
-        paired(made([(1, 1, 1), (1, 1, 1)]), other)
+        compare_paired(made([(1, 1, 1), (1, 1, 1)]), other)
     assert str(raised.value) == message
 
 
@@ -172,7 +172,7 @@ def test_a_mode_is_asked_for() -> None:
     text = "abcdef"
     gold, near = [Entity.at("X", 0, 2)], [Entity.at("X", 1, 3)]
     one, other = (Tallies.of([Pair("1", text, side, gold)], "X") for side in (gold, near))
-    assert {mode: paired(one, other, mode, resamples=9).difference for mode in MODES} == {
+    assert {mode: compare_paired(one, other, mode, resamples=9).difference for mode in MODES} == {
         "strict": 1.0, "exact": 1.0, "relaxed": 0.0, "surface": 1.0
     }  # fmt: skip
 
@@ -180,11 +180,11 @@ def test_a_mode_is_asked_for() -> None:
 def test_a_seed_gives_the_same_however_much_is_drawn_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = drawn(np.random.default_rng(4), 37, 0.6)
     worse = [[max(0, hits - 1), predicted, gold] for hits, predicted, gold in rows]
-    before = intervals(made(rows), 9, 301), paired(made(rows), made(worse), seed=9, resamples=301)
+    before = intervals(made(rows), 9, 301), compare_paired(made(rows), made(worse), seed=9, resamples=301)
     assert before[0] != intervals(made(rows), 10, 301)
-    assert before[1] != paired(made(rows), made(worse), seed=10, resamples=301)
+    assert before[1] != compare_paired(made(rows), made(worse), seed=10, resamples=301)
     monkeypatch.setattr(bootstrap, "_CHUNK", 120)  # three draws
-    assert before == (intervals(made(rows), 9, 301), paired(made(rows), made(worse), seed=9, resamples=301))
+    assert before == (intervals(made(rows), 9, 301), compare_paired(made(rows), made(worse), seed=9, resamples=301))
 
 
 def test_no_documents() -> None:

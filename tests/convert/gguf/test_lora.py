@@ -73,14 +73,14 @@ def computed(path: Path, adapter: Path | None = None) -> Logits:
 
 def written(source: Any, path: Path) -> Path:
     vocabulary: Any = Numbered()
-    write_gguf(path, source, architectures.of(source.config), vocabulary, name="m", licence="MIT")
+    write_gguf(path, source, architectures.of(source.config), vocabulary, name="m", license="MIT")
     return path
 
 
 def lora(base: Path, adapter: Path, path: Path, **more: Any) -> Path:
     source = Checkpoint(base)
     family = architectures.of(source.config)
-    runtime_lora.write(path, Adapter(adapter), source, family, name="a", licence="MIT", **more)
+    runtime_lora.write(path, Adapter(adapter), source, family, name="a", license="MIT", **more)
     return path
 
 
@@ -155,7 +155,7 @@ def test_what_the_file_says(base: Path, tmp_path: Path, level: str) -> None:
     adapter = Adapter(tuned(base, tmp_path / "adapter", rank_pattern={"q_proj": 3}))
     path = tmp_path / "lora.gguf"
     source = Checkpoint(base)
-    runtime_lora.write(path, adapter, source, architectures.of(source.config), name="mine", licence="MIT", level=level)
+    runtime_lora.write(path, adapter, source, architectures.of(source.config), name="mine", license="MIT", level=level)
     header = gguf_header.read(path)
     assert header.metadata | {"general.name": "mine", "general.license": "MIT"} == header.metadata
     assert [header.metadata[f"{part}.{key}"] for part, key in (("general", "type"), ("adapter", "type"))] == [
@@ -301,7 +301,7 @@ def alone(path: Path, adapter: Path, **changes: Any) -> Path:
         "formats": ("multi_term",),
         "labels": ("Gene",),
         "unit": "document",
-        "licence": "MIT",
+        "license": "MIT",
         "sha256": sha256(adapter),
         "level": "F32",
         "bits_per_weight": 32.0,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bioner_edge.convert.merging import adapter_config
-from bioner_edge.convert.merging.adapter_config import Settings
+from bioner_edge.convert.merging.adapter_config import AdapterSettings
 from bioner_edge.errors import ModelError
 
 peft = pytest.importorskip("peft")
@@ -54,7 +54,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize(("changes", "message"), REFUSED.values(), ids=REFUSED.keys())
 def test_refused_with_one_line(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelError, match=re.escape(message)) as caught:
-        Settings(saved(tmp_path, **changes))
+        AdapterSettings(saved(tmp_path, **changes))
     assert "\n" not in str(caught.value) and str(tmp_path / "adapter_config.json: ") in str(caught.value)
 
 
@@ -84,7 +84,7 @@ TARGETS: list[dict[str, Any]] = [
 def test_targets_are_those_of_peft(tmp_path: Path, changes: dict[str, Any]) -> None:
     from peft.tuners.tuners_utils import check_target_module_exists
 
-    settings = Settings(saved(tmp_path, **changes))
+    settings = AdapterSettings(saved(tmp_path, **changes))
     theirs = peft.PeftConfig.from_pretrained(tmp_path)
     for module in MODULES:
         assert settings.targets(module) == bool(check_target_module_exists(theirs, module)), module
@@ -106,7 +106,7 @@ PATTERNS: list[dict[str, float]] = [
 def test_ranks_and_scalings_are_those_of_peft(tmp_path: Path, patterns: dict[str, float], rslora: bool) -> None:
     from peft.utils.other import get_pattern_key
 
-    settings = Settings(saved(tmp_path, rank_pattern=patterns, alpha_pattern=patterns, use_rslora=rslora))
+    settings = AdapterSettings(saved(tmp_path, rank_pattern=patterns, alpha_pattern=patterns, use_rslora=rslora))
     for module in MODULES:
         rank, alpha = (patterns.get(get_pattern_key(patterns, module), default) for default in (4, 3))
         assert settings.rank(module) == rank

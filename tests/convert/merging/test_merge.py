@@ -563,7 +563,7 @@ def test_merging_into_what_qlora_saw(bases: Callable[..., Path], tmp_path: Path)
     name = "model.layers.1.mlp.down_proj.weight"
     a, b = adapter.factors(name)
     added = exact.Product(b, a).rows(slice(0, len(b))) * np.float32(3 / 4)
-    expected = nf4.rounded(Checkpoint(base).tensor(name)) + added
+    expected = nf4.round_values(Checkpoint(base).tensor(name)) + added
     assert merged.rounded and not original.rounded and np.array_equal(merged.tensor(name), expected)
     with pytest.raises(UsageError, match="unknown QLoRA base 'nf4'; known: original, dequantized"):
         Merged(Checkpoint(base), adapter, qlora_base="nf4")

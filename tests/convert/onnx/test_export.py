@@ -81,7 +81,7 @@ class Exported:
     def __init__(self, folder: Path, exporter: str, out: Path) -> None:
         self.folder = folder
         _, self.context = torch_model.check(folder)
-        self.path = child.written(exporter, folder, out)
+        self.path = child.export(exporter, folder, out)
         self.graph = Graph(self.path)
         read: Any = transformers.AutoModelForCausalLM.from_pretrained  # what it saved itself
         self.model = read(folder, dtype=torch.float32, attn_implementation="eager").eval()
@@ -309,7 +309,7 @@ def test_keys_that_transformers_passes_over(exported: Make, exporter: str, tmp_p
     folder = Path(shutil.copytree(made.folder, tmp_path / "hf"))
     change(folder, FOREIGN)
     ids = made.ids(30)
-    got, expected = Graph(child.written(exporter, folder, tmp_path)).logits(ids, [30]), made.expected(ids)[:, -1:]
+    got, expected = Graph(child.export(exporter, folder, tmp_path)).logits(ids, [30]), made.expected(ids)[:, -1:]
     assert np.abs(got - expected).max() <= _CLOSE * expected.std()
 
 
@@ -482,7 +482,7 @@ def test_what_the_builder_cannot_write(
 ) -> None:
     export_or_skip("builder")
     with pytest.raises(ModelError, match=message):
-        child.written("builder", make_family(tmp_path / "hf", family, **settings), tmp_path)
+        child.export("builder", make_family(tmp_path / "hf", family, **settings), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["hf"]
 
 

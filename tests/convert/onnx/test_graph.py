@@ -48,7 +48,7 @@ def exported(make_family: Any, families: dict[str, str], tmp_path_factory: pytes
         if (family, exporter) not in made:
             folder = tmp_path_factory.mktemp("exported")
             source = make_family(folder / "hf", family, gate=1.0 if family.startswith("gemma") else None)
-            made[family, exporter] = child.written(exporter, source, folder)
+            made[family, exporter] = child.export(exporter, source, folder)
         return made[family, exporter]
 
     return exported

@@ -72,14 +72,14 @@ def test_rounding_is_that_of_onnxruntime_bit_by_bit(width: int, bits: int, symme
     weights[1], weights[2] = 1, -1
     weights[3, :7] = 1e6
     weights[4] = np.round(weights[4] * 8) / 8
-    q, scales, zeros = quantize.rounded(weights, bits, symmetric)
+    q, scales, zeros = quantize.round_blocks(weights, bits, symmetric)
     packed, theirs, points = by_onnxruntime(weights, bits, symmetric)
-    np.testing.assert_array_equal(quantize.packed(q, bits), packed)
+    np.testing.assert_array_equal(quantize.pack(q, bits), packed)
     np.testing.assert_array_equal(scales, theirs)
     if not symmetric:  # else it writes none
         if bits == 4 and zeros.shape[1] % 2:
             points[:, -1] &= 15  # half a byte of no block
-        np.testing.assert_array_equal(quantize.packed(zeros, bits), points)
+        np.testing.assert_array_equal(quantize.pack(zeros, bits), points)
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
@@ -89,7 +89,7 @@ def test_blocks_at_the_ends_of_float32(value: float, bits: int, symmetric: bool)
     weights = np.zeros((2, 64), np.float32)
     weights[0, 5], weights[1, 40] = value, -value
     with np.errstate(divide="raise", over="raise", invalid="raise"):
-        q, scales, zeros = quantize.rounded(weights, bits, symmetric)
+        q, scales, zeros = quantize.round_blocks(weights, bits, symmetric)
     back = ((q.astype(np.float32) - zeros[..., None]) * scales[..., None]).reshape(2, 64)
     assert np.abs(back - weights).max() <= max(1.2e-38, abs(value) / 14)
 
@@ -100,7 +100,7 @@ def test_a_block_that_is_not_finite_has_such_a_scale(bad: float) -> None:
     weights[1, 70] = bad
     for bits, symmetric in ((8, True), (4, False)):
         with np.errstate(invalid="ignore"):
-            scales = quantize.rounded(weights, bits, symmetric)[1]
+            scales = quantize.round_blocks(weights, bits, symmetric)[1]
         assert np.argwhere(~np.isfinite(scales)).tolist() == [[1, 2]]
 
 
@@ -116,7 +116,7 @@ def made(make_family: Any, families: dict[str, str], tmp_path_factory: pytest.Te
         folder = tmp_path_factory.mktemp("f32")
         gate = 1.0 if family.startswith("gemma") else None
         settings = {"num_hidden_layers": 2, "gate": gate, **settings}
-        source = child.written(exporter, make_family(folder / "hf", family, **settings), folder)
+        source = child.export(exporter, make_family(folder / "hf", family, **settings), folder)
         (folder / "F32").mkdir()
         graph.finish(source, folder / "F32" / "model.onnx")
         return folder / "F32"

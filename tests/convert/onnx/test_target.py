@@ -26,8 +26,8 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime_genai")
 
 from bioner_edge.backends.llama_cpp import LlamaCpp
-from bioner_edge.backends.loading import opened
-from bioner_edge.backends.onnx.backend import Onnx
+from bioner_edge.backends.loading import load_backend
+from bioner_edge.backends.onnx.backend import OnnxRuntime
 from bioner_edge.convert import About, convert
 from bioner_edge.convert.onnx import child, export
 from bioner_edge.convert.verification import measure
@@ -54,12 +54,12 @@ def refusal(*arguments: object) -> str:
 def in_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Exporters run here, which saves seconds of imports each time; from the command line as users have them."""
     if "command_line" not in request.node.name:
-        monkeypatch.setattr(export, "_run", lambda exporter, folder, work, _: child.written(exporter, folder, work))
+        monkeypatch.setattr(export, "_run", lambda exporter, folder, work, _: child.export(exporter, folder, work))
 
 
 def exact(path: Path, format: str) -> Extractor:
     """With a cache in float32 on llama.cpp too."""
-    backend = opened(path, threads=1, exact=True)
+    backend = load_backend(path, threads=1, exact=True)
     return Extractor(backend, format=format, labels=["Chemical", "Disease"], unit="sentence")
 
 
@@ -220,7 +220,7 @@ def test_trimmed(base: Path, tmp_path: Path) -> None:
     text.write_text("Naloxone reverses the antihypertensive effect of clonidine in rats.", "utf-8")
     about = About.of([base], **ABOUT)
     (path,) = convert(base, tmp_path / "out", ["F32"], about, to="onnx", trim_vocab=[text])
-    with Onnx(path, threads=1) as model, measure.open_exact(_gguf(base, tmp_path, text)) as other:
+    with OnnxRuntime(path, threads=1) as model, measure.open_exact(_gguf(base, tmp_path, text)) as other:
         assert (
             model.vocabulary_size
             == other.vocabulary_size
@@ -339,14 +339,14 @@ def test_exported_wrongly_is_noticed(base: Path, tmp_path: Path, monkeypatch: py
             return tensor * 1.05 if name.endswith("layers.1.mlp.up_proj.weight") else tensor
 
     merge.save(Other(base), tmp_path / "other", tokenizer=base)
-    monkeypatch.setattr(target.Onnx, "_checkpoint", lambda *_: tmp_path / "other")
+    monkeypatch.setattr(target.OnnxTarget, "_checkpoint", lambda *_: tmp_path / "other")
     with pytest.raises(ModelError, match="F32 logits against transformers"):
         convert(base, tmp_path / "out", ["F32"], About.of([base]), to="onnx")
 
 
 def test_two_back_ends_are_one_contract(folders: dict[str, Path]) -> None:
     """What the two say of themselves is the same: tokens, ends, template, pieces."""
-    with Onnx(folders["F32"], threads=1) as ours, LlamaCpp(folders["gguf"], threads=1) as theirs:
+    with OnnxRuntime(folders["F32"], threads=1) as ours, LlamaCpp(folders["gguf"], threads=1) as theirs:
         for name in ("context", "vocabulary_size", "end_tokens", "chat_template", "bos"):
             assert getattr(ours, name) == getattr(theirs, name), name
         assert dict(ours.template_tokens) == dict(theirs.template_tokens)

@@ -26,8 +26,8 @@ from bioner_edge.backends.llama_cpp import LlamaCpp
 from bioner_edge.backends.onnx.tokenizer import HfTokenizer
 from bioner_edge.convert.onnx.tokenizer import runtime, write
 from bioner_edge.convert.vocabulary import Tokenizer, read, reference, specials, tokenizer_json
-from bioner_edge.convert.vocabulary.llama_vocabulary import opened
-from bioner_edge.convert.vocabulary.trim import trimmed
+from bioner_edge.convert.vocabulary.llama_vocabulary import open_vocabulary
+from bioner_edge.convert.vocabulary.trim import trim_vocabulary
 from bioner_edge.errors import ModelError
 
 
@@ -55,7 +55,7 @@ def assert_equal(folder: Path, size: int, lines: Sequence[str]) -> dict[str, Any
     write(folder, tokenizer, path)
     told = runtime(tokenizer, 512, "shared")
     theirs, expected = HfTokenizer(path, frozenset(told["end_tokens"])), reference(folder)
-    with opened(tokenizer) as model:
+    with open_vocabulary(tokenizer) as model:
         assert frozenset(told["end_tokens"]) == model.end_tokens >= set(tokenizer.ends)
         assert [theirs.piece(token) for token in range(size)] == [model.piece(token) for token in range(size)]
         for line in (*lines, *specials(folder)):
@@ -119,7 +119,7 @@ def test_tokenizer_model_on_text(tmp_path: Path, train_model: Callable[..., Path
 @pytest.mark.parametrize("kind", trims.KINDS)
 def test_trimmed(tmp_path: Path, kind: str) -> None:
     source = trims.save(tmp_path / "model", trims.KINDS[kind]())
-    kept = trimmed(source, trims.TRAINED[1:3], tmp_path / "out")
+    kept = trim_vocabulary(source, trims.TRAINED[1:3], tmp_path / "out")
     assert_equal(tmp_path / "out", len(kept), [*trims.TRAINED, *trims.OTHER, *LINES])
 
 
@@ -185,7 +185,7 @@ def both(
         for folder in folders:
             tokenizer = read(folder, made.rows(folder))
             write(folder, tokenizer, folder / "prepared.json")
-            model = stack.enter_context(opened(tokenizer))
+            model = stack.enter_context(open_vocabulary(tokenizer))
             found.append((HfTokenizer(folder / "prepared.json", model.end_tokens), model, reference(folder)))
         yield found
 
@@ -210,7 +210,7 @@ def test_no_blank_before_a_text(tmp_path: Path) -> None:
     made.change(folder / "tokenizer.json", pre_tokenizer={**step, "add_prefix_space": True})
     write(folder, tokenizer, tmp_path / "prepared.json")
     theirs, expected = HfTokenizer(tmp_path / "prepared.json", frozenset()), reference(folder)
-    with opened(tokenizer) as model:
+    with open_vocabulary(tokenizer) as model:
         for line in HARD:
             assert theirs.tokenize(line.encode(), False) == model.tokenize(line.encode(), False) == expected(line)
 
@@ -259,7 +259,7 @@ def test_a_byte_that_has_no_token_is_left_out(tmp_path: Path) -> None:
     tokenizer = read(folder, made.rows(folder))
     write(folder, tokenizer, folder / "prepared.json")
     theirs, text = HfTokenizer(folder / "prepared.json", frozenset()), "a\U00040000b".encode()
-    with opened(tokenizer) as loaded:
+    with open_vocabulary(tokenizer) as loaded:
         assert theirs.tokenize(text, False) == loaded.tokenize(text, False)
 
 

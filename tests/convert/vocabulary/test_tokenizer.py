@@ -27,7 +27,7 @@ from bioner_edge.backends.vocab_only import VocabOnly
 from bioner_edge.convert.verification.samples import LINES
 from bioner_edge.convert.vocabulary import PRE_TOKENIZERS, Tokenizer, read, reference, specials
 from bioner_edge.convert.vocabulary.bpe import scores
-from bioner_edge.convert.vocabulary.llama_vocabulary import opened
+from bioner_edge.convert.vocabulary.llama_vocabulary import open_vocabulary
 from bioner_edge.convert.vocabulary.pre_tokenizers import KNOWN
 from bioner_edge.errors import ModelError, UsageError
 from bioner_edge.formats.contract import TEXT
@@ -164,7 +164,7 @@ def assert_equal_ids(folder: Path, lines: list[str], size: int | None = None, pr
     """llama.cpp makes Hugging Face's ids of the lines, and they spell them."""
     tokenizer = read(folder, size or rows(folder), pre)
     expected = reference(folder)
-    with opened(tokenizer) as model:
+    with open_vocabulary(tokenizer) as model:
         for line in [*lines, *specials(folder)]:
             assert model.tokenize(line.encode(), special=True) == expected(line), line
         for line in lines:
@@ -286,7 +286,7 @@ def test_added_tokens_of_blanks_stay_blanks(tmp_path: Path) -> None:
     record["added_tokens"] += [{**like, "id": vocabulary[run], "content": run, "special": False} for run in runs[1:]]
     folder = save(tmp_path, record)
     expected = reference(folder)
-    with opened(read(folder, rows(folder))) as model:
+    with open_vocabulary(read(folder, rows(folder))) as model:
         for line in ("a    a", "   a ", " " * 20):
             ids = model.tokenize(line.encode(), special=False)
             assert ids == expected(line) and b"".join(model.piece(i) or b"" for i in ids) == line.encode()
@@ -308,10 +308,10 @@ def test_every_known_name_is_known_to_llama_cpp(tmp_path: Path) -> None:
     for name, ignoring in [*KNOWN.items(), ("no-such-name", False)]:
         tokenizer = Tokenizer("gpt2", name, made.tokens, made.types, made.merges, ends=(0,))
         if name not in KNOWN:
-            with pytest.raises(ModelError), opened(tokenizer):
+            with pytest.raises(ModelError), open_vocabulary(tokenizer):
                 pass
             continue
-        with opened(tokenizer) as model:
+        with open_vocabulary(tokenizer) as model:
             assert (model.tokenize(b"Naloxone", special=False) == [word]) == ignoring, name
 
 
@@ -502,7 +502,7 @@ def test_control_tokens_by_their_names(folder: Path) -> None:
     (folder / "tokenizer.json").write_text(json.dumps(record), "utf-8")
     tokenizer = read(folder, ROWS)
     assert tokenizer.types[401] == TokenType.CONTROL
-    with opened(tokenizer) as model:
+    with open_vocabulary(tokenizer) as model:
         assert model.tokenize(b"</s>", special=True) == [401] and model.piece(401) is None
 
 
@@ -565,7 +565,7 @@ def test_prompts_have_the_ids_of_training(tmp_path: Path, style: str, template: 
     asked = [{"role": "user", "content": f"Tag drugs.\n{TEXT}"}]
     assert tokenizer.chat_template == template
     prompt = prompts.build(tokenizer.prompt_template, asked, {"bos_token": "<s>", "eos_token": "<|end|>"})
-    with opened(tokenizer) as model:
+    with open_vocabulary(tokenizer) as model:
         written = f"{prompt.before}{text}{prompt.after}".encode()
         assert model.tokenize(written, special=True) == expected
     assert (tokenizer.prompt_template == template) == (style == "Gemma" and not rstrip)

@@ -23,8 +23,8 @@ from tokenizers import Tokenizer as Theirs
 from tokenizers import pre_tokenizers as p
 
 from bioner_edge.convert.vocabulary import read, reference, specials
-from bioner_edge.convert.vocabulary.llama_vocabulary import opened
-from bioner_edge.convert.vocabulary.trim import Trimmed, trimmed
+from bioner_edge.convert.vocabulary.llama_vocabulary import open_vocabulary
+from bioner_edge.convert.vocabulary.trim import Trimmed, trim_vocabulary
 from bioner_edge.errors import ModelError
 
 ROOT = Path(__file__).parents[3]
@@ -156,7 +156,7 @@ def assert_the_same(source: Path, out: Path, kept: NDArray[np.int64], given: lis
     for text in [*given, *other]:
         assert after.decode(after.encode(text).ids) == before.decode(before.encode(text).ids)
     encode = reference(out)
-    with opened(read(out, len(kept))) as model:
+    with open_vocabulary(read(out, len(kept))) as model:
         for text in [*given, *other, *specials(out)]:
             assert model.tokenize(text.encode(), special=True) == encode(text)
         for text in [*given, *other]:
@@ -168,14 +168,14 @@ def assert_the_same(source: Path, out: Path, kept: NDArray[np.int64], given: lis
 
 
 def test_the_text_keeps_its_tokens(source: Path, tmp_path: Path) -> None:
-    kept = trimmed(source, iter(TRAINED[1:3]), tmp_path / "out")
+    kept = trim_vocabulary(source, iter(TRAINED[1:3]), tmp_path / "out")
     whole = load(source).get_vocab_size()
     assert 256 < len(kept) < whole and (np.diff(kept) > 0).all()
     assert_the_same(source, tmp_path / "out", kept, list(TRAINED[1:3]), [TRAINED[0], TRAINED[3], *OTHER])
 
 
 def test_a_text_keeps_the_tokens_that_normalization_gives_it(source: Path, tmp_path: Path) -> None:
-    kept = trimmed(source, ["cafe\u0301"], tmp_path / "out")
+    kept = trim_vocabulary(source, ["cafe\u0301"], tmp_path / "out")
     assert_the_same(source, tmp_path / "out", kept, ["cafe\u0301"], ["café"])
 
 
@@ -183,7 +183,7 @@ def test_a_text_keeps_the_tokens_that_normalization_gives_it(source: Path, tmp_p
 @settings(max_examples=25)
 def test_any_text(source: Path, tmp_path_factory: pytest.TempPathFactory, texts: list[str], other: str) -> None:
     out = tmp_path_factory.mktemp("any")
-    kept = trimmed(source, texts, out)
+    kept = trim_vocabulary(source, texts, out)
     before, after = load(source), load(out)
     for text in texts:
         assert kept[after.encode(text).ids].tolist() == before.encode(text).ids
@@ -194,8 +194,8 @@ def test_any_text(source: Path, tmp_path_factory: pytest.TempPathFactory, texts:
 
 
 def test_everything_may_be_kept(source: Path, tmp_path: Path) -> None:
-    first = trimmed(source, TRAINED, tmp_path / "once")
-    again = trimmed(tmp_path / "once", TRAINED, tmp_path / "twice")
+    first = trim_vocabulary(source, TRAINED, tmp_path / "once")
+    again = trim_vocabulary(tmp_path / "once", TRAINED, tmp_path / "twice")
     assert again.tolist() == list(range(len(first)))
     for name in NAMES:
         assert json.loads((tmp_path / "once" / name).read_text()) == json.loads((tmp_path / "twice" / name).read_text())
@@ -203,7 +203,7 @@ def test_everything_may_be_kept(source: Path, tmp_path: Path) -> None:
 
 def test_every_file_names_the_new_ids(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    kept = trimmed(source, ["rats"], out)
+    kept = trim_vocabulary(source, ["rats"], out)
     files = {path.name: path.read_text("utf-8") for path in out.iterdir()}
     record, config, generation, roles, added = (
         json.loads(files.pop(name))
@@ -252,7 +252,7 @@ def test_the_older_post_processor(source: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "tokenizer.json").write_text(json.dumps(record), "utf-8")
     (tmp_path / "in" / "tokenizer_config.json").write_text('{"eos_token": "<|end|>"}', "utf-8")
-    kept = trimmed(tmp_path / "in", TRAINED, tmp_path / "out")
+    kept = trim_vocabulary(tmp_path / "in", TRAINED, tmp_path / "out")
     ids = load(tmp_path / "out").encode(TRAINED[0]).ids
     assert kept[ids].tolist() == load(tmp_path / "in").encode(TRAINED[0]).ids and ids[-1] == len(kept) - 1 != last["id"]
 
@@ -260,7 +260,7 @@ def test_the_older_post_processor(source: Path, tmp_path: Path) -> None:
 def test_needs_tokenizer_json(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.model").write_bytes(b"")
     with pytest.raises(ModelError, match=r"tokenizer.json: missing; a vocabulary is trimmed from it"):
-        trimmed(tmp_path, [], tmp_path / "out")
+        trim_vocabulary(tmp_path, [], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -279,7 +279,7 @@ def test_on_text(tmp_path: Path) -> None:
     )
     bpe.train_from_iterator(texts, trainer)
     source = save(tmp_path / "model", json.loads(bpe.to_str()))
-    kept = trimmed(source, texts[:40], tmp_path / "out")
+    kept = trim_vocabulary(source, texts[:40], tmp_path / "out")
     assert len(kept) < 7000
     assert_the_same(source, tmp_path / "out", kept, texts[:40], texts[100:])
     before, after = load(source), load(tmp_path / "out")

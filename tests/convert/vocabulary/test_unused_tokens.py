@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from bioner_edge.backends.loading import opened
+from bioner_edge.backends.loading import load_backend
 from bioner_edge.cli import app
 from bioner_edge.convert.vocabulary import read, reference
-from bioner_edge.convert.vocabulary.unused_tokens import without_unfed
+from bioner_edge.convert.vocabulary.unused_tokens import drop_unused
 from bioner_edge.errors import ModelError
 
 pytest.importorskip("torch")
@@ -59,7 +59,7 @@ def test_converted_without_it(checkpoint: Path, tmp_path: Path, to: str) -> None
     assert done.exit_code == 0, (done.exception, done.stderr)
     assert f"left out of the vocabulary: '[PAD]'; the embedding has {size} rows, none for it" in done.stderr
     assert "those that differ from Hugging Face: 0" in done.stderr
-    with opened(Path(done.stdout.strip()), threads=1) as model:  # type: ignore[attr-defined]
+    with load_backend(Path(done.stdout.strip()), threads=1) as model:  # type: ignore[attr-defined]
         assert model.vocabulary_size == size
         for text in (TEXT, "患者 α 🙂 <tag>", "    indented\r\n\n"):
             ids = model.tokenize(text.encode(), False)
@@ -78,7 +78,7 @@ def test_trimmed_without_it(checkpoint: Path, tmp_path: Path) -> None:
 
 def test_what_is_left_out(checkpoint: Path, tmp_path: Path) -> None:
     base = padded(checkpoint, tmp_path / "base", "<pad_a>", "<b>", "<c>")
-    folder, left = without_unfed(base, rows(checkpoint), tmp_path / "out")
+    folder, left = drop_unused(base, rows(checkpoint), tmp_path / "out")
     assert left == ["<pad_a>", "<b>", "<c>"] and folder == tmp_path / "out"
     found = read(folder, rows(checkpoint))
     assert found.pad is None and not {"<pad_a>", "<b>", "<c>"} & set(found.tokens)
@@ -87,9 +87,9 @@ def test_what_is_left_out(checkpoint: Path, tmp_path: Path) -> None:
 
 
 def test_nothing_is_left_out_of_what_fits(checkpoint: Path, tmp_path: Path) -> None:
-    assert without_unfed(checkpoint, rows(checkpoint), tmp_path / "out") == (checkpoint, [])
+    assert drop_unused(checkpoint, rows(checkpoint), tmp_path / "out") == (checkpoint, [])
     base = padded(checkpoint, tmp_path / "base", "[PAD]")
-    assert without_unfed(base, rows(checkpoint) + 1, tmp_path / "out") == (base, [])
+    assert drop_unused(base, rows(checkpoint) + 1, tmp_path / "out") == (base, [])
     assert not (tmp_path / "out").exists()
 
 
@@ -127,7 +127,7 @@ FED: dict[str, Callable[[Path], object]] = {
 def test_what_may_be_fed_is_refused(checkpoint: Path, tmp_path: Path, change: Callable[[Path], object]) -> None:
     base = padded(checkpoint, tmp_path / "base", "[PAD]")
     change(base)
-    folder, left = without_unfed(base, rows(checkpoint), tmp_path / "out")
+    folder, left = drop_unused(base, rows(checkpoint), tmp_path / "out")
     assert (folder, left) == (base, [])
     with pytest.raises(ModelError, match=r"token id \d+, but the embedding has \d+ rows; resize it|end tokens"):
         read(folder, rows(checkpoint))
@@ -157,7 +157,7 @@ def test_a_tokenizer_model_with_a_padding_token(tmp_path: Path) -> None:
         (folder / "tokenizer.model").write_bytes(b"pieces")
         for file, content in files.items():
             (folder / file).write_text(json.dumps(content))
-        out, left = without_unfed(folder, 5, tmp_path / f"{name} out")
+        out, left = drop_unused(folder, 5, tmp_path / f"{name} out")
         assert left == ["<pad>"] and (out / "tokenizer.model").read_bytes() == b"pieces"
         written = {file: json.loads((out / file).read_text()) for file in files}
         assert all("<pad>" not in json.dumps(content) for content in written.values())

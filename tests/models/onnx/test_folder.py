@@ -18,14 +18,14 @@ from hypothesis import strategies as st
 
 from bioner_edge.errors import ModelError
 from bioner_edge.models.manifest import Manifest, digest, digests, manifest_path, size
-from bioner_edge.models.onnx.folder import Runtime, check, confined, hashes_match, is_model, no_model
+from bioner_edge.models.onnx.folder import Runtime, check, check_confined, hashes_match, is_model, no_model
 
 RUNTIME: dict[str, Any] = {
     "context": 2048, "bos": 1, "end_tokens": [2, 0], "bos_token": "<s>", "eos_token": "</s>", "chat_template": None,
     "cache": "shared",
 }  # fmt: skip
 MANIFEST = Manifest(
-    formats=("multi_tag",), labels=("Chemical",), unit="sentence", licence="MIT", sha256="0" * 64, level="F32",
+    formats=("multi_tag",), labels=("Chemical",), unit="sentence", license="MIT", sha256="0" * 64, level="F32",
     bits_per_weight=32.0, tensor_mix={"f32": 1}, sources={}, versions={},
 )  # fmt: skip
 
@@ -117,7 +117,7 @@ def test_a_sound_folder(folder: Path, opened: list[str]) -> None:
     assert facts.manifest == Manifest.load(folder / "manifest.json") == hashes_match(folder)
     assert facts.runtime == Runtime(2048, 1, (2, 0), "<s>", "</s>", None, "shared")
     assert (facts.weights.total, facts.weights.bits_per_weight) == (12, 32.0)
-    assert confined(folder) == facts.graph and is_model(folder)
+    assert check_confined(folder) == facts.graph and is_model(folder)
     names = ("model.onnx", "model.onnx.data", "runtime.json", "tokenizer.json")
     assert facts.bytes == size(folder) == sum((folder / name).stat().st_size for name in names)
     assert {Path(name).name for name in opened} == {*names, "manifest.json"}
@@ -162,7 +162,7 @@ def test_data_elsewhere_are_not_read(folder: Path, opened: list[str], location: 
     (folder / "link").symlink_to(secret)
     (folder / "model.onnx").write_bytes(graph(tensor(location), place))
     opened.clear()
-    for act in (confined, hashes_match, check):
+    for act in (check_confined, hashes_match, check):
         told = refused(act, folder)
         assert f"{folder}/model.onnx: the data of 'w' lie in {location[:100]!r}, not in model.onnx.data" in told
     assert {Path(path).parent for path in opened} == {folder}
@@ -171,7 +171,7 @@ def test_data_elsewhere_are_not_read(folder: Path, opened: list[str], location: 
 
 def test_a_location_that_is_no_text(folder: Path) -> None:
     (folder / "model.onnx").write_bytes(graph(tensor(b"model.onnx.data\xff")))
-    assert "lie in 'model.onnx.data\N{REPLACEMENT CHARACTER}'" in refused(confined, folder)
+    assert "lie in 'model.onnx.data\N{REPLACEMENT CHARACTER}'" in refused(check_confined, folder)
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -179,9 +179,9 @@ def test_a_location_that_is_no_text(folder: Path) -> None:
 def test_any_location(folder: Path, location: str) -> None:
     (folder / "model.onnx").write_bytes(graph(tensor(location)))
     if location == "model.onnx.data":
-        confined(folder)
+        check_confined(folder)
     else:
-        assert "not in model.onnx.data" in refused(confined, folder)
+        assert "not in model.onnx.data" in refused(check_confined, folder)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_data_that_are_not_there(folder: Path, offsets: list[int], length: int, 
     tensors = [tensor("model.onnx.data", offset, f"t{n}") for n, offset in enumerate(offsets)]
     (folder / "model.onnx").write_bytes(initializers(*tensors))
     (folder / "model.onnx.data").write_bytes(bytes(length))
-    assert told in refused(confined, folder) and told in refused(check, seal(folder))
+    assert told in refused(check_confined, folder) and told in refused(check, seal(folder))
 
 
 def test_tied_tensors_share_their_data(folder: Path) -> None:

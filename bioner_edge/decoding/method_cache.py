@@ -7,12 +7,12 @@ from functools import lru_cache
 from typing import Any, TypeVar
 from weakref import WeakMethod
 
-__all__ = ["remembered"]
+__all__ = ["method_cache"]
 
 R = TypeVar("R")
 
 
-def remembered(method: Callable[..., R], size: int) -> Callable[..., R]:
+def method_cache(method: Callable[..., R], size: int) -> Callable[..., R]:
     """A method that keeps its last `size` answers, to be kept by the method's own object.
 
     A cache of the bound method would hold the object, which holds the cache: each chunk's constraint would wait for
