@@ -75,7 +75,7 @@ save(Merged(Checkpoint(base), Adapter(adapter)), out)
 _QUANTIZE = """
 import sys
 from pathlib import Path
-from bioner_edge.convert.quantize import quantize
+from bioner_edge.convert.gguf.quantize import quantize
 quantize(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
 """
 

@@ -33,10 +33,10 @@ def start(script: str, *arguments: object) -> subprocess.Popen[str]:
 WORKING = """
 import sys
 from pathlib import Path
-from bioner_edge.convert import workplace
+from bioner_edge.convert import work_folder
 if len(sys.argv) > 2:
-    workplace._machine = lambda: sys.argv[2]
-with workplace.working(Path(sys.argv[1]), "name") as folder:
+    work_folder._machine = lambda: sys.argv[2]
+with work_folder.working(Path(sys.argv[1]), "name") as folder:
     (folder / "file").write_text("hours of work")
     print("working", flush=True)
     sys.stdin.read()
@@ -141,7 +141,7 @@ def whole(folder: Path) -> str:
 REPLACING = """
 import os, signal, sys, shutil
 from pathlib import Path
-from bioner_edge.convert import workplace
+from bioner_edge.convert import work_folder
 step, after, left = int(sys.argv[2]), sys.argv[3] == "after", [0]
 
 def dying(inner):
@@ -157,7 +157,7 @@ def dying(inner):
 os.rename = dying(os.rename)
 shutil.rmtree = dying(shutil.rmtree)
 out = Path(sys.argv[1])
-workplace.place(out / "work" / "x-onnx", out / "x-onnx")
+work_folder.place(out / "work" / "x-onnx", out / "x-onnx")
 """
 
 

@@ -31,7 +31,7 @@ def status(key):
 path = Path(sys.argv[1])
 if path.is_dir():
     import tokenizers
-    from bioner_edge.backends.onnx import Onnx as Backend
+    from bioner_edge.backends.onnx.backend import OnnxRuntime as Backend
 else:
     from bioner_edge.backends.llama_cpp import LlamaCpp as Backend
 before = status("VmRSS")
