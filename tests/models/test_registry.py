@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from bioner_edge.errors import ModelError, UsageError
-from bioner_edge.models import registry
+from bioner_edge.models import models_toml, registry
 from bioner_edge.models.manifest import digest, digests
 from bioner_edge.models.registry import Manifest, bases, entry, find, listed_models, manifest_path, write_list
 
@@ -458,7 +458,7 @@ def test_a_list_of_ones_own_that_is_not_there(own: Path) -> None:
 def test_an_entry_reads_back(package: Path, tmp_path: Path, name: str) -> None:
     odd = replace(MANIFEST, labels=('Che"mical', "Dis\\ease", "a\x7fb", "é\n"), license="Llama 3.2 \u2028 license")
     (tmp_path / "models.toml").write_text(entry(name, tmp_path / "m.gguf", odd, "two\nlines  of it"), "utf-8")
-    row = registry.listing.read(tmp_path / "models.toml", tmp_path).models[name]
+    row = models_toml.read(tmp_path / "models.toml", tmp_path).models[name]
     assert (row.path, row.sha256, row.labels) == (tmp_path / "m.gguf", DIGEST, odd.labels)
     assert (row.formats, row.license, row.description) == (odd.formats, odd.license, "two lines of it")
 
