@@ -13,13 +13,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import llama_cpp.llama_cpp as lib
 import numpy as np
 
 from bioner_edge.backends import adapter_file
 from bioner_edge.backends.contract import CachedSequence, ContextFull, Logits, refuse_outside
-from bioner_edge.backends.kernels import choose, loading
-from bioner_edge.backends.native import PROMPT_TEMPLATE, library, listen, plain_text, reason, set_fields
+from bioner_edge.backends.kernels import PLAIN, choose, settle
+from bioner_edge.backends.native import PROMPT_TEMPLATE, lib, library, listen, plain_text, reason, set_fields
 from bioner_edge.errors import ModelError
 from bioner_edge.hardware.threads import cores
 
@@ -53,8 +52,8 @@ class LlamaCpp:
         listen()
         lib.llama_backend_init()
         threads = threads or cores()
-        with loading(kernels or choose(path, *library())) as repacked:
-            self._model = _load_model(path, repacked)
+        self.kernels = settle(kernels or choose(path, *library()))
+        self._model = _load_model(path, repacked=self.kernels != PLAIN)
         lora = _load_adapter(self._model, adapter, path) if adapter else None
         self._vocab = lib.llama_model_get_vocab(self._model)
         context = context or min(lib.llama_model_n_ctx_train(self._model), _MOST_CONTEXT)
@@ -198,7 +197,7 @@ class LlamaCpp:
         self.close()
 
 
-def _load_model(path: Path, repacked: bool) -> Any:
+def _load_model(path: Path, *, repacked: bool) -> Any:
     """The weights of a file, in the layout of the processor's kernels where `repacked`. Raises ModelError."""
     settings = set_fields(
         lib.llama_model_default_params(),
