@@ -18,7 +18,7 @@ import numpy as np
 from bioner_edge.backends import adapter_file
 from bioner_edge.backends.contract import CachedSequence, ContextFull, Logits, refuse_outside
 from bioner_edge.backends.kernels import PLAIN, choose, settle
-from bioner_edge.backends.native import PROMPT_TEMPLATE, lib, library, listen, plain_text, reason, set_fields
+from bioner_edge.backends.native import PROMPT_TEMPLATE, VERSION, lib, library, listen, plain_text, reason, set_fields
 from bioner_edge.errors import ModelError
 from bioner_edge.hardware.threads import cores
 
@@ -51,8 +51,9 @@ class LlamaCpp:
     ) -> None:
         listen()
         lib.llama_backend_init()
-        threads = threads or cores()
+        self.threads = threads or cores()
         self.kernels = settle(kernels or choose(path, *library()))
+        self.runtime = f"llama-cpp-python {VERSION}, {self.kernels} kernels"
         self._model = _load_model(path, repacked=self.kernels != PLAIN)
         lora = _load_adapter(self._model, adapter, path) if adapter else None
         self._vocab = lib.llama_model_get_vocab(self._model)
@@ -64,8 +65,8 @@ class LlamaCpp:
             n_batch=_BATCH,
             n_ubatch=_BATCH,
             n_seq_max=_SLOTS,
-            n_threads=threads,
-            n_threads_batch=threads,
+            n_threads=self.threads,
+            n_threads_batch=self.threads,
             type_k=_CACHE_TYPES[cache],
             type_v=_CACHE_TYPES[cache],
             flash_attn_type=lib.LLAMA_FLASH_ATTN_TYPE_DISABLED if exact else lib.LLAMA_FLASH_ATTN_TYPE_ENABLED,

@@ -15,6 +15,7 @@ from typing import Any
 from bioner_edge.errors import ModelError, printable
 
 try:
+    import llama_cpp
     import llama_cpp.llama_cpp as lib
 except (OSError, RuntimeError) as error:  # what it raises where its library, or one that that needs, is not there
     _why = printable(" ".join(re.sub(r"^Failed to load shared library '.*?': ", "", str(error)).split()))
@@ -23,10 +24,12 @@ except (OSError, RuntimeError) as error:  # what it raises where its library, or
         f"llama.cpp is installed, but cannot be loaded: {_why}; {_remedy}, or name an ONNX model"
     ) from None
 
-__all__ = ["PROMPT_TEMPLATE", "layouts", "lib", "library", "listen", "plain_text", "reason", "set_fields"]
+__all__ = ["PROMPT_TEMPLATE", "VERSION", "layouts", "lib", "library", "listen", "plain_text", "reason", "set_fields"]
 
 PROMPT_TEMPLATE = b"bioner.chat_template"
 """The key of a template that writes the blanks that a tokenizer would put there; others read the usual one."""
+
+VERSION: str = llama_cpp.__version__
 
 _CPU = 0  # GGML_BACKEND_DEVICE_TYPE_CPU
 _ERROR = 4  # GGML_LOG_LEVEL_ERROR; llama-cpp-python's own table of the levels is that of an older ggml

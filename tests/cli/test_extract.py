@@ -760,6 +760,23 @@ def test_interrupted_what_was_done_stays(
     assert done.returncode == 0
 
 
+def test_a_run_goes_on_with_as_many_threads_as_before(
+    start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    """Their number decides near ties; by default it is that of the cores, and another machine has others."""
+    process = begin(start, tmp_path)
+    process.kill()
+    process.wait()
+    before = (tmp_path / "o.jsonl.progress").read_bytes()
+    other = start("--out", "o.jsonl", "--resume", "--threads", "2")
+    _, err = other.communicate(record(1) + record(2))
+    assert other.returncode == 2 and (tmp_path / "o.jsonl.progress").read_bytes() == before
+    assert b"begun otherwise: threads was 1, now 2 (--threads 1 goes on); start anew with --overwrite" in err
+    again = start("--out", "o.jsonl", "--resume", "--threads", "1")
+    again.communicate(record(1) + record(2))
+    assert again.returncode == 0 and (tmp_path / "o.jsonl").read_text("utf-8").count("\n") == 2
+
+
 def reading(process: subprocess.Popen[bytes]) -> int:
     """The number of the process that reads for this one."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
