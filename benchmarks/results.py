@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from bioner_edge.benchmarks.scoring.accuracy import Tallies
-from bioner_edge.errors import InputError
+from bioner_edge.errors import InputError, name_file
 from bioner_edge.io import journal
 
 __all__ = ["RESULTS", "Cell", "Key", "Line", "Log", "Run", "Stat", "quantile"]
@@ -193,8 +193,8 @@ class Log:
             yield line
 
     def append(self, line: Line) -> None:
-        """Add a line, whole or not at all, as far as a disk can promise that."""
-        with self.path.open("a+b", buffering=0) as stream:
+        """Add a line, whole or not at all, as far as a disk can promise that. Raises OSError, with the path."""
+        with name_file(self.path), self.path.open("a+b", buffering=0) as stream:
             journal.cut_broken_line(stream)
             journal.append(stream, line)
             os.fsync(stream.fileno())

@@ -25,7 +25,7 @@ from bioner_edge.benchmarks.results import Cell, Key, Log, Run
 from bioner_edge.benchmarks.scoring import ceiling, predictions
 from bioner_edge.benchmarks.tell import Tell
 from bioner_edge.document import Document
-from bioner_edge.errors import InputError
+from bioner_edge.errors import InputError, name_file
 from bioner_edge.models import memory
 
 __all__ = ["Settings", "Suite"]
@@ -200,7 +200,7 @@ def _written(documents: Sequence[Document]) -> Iterator[Path]:
     """The documents, without their annotations, in a file that goes away."""
     with tempfile.TemporaryDirectory(prefix="bioner-edge-") as folder:
         path = Path(folder) / "documents.jsonl"
-        with path.open("w", encoding="utf-8", newline="\n") as stream:
+        with name_file(path), path.open("w", encoding="utf-8", newline="\n") as stream:
             for document in documents:
                 stream.write(
                     json.dumps(document.without_entities().to_json()) + "\n"

@@ -11,9 +11,20 @@ A message is one line: what was wrong, where, and what to do. The command line p
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
-__all__ = ["BionerError", "CrashError", "InputError", "ModelError", "UsageError", "printable", "unknown_name"]
+__all__ = [
+    "BionerError",
+    "CrashError",
+    "InputError",
+    "ModelError",
+    "UsageError",
+    "name_file",
+    "printable",
+    "unknown_name",
+]
 
 
 class BionerError(Exception):
@@ -51,3 +62,13 @@ def printable(text: str) -> str:
 def unknown_name(kind: str, name: str, choices: Iterable[object]) -> str:
     """'unknown KIND NAME; known: A, B', the one wording for a name that is not in a table."""
     return f"unknown {kind} {name!r}; known: {', '.join(map(str, choices))}"
+
+
+@contextmanager
+def name_file(path: Path) -> Iterator[None]:
+    """An OSError from inside says which file it is about, also where the system does not: a disk that fills up."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise

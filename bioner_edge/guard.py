@@ -4,7 +4,10 @@ A kernel that faults, or the system when memory runs out, ends the process that 
 outputs goes on, names the document, and starts another reader for the next. Both speak pickles over a socket pair:
 
     parent -> child   a function that opens a reader, then documents, one at a time
-    child -> parent   what the reader says about itself, then an extraction or an error for each document
+    child -> parent   what the reader says about itself, then for each document that it is there, and an extraction or
+                      an error
+
+A process that ends before it has said that a document is there was not ended by it: another one reads it.
 """
 
 from __future__ import annotations
@@ -24,11 +27,11 @@ from typing import Any, Protocol, Self
 from bioner_edge.document import Document
 from bioner_edge.errors import BionerError, CrashError, ModelError
 from bioner_edge.extraction import Extraction
+from bioner_edge.processes import describe_exit, end_group, end_with_parent, kill_group
 
 __all__ = ["Guard", "LostError", "Opening", "Reader", "remedy"]
 
-
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_ATTEMPTS = 2  # to hand over a document: a process that ended while it waited is replaced
 
 
 class LostError(BionerError):
@@ -49,8 +52,8 @@ class Guard:
     """A reader that lives in a child process; used as the reader itself is.
 
     `about` is what `opening` said beside it. A child that crashed is replaced when the next document comes. A guard
-    reads one document at a time: for several at once take several. Raises what `opening` raises (BionerError, OSError,
-    ModuleNotFoundError), and ModelError where it crashes.
+    reads one document at a time: for several at once take several, in threads if you like. Raises what `opening` raises
+    (BionerError, OSError, ImportError), and ModelError where it crashes or memory runs out.
     """
 
     def __init__(self, opening: Opening) -> None:
@@ -62,13 +65,13 @@ class Guard:
         """Start a child; what its opening said."""
         ours, theirs = Pipe()
         with theirs:
-            command = [sys.executable, "-P", "-m", "bioner_edge.guard", str(theirs.fileno())]
+            command = [sys.executable, "-P", "-m", "bioner_edge.guard", str(theirs.fileno()), str(os.getpid())]
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,  # what native code prints is no entity
                 pass_fds=[theirs.fileno()],
-                process_group=0,  # Ctrl-C is the parent's: it decides what becomes of the document at hand
+                process_group=0,  # Ctrl-C is the parent's, and what the child starts ends with it
             )
         self._child = process, ours
         try:
@@ -91,11 +94,9 @@ class Guard:
         Raises CrashError where reading it ended the process, LostError where none could be started in its place, and
         else what the reader raises.
         """
-        self._restart()
-        assert self._child is not None
+        connection = self._hand_over(document)
         try:
-            self._child[1].send(document)
-            answer: Extraction | BionerError = self._child[1].recv()
+            answer: Extraction | BionerError = connection.recv()
         except (EOFError, OSError):
             how = self._ended()
             raise CrashError(f"document {document.id}: the process that read it was ended by {how}", how) from None
@@ -103,12 +104,28 @@ class Guard:
             raise answer
         return answer
 
+    def _hand_over(self, document: Document) -> Connection:
+        """Send a document to a child that is there to read it; the connection on which the answer will come."""
+        how = ""
+        for _ in range(_ATTEMPTS):
+            self._restart()
+            assert self._child is not None
+            connection = self._child[1]
+            try:
+                connection.send(document)
+                connection.recv()
+                return connection
+            except (EOFError, OSError):
+                how = self._ended()
+        told = f"the process that reads was ended by {how} before it had a document, {_ATTEMPTS} times in a row"
+        raise LostError(f"{told}; {remedy(how)}")
+
     def _restart(self) -> None:
         if self._child is not None:
             return
         try:
             about = self._start()
-        except (BionerError, ModuleNotFoundError, OSError) as error:
+        except (BionerError, ImportError, OSError) as error:
             raise LostError(f"the process that reads could not be started again: {error}") from None
         if about != self.about:
             self.close()
@@ -121,19 +138,16 @@ class Guard:
         connection.close()
         self._child = None
         code = process.wait()
-        if code >= 0:
-            return f"exit code {code}"
-        name = signal.Signals(-code).name
-        return f"{name}, perhaps because memory ran out" if name == "SIGKILL" else name
+        kill_group(process)  # a trial of kernels may have outlived it
+        return describe_exit(code)
 
     def close(self) -> None:
-        """End the child at once, whatever it is doing."""
+        """End the child at once, whatever it is doing, and what it has started."""
         if self._child:
             process, connection = self._child
             self._child = None
             connection.close()
-            process.kill()
-            process.wait()
+            kill_group(process)
 
     def __enter__(self) -> Self:
         return self
@@ -157,13 +171,22 @@ def _serve(connection: Connection) -> None:
     opening: Opening = connection.recv()
     try:
         opened, about = opening()
-    except (BionerError, ModuleNotFoundError, OSError) as error:
+    except (BionerError, ImportError, OSError) as error:
         connection.send(error)
+        return
+    except MemoryError:
+        connection.send(ModelError(f"memory ran out while the model was loaded; {remedy('memory')}"))
+        return
+    except Exception as error:  # no text of a document is in it yet
+        told = f"a fault of bioner-edge, please report it: {type(error).__name__}: {error} in {_place(error)}"
+        connection.send(BionerError(told))
         return
     with opened as reader:
         connection.send(about)
         while True:
-            connection.send(_answer(reader, connection.recv()))
+            document = connection.recv()
+            connection.send(None)
+            connection.send(_answer(reader, document))
 
 
 def _answer(reader: Reader, document: Document) -> Extraction | BionerError:
@@ -175,9 +198,14 @@ def _answer(reader: Reader, document: Document) -> Extraction | BionerError:
     except MemoryError:
         return CrashError(f"document {document.id}: memory ran out while it was read", "MemoryError, memory ran out")
     except Exception as error:
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{type(error).__name__} in {Path(place.filename).name}:{place.lineno}"
+        where = f"{type(error).__name__} in {_place(error)}"
         return BionerError(f"document {document.id}: a fault of bioner-edge, please report it: {where}")
+
+
+def _place(error: Exception) -> str:
+    """The file and line that raised it."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{Path(last.filename).name}:{last.lineno}"
 
 
 def _be_killed_first() -> None:
@@ -186,19 +214,13 @@ def _be_killed_first() -> None:
         Path("/proc/self/oom_score_adj").write_text("500")
 
 
-def _end_with_parent() -> None:
-    """A parent that is killed cannot end its child: on Linux the system does, elsewhere the next answer fails."""
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 if __name__ == "__main__":
     for asked in ("SIGINT", "SIGTERM", "SIGHUP"):  # of all processes of a job; the parent ends this one when it is done
         signal.signal(getattr(signal, asked), signal.SIG_IGN)
-    _end_with_parent()
+    descriptor, parent = map(int, sys.argv[1:])
+    os.set_inheritable(descriptor, False)
+    end_with_parent(parent, descriptor)
     _be_killed_first()
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent is gone, or has enough
-        _serve(Connection(int(sys.argv[1])))
-    os._exit(0)  # the system frees faster than libraries do
+        _serve(Connection(descriptor))
+    end_group()

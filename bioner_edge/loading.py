@@ -14,9 +14,9 @@ from bioner_edge import __version__, formats
 from bioner_edge.backends.loading import load_backend
 from bioner_edge.errors import UsageError, unknown_name
 from bioner_edge.extract import CONSTRAINTS, Extractor
-from bioner_edge.extraction import About
+from bioner_edge.extraction import About, FileState
 from bioner_edge.models import memory, registry
-from bioner_edge.models.manifest import Manifest, sha256
+from bioner_edge.models.manifest import Manifest
 
 __all__ = ["load", "open_reader"]
 
@@ -87,20 +87,26 @@ def _extractor(
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """The files of a model, and the manifest of what was tuned: the adapter's, where there is one."""
+    """The files of a model, each with its manifest."""
 
     model: Path
-    adapter: Path | None
-    manifest: Manifest | None
+    of_model: Manifest | None
+    adapter: Path | None = None
+    of_adapter: Manifest | None = None
 
     @classmethod
     def find(cls, model: str | Path | None, adapter: str | Path | None, format: str | None) -> _Source:
         path, manifest = registry.find(str(model) if model is not None else None, format)
         if adapter is None:
-            return cls(path, None, manifest)
+            return cls(path, manifest)
         file, its = registry.check(Path(adapter))
         registry.refuse_other_base(file, its, path, manifest)
-        return cls(path, file, its)
+        return cls(path, manifest, file, its)
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """That of what was tuned: the adapter's, where there is one."""
+        return self.of_adapter if self.adapter else self.of_model
 
     @property
     def tuned(self) -> Path:
@@ -148,18 +154,20 @@ def open_reader(
         extractor = _extractor(source, chosen, asked, constraint, guidelines or {}, **options)
     fingerprint = {
         "version": __version__,
-        "model": _hash(source.model, source.manifest if source.adapter is None else None),
-        "adapter": _hash(source.adapter, source.manifest) if source.adapter else None,
+        "model": _identity(source.model, source.of_model),
+        "adapter": _identity(source.adapter, source.of_adapter) if source.adapter else None,
         "format": chosen,
         "labels": list(asked),
         "constraint": constraint,
         "prompt": hashlib.sha256(json.dumps(extractor.prompts).encode()).hexdigest(),
         "unit": extractor.unit,
         "min_score": extractor.min_score,
+        "runtime": extractor.backend.runtime,
+        "threads": extractor.backend.threads,
     }
     return extractor, About(tuple(asked), tuple(str(w.message) for w in warned), fingerprint)
 
 
-def _hash(path: Path, manifest: Manifest | None) -> str:
-    """The SHA-256 of a model, from its manifest where that was checked against it."""
-    return manifest.sha256 if manifest else sha256(path)
+def _identity(path: Path, manifest: Manifest | None) -> str | FileState:
+    """The SHA-256 of a model, from its manifest, which was checked against it; without one, nobody has read it yet."""
+    return manifest.sha256 if manifest else FileState.of(path)

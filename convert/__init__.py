@@ -78,7 +78,7 @@ def convert(
         reference.require(base, adapter)
     folders = [f"{about.name}-merged"] if keep_merged else []
     names = [name for level in levels for name in target.files(about.name, level)]
-    with Delivery.into(out, about, [*names, *folders], overwrite=overwrite) as delivery:
+    with Delivery.into(out, about, [*names, *folders], overwrite=overwrite, tell=report.step) as delivery:
         model = assemble(
             base, adapter, delivery.work, report, qlora_base=qlora_base, pre=pre, template_options=template_options
         )
@@ -130,7 +130,8 @@ def convert_adapter(
     """
     report = report or Silent()
     name = f"{about.name}-adapter"
-    with Delivery.into(out, about, [f"{name}.gguf", f"{name}.json"], overwrite=overwrite) as delivery:
+    names = [f"{name}.gguf", f"{name}.json"]
+    with Delivery.into(out, about, names, overwrite=overwrite, tell=report.step) as delivery:
         merged = assemble(base, adapter, delivery.work, report)
         bare = assemble(base, None, delivery.work, report)
         architecture = architectures.of(bare.source.config)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -45,8 +45,17 @@ class Delivery:
 
     @classmethod
     @contextmanager
-    def into(cls, out: Path, about: About, names: Sequence[str], *, overwrite: bool) -> Iterator[Delivery]:
+    def into(
+        cls,
+        out: Path,
+        about: About,
+        names: Sequence[str],
+        *,
+        overwrite: bool,
+        tell: Callable[[str], None] = lambda text: None,
+    ) -> Iterator[Delivery]:
         """A delivery of files called `names`; its folder goes away at the end, and with it what was not delivered.
+        `tell` hears of folders of others that may be in use.
 
         Raises UsageError where one of them exists, and ModelError where the disk or the permissions do not allow it.
         """
@@ -58,7 +67,7 @@ class Delivery:
             if (out / models_toml.NAME).exists():
                 models_toml.read(out / models_toml.NAME, out)  # one that is not of converted files is refused at once
             out.mkdir(parents=True, exist_ok=True)
-            with work_folder.working(out, about.name) as folder:
+            with work_folder.working(out, about.name, tell) as folder:
                 delivery = cls(out, folder, about)
                 yield delivery
         except ModelError as error:  # of a file that goes away: its name would mislead

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,36 @@ def _teach(model: Any, vocabulary: Path) -> None:
         model(input_ids=ids, labels=targets).loss.backward()
         optimizer.step()
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def until() -> Callable[[Callable[[], Any]], Any]:
+    """A function that waits until another one finds something, and gives that back."""
+
+    def wait(found: Callable[[], Any]) -> Any:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            if value := found():
+                return value
+            time.sleep(0.02)
+        raise AssertionError("it did not come to that")
+
+    return wait
+
+
+@pytest.fixture
+def gone(until: Callable[[Callable[[], Any]], Any]) -> Callable[[int], None]:
+    """A function that waits until a process is no more."""
+    if not Path("/proc/self").exists():
+        pytest.skip("this system does not tell its processes")
+
+    def no_more(pid: int) -> bool:
+        try:
+            return "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+
+    return lambda pid: until(lambda: no_more(pid)) and None
 
 
 @pytest.fixture

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +19,7 @@ from bioner_edge.io.inputs import Inputs
 from bioner_edge.io.output import Output
 from bioner_edge.run import MOST_CRASHES, Outcome, run
 
+Until = Callable[[Callable[[], Any]], Any]
 SUPPORT = Path(__file__).parent / "support"
 
 
@@ -81,6 +84,13 @@ def test_a_model_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
         Guard(opening(monkeypatch, "dying"))
     with pytest.raises(PermissionError, match="Permission denied"):
         Guard(opening(monkeypatch, "forbidden"))
+    with pytest.raises(ImportError, match=r"libx\.so\.1: cannot open"):
+        Guard(opening(monkeypatch, "unlinked"))
+    with pytest.raises(ModelError, match="memory ran out while the model was loaded; end other programs"):
+        Guard(opening(monkeypatch, "starving"))
+    told = r"^a fault of bioner-edge, please report it: KeyError: 'tensor' in crashing\.py:\d+$"
+    with pytest.raises(BionerError, match=told):
+        Guard(opening(monkeypatch, "faulty"))
 
 
 def test_a_reader_that_cannot_be_started_again_ends_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -109,20 +119,99 @@ def test_no_process_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     assert int(score) >= 500  # where memory runs out it is the first to go
 
 
-@pytest.mark.skipif(not Path("/proc/self").exists(), reason="this system does not tell its processes")
-def test_the_child_ends_with_its_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opening(monkeypatch)
+def test_a_process_that_ended_while_it_waited_costs_no_document(crashing: Guard) -> None:
+    """The system ends it where another program takes the memory, and nothing is read."""
+    for number in (signal.SIGKILL, signal.SIGSEGV):
+        before = pid(crashing)
+        os.kill(before, number)
+        assert crashing(Document("1", "asthma")).entities and pid(crashing) != before
+
+
+def test_one_that_cannot_wait_ends_a_run(crashing: Guard, monkeypatch: pytest.MonkeyPatch) -> None:
+    started, start = [pid(crashing)], crashing._start
+
+    def killed() -> object:
+        about = start()
+        started.append(pid(crashing))
+        os.kill(pid(crashing), signal.SIGKILL)
+        return about
+
+    os.kill(pid(crashing), signal.SIGKILL)
+    monkeypatch.setattr(crashing, "_start", killed)
+    with pytest.raises(LostError, match="SIGKILL, perhaps because memory ran out before it had a document, 2 times"):
+        crashing(Document("1", "asthma"))
+    assert len(started) == 2
+
+
+def test_guards_are_made_in_threads_and_stay_when_these_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    begin, guards = opening(monkeypatch), []
+    threads = [threading.Thread(target=lambda: guards.append(Guard(begin))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    time.sleep(1.2)  # a process that looks for its parent has done so
+    children = [pid(guard) for guard in guards]
+    for guard in guards:
+        with guard:
+            assert guard(Document("1", "asthma")).entities
+            assert pid(guard) in children
+
+
+@pytest.mark.parametrize("word", ["start", "stay"])
+def test_the_child_ends_with_its_parent_and_whatever_it_started_too(
+    word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, until: Until, gone: Callable[[int], None]
+) -> None:
+    begin, started, child = opening(monkeypatch), tmp_path / "started", tmp_path / "child"
     parent = os.fork()
     if parent == 0:  # one that is killed
-        import crashing
-
-        (tmp_path / "pid").write_text(str(pid(Guard(crashing.opening))))
-        os.kill(os.getpid(), signal.SIGKILL)
+        guard = Guard(begin)
+        child.write_text(str(pid(guard)))
+        guard(Document("1", f"{word} {started}"))
+        time.sleep(600)
+    until(started.exists)
+    os.kill(parent, signal.SIGKILL)
     os.waitpid(parent, 0)
-    child, deadline = Path("/proc", (tmp_path / "pid").read_text()), time.monotonic() + 30
-    while child.exists() and "State:\tZ" not in (child / "status").read_text() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not child.exists() or "State:\tZ" in (child / "status").read_text()
+    gone(int(child.read_text()))
+    gone(int(started.read_text()))
+
+
+def test_a_child_ends_also_where_a_fork_of_its_parent_lives_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, until: Until, gone: Callable[[int], None]
+) -> None:
+    """Which holds the other end of the connection open."""
+    begin, child = opening(monkeypatch), tmp_path / "child"
+    parent = os.fork()
+    if parent == 0:
+        guard = Guard(begin)
+        if other := os.fork():
+            (tmp_path / "new").write_text(f"{pid(guard)} {other}")
+            (tmp_path / "new").rename(child)
+        time.sleep(600)
+    until(child.exists)
+    mine, other = map(int, child.read_text().split())
+    os.kill(parent, signal.SIGKILL)
+    os.waitpid(parent, 0)
+    gone(mine)
+    os.kill(other, signal.SIGKILL)
+
+
+def test_what_a_child_started_ends_when_it_is_closed(
+    crashing: Guard, tmp_path: Path, gone: Callable[[int], None]
+) -> None:
+    started = tmp_path / "started"
+    crashing(Document("1", f"start {started}"))
+    crashing.close()
+    gone(int(started.read_text()))
+
+
+def test_what_a_child_started_ends_when_it_crashes(
+    crashing: Guard, tmp_path: Path, gone: Callable[[int], None]
+) -> None:
+    crashing(Document("1", f"start {tmp_path / 'started'}"))
+    with pytest.raises(CrashError):
+        crashing(Document("2", "segfault"))
+    gone(int((tmp_path / "started").read_text()))
 
 
 # In a run

@@ -14,7 +14,7 @@ FOLDERS = {"bioner_edge": "bioner_edge", "convert": "bioner_edge.convert", "benc
 MOST_LINES = 300
 
 FLOORS = (
-    "errors report",
+    "errors report processes",
     "document hardware",
     "text",
     "models",

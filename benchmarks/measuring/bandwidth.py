@@ -26,6 +26,7 @@ from bioner_edge.errors import BionerError
 from bioner_edge.models import gguf_header, memory
 from bioner_edge.models.onnx import folder as onnx_folder
 from bioner_edge.models.onnx.graph import Graph
+from bioner_edge.processes import end_with_parent
 
 __all__ = ["buffer_bytes", "copy_bytes_per_s", "last_level_cache_bytes", "main", "step_bytes"]
 
@@ -130,4 +131,5 @@ def _of_onnx(graph: Graph) -> int:
 
 
 if __name__ == "__main__":
+    end_with_parent(*map(int, sys.argv[1:]))
     raise SystemExit(main())

@@ -28,7 +28,7 @@ from bioner_edge.formats.label_names import types
 from bioner_edge.formats.reading import Cursor, Item
 from bioner_edge.loading import load
 
-__all__ = ["BASELINES", "DECODINGS", "reader", "text_filter"]
+__all__ = ["BASELINES", "DECODINGS", "open_reader", "reader", "text_filter"]
 
 BASELINES = ("llama-cpp-python", "text-filter")
 DECODINGS = (*CONSTRAINTS, *BASELINES)
@@ -67,6 +67,11 @@ def reader(
             raise UsageError(unknown_name("decoding", decoding, DECODINGS))
     found.unit = unit or found.unit
     return found
+
+
+def open_reader(model: str, **settings: Any) -> tuple[Extractor, None]:
+    """As `reader`, for another process; see `guard.Opening`."""
+    return reader(model, **settings), None
 
 
 # --- The text filter

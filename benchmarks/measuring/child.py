@@ -1,9 +1,9 @@
 """One process that reads documents with one model at one number of threads, and says what it took.
 
-    python -P -m bioner_edge.benchmarks.measuring.child < SPEC.json
+    python -P -m bioner_edge.benchmarks.measuring.child [PARENT] < SPEC.json
 
-A process of its own, so that its memory is its own, and that nothing it leaves behind changes the next figure. SPEC is
-one JSON object:
+A process of its own, so that its memory is its own, and that nothing it leaves behind changes the next figure. It ends
+when the process with the number PARENT does. SPEC is one JSON object:
 
     phase        "read": write what is found to `predictions`; "repetition": measure speed and memory
     model        a listed model's name, a GGUF file or the folder of an ONNX model
@@ -15,6 +15,9 @@ one JSON object:
     spawned      when this process was asked for, by `time.time`: then the answer has `start_s`, how long it took until
                  its libraries were there, which any process that extracts needs
     force        load a model that seems larger than the memory that is free, by default not
+
+The documents of a reading are read in another process: one that ends it costs itself alone, and has `error`. Those of
+a repetition are read here, since its figures are those of one process: one that ends it costs the repetition.
 
 One JSON object is written to standard output, and nothing else ever. An error that is the caller's to mend is one line
 on standard error and exit code 2; Ctrl-C is 130.
@@ -33,21 +36,26 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
+from functools import partial
+from io import RawIOBase
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from bioner_edge.benchmarks.measuring import bandwidth, baselines, memory, speed
 from bioner_edge.benchmarks.measuring.energy import Meter
 from bioner_edge.benchmarks.measuring.machine import pin
 from bioner_edge.benchmarks.process import describe_error
 from bioner_edge.document import Document
-from bioner_edge.errors import BionerError, InputError, UsageError, unknown_name
-from bioner_edge.extract import Extractor
+from bioner_edge.errors import BionerError, CrashError, InputError, ModelError, UsageError, name_file, unknown_name
 from bioner_edge.extraction import Extraction
+from bioner_edge.guard import Guard, LostError, Reader, remedy
+from bioner_edge.io import journal
 from bioner_edge.io.lock import appending
 from bioner_edge.models import registry
 from bioner_edge.models.manifest import size
+from bioner_edge.processes import end_with_parent
+from bioner_edge.run import MOST_CRASHES
 
 __all__ = ["main", "measure", "predict", "run"]
 
@@ -62,8 +70,8 @@ def main() -> int:
     warnings.simplefilter("ignore")
     try:
         found = run(json.load(sys.stdin))
-    except BionerError as error:
-        print(error, file=sys.stderr)
+    except (BionerError, OSError) as error:
+        print(describe_error(error), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -82,9 +90,10 @@ def run(spec: Spec) -> dict[str, Any]:
         return phases[spec["phase"]](spec) | started
 
 
-def _opened(spec: Spec) -> Extractor:
-    names = ("decoding", "format", "labels", "guidelines", "unit", "threads", "force")
-    return baselines.reader(spec["model"], **{name: spec[name] for name in names if name in spec})
+def _asked(spec: Spec) -> dict[str, Any]:
+    """What `baselines.reader` is given."""
+    names = ("model", "decoding", "format", "labels", "guidelines", "unit", "threads", "force")
+    return {name: spec[name] for name in names if name in spec}
 
 
 def _documents(spec: Spec) -> list[Document]:
@@ -110,40 +119,59 @@ def predict(spec: Spec) -> dict[str, Any]:
     """
     documents, path = _documents(spec), Path(spec["predictions"])
     started = time.perf_counter()
-    with _opened(spec) as reader, appending(path) as out:  # a file is made only once there is a model
+    opening = partial(baselines.open_reader, **_asked(spec))
+    with Guard(opening) as reader, appending(path) as out:  # a file is made only once there is a model
         load_s = time.perf_counter() - started
         costs = _kept(path, documents)
         resumed = len(costs)
-        _read_on(reader, documents[resumed:], out, costs)
+        with name_file(path):
+            _read_on(reader, documents[resumed:], out, costs)
     sums = {name: sum(cost[name] for cost in costs) for name in ("seconds", *_COUNTS, "errors")}
     new_s = sum(cost["seconds"] for cost in costs[resumed:])
     return {"documents": len(documents), "resumed": resumed, "load_s": load_s, "new_seconds": new_s, **sums}
 
 
-def _read_on(reader: Extractor, documents: Sequence[Document], out: BinaryIO, costs: list[dict[str, float]]) -> None:
-    """Read documents, each of which is a line of the file, and a cost, as soon as it is done."""
-    for document in documents:
-        record = _record(reader, document)
-        out.write(_line(record))
-        out.flush()
-        costs.append(_cost(record))
+def _read_on(reader: Reader, documents: Sequence[Document], out: RawIOBase, costs: list[dict[str, float]]) -> None:
+    """Read documents, each of which is a line of the file, and a cost, as soon as it is done.
+
+    Those that end the process that reads wait for one that does not. Raises ModelError where too many in a row do: then
+    it is not the documents, and they are to be read another time.
+    """
+    waiting: list[dict[str, Any]] = []
+    for number, document in enumerate(documents, start=1):
+        record, crash = _read(reader, document)
+        waiting.append(record)
+        if crash and len(waiting) == MOST_CRASHES:
+            told = f"{MOST_CRASHES} documents in a row ended the process that reads them ({crash.how})"
+            raise ModelError(f"{told}; {remedy(crash.how)}")
+        if crash and number < len(documents):
+            continue
+        for row in waiting:
+            journal.write(out, _line(row))
+            costs.append(_cost(row))
+        waiting.clear()
 
 
 def _cost(record: dict[str, Any]) -> dict[str, float]:
     return {**record["cost"], "errors": "error" in record}
 
 
-def _record(reader: Extractor, document: Document) -> dict[str, Any]:
+def _read(reader: Reader, document: Document) -> tuple[dict[str, Any], CrashError | None]:
+    """What is written of a document, and what happened to the process that read it."""
     started = time.perf_counter()
-    error = None
+    error: Exception | None = None
     try:
         found = reader(document)
+    except LostError:
+        raise
     except Exception as failure:  # whatever one document does to a reader, the others are read
-        found, error = Extraction(document, ()), describe_error(failure)
+        found, error = Extraction(document, ()), failure
     cost: dict[str, float] = {"seconds": time.perf_counter() - started}
     cost |= {name: getattr(found, name) for name in _COUNTS}
     record = {**found.to_json(), "cost": cost, "broken_answers": found.broken, "salvaged": found.salvaged}
-    return record if error is None else {**record, "error": error}
+    if error is not None:
+        record["error"] = describe_error(error)
+    return record, error if isinstance(error, CrashError) else None
 
 
 def _line(record: dict[str, Any]) -> bytes:
@@ -184,7 +212,7 @@ def measure(spec: Spec) -> dict[str, Any]:
     documents, mark = _documents(spec), memory.Watermark()
     started = time.perf_counter()
     with mark.looking():
-        reader = _opened(spec)
+        reader = baselines.reader(**_asked(spec))
     load_s = time.perf_counter() - started
     with reader:
         loaded = time.perf_counter()
@@ -234,4 +262,5 @@ def _path(model: str) -> Path:
 
 
 if __name__ == "__main__":
+    end_with_parent(*map(int, sys.argv[1:]))
     raise SystemExit(main())

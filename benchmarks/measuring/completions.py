@@ -14,16 +14,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import llama_cpp.llama_cpp as lib
-from llama_cpp import Llama
-from llama_cpp.llama_grammar import LlamaGrammar
+from typing import TYPE_CHECKING, Any
 
 from bioner_edge.backends.contract import Backend
-from bioner_edge.backends.kernels import choose, loading
+from bioner_edge.backends.kernels import PLAIN, choose, settle
 from bioner_edge.backends.llama_cpp import LlamaCpp
-from bioner_edge.backends.native import library, listen
+from bioner_edge.backends.native import lib, library, listen
 from bioner_edge.decoding.loop import Answer
 from bioner_edge.decoding.token_masks import Vocabulary
 from bioner_edge.document import Document
@@ -33,6 +29,9 @@ from bioner_edge.extraction import Extraction
 from bioner_edge.formats.contract import Parsed
 from bioner_edge.hardware.threads import cores
 from bioner_edge.models import gguf_header, memory, registry
+
+if TYPE_CHECKING:
+    from llama_cpp.llama_grammar import LlamaGrammar
 
 __all__ = ["Completions", "HighLevel", "complete", "load"]
 
@@ -47,17 +46,19 @@ class Completions(LlamaCpp):
     """
 
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
-        told = gguf_header.check(path)
-        trained = told.get(f"{told['general.architecture']}.context_length", _MOST_CONTEXT)
+        header = gguf_header.check(path)
+        trained = header.get(f"{header['general.architecture']}.context_length", _MOST_CONTEXT)
         self.context = min(trained, _MOST_CONTEXT)
         count = threads or cores()
         settings: dict[str, Any] = {"n_ctx": self.context, "n_threads": count, "n_threads_batch": count}
         listen()
+        from llama_cpp import Llama  # after `native`, which tells why it cannot be loaded
+
+        if settle(choose(path, *library())) == PLAIN:
+            told = "its API cannot leave out the kernels that do not work on this processor"
+            raise ModelError(f"{path}: llama-cpp-python: {told}")
         try:
-            with loading(choose(path, *library())) as repacked:
-                if not repacked:
-                    raise RuntimeError("its API cannot leave out the kernels that do not work on this processor")
-                self.llama: Any = Llama(str(path), logits_all=False, verbose=False, kv_overrides=_AS_OURS, **settings)
+            self.llama: Any = Llama(str(path), logits_all=False, verbose=False, kv_overrides=_AS_OURS, **settings)
         except Exception as error:  # it raises whatever its parts raise
             why = " ".join(str(error).split())
             raise ModelError(f"llama-cpp-python: {why}; is it a language model in GGUF, complete?") from None
@@ -104,6 +105,8 @@ class HighLevel(Extractor):
     vocabulary_class = _Unread
 
     def __init__(self, backend: Completions, **settings: Any) -> None:
+        from llama_cpp.llama_grammar import LlamaGrammar
+
         super().__init__(backend, constraint="llama-gbnf", **settings)
         self._grammars = [
             LlamaGrammar.from_string(self.format.gbnf(call.labels), verbose=False) for call in self._calls

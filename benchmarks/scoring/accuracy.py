@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from bioner_edge.benchmarks.scoring.matching import Hits, overlapping, same_place
 from bioner_edge.document import Entity
-from bioner_edge.errors import InputError
+from bioner_edge.errors import InputError, name_file
 
 __all__ = ["MODES", "Counts", "Pair", "Scores", "Tallies", "figures", "macro", "ratios", "score", "scores", "tally"]
 
@@ -156,11 +156,12 @@ class Tallies:
         return cls(list(rows), tuple(labels), np.stack([*rows.values()], axis=1) if rows else empty)
 
     def save(self, path: Path) -> None:
-        """Write them as JSON; `path` never holds half of them."""
+        """Write them as JSON; `path` never holds half of them. Raises OSError, with the path."""
         record = {"modes": MODES, "labels": self.labels, "documents": self.documents, "counts": self.counts.tolist()}
         partial = path.with_name(path.name + ".partial")
-        partial.write_text(json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n", "utf-8")
-        os.replace(partial, path)
+        with name_file(path):
+            partial.write_text(json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n", "utf-8")
+            os.replace(partial, path)
 
     @classmethod
     def load(cls, path: Path) -> Tallies:

@@ -52,6 +52,10 @@ class Backend(Protocol):
     """`bos_token` and `eos_token` as a chat template writes them, empty where the vocabulary has none."""
     bos: int | None
     """The token that a prompt starts with, where the model was trained so."""
+    runtime: str
+    """The library that computes, its version and its kernels: with another one logits are rounded otherwise."""
+    threads: int
+    """How many it computes with, on which their rounding may depend too."""
 
     def tokenize(self, text: bytes, special: bool) -> list[int]:
         """Canonical token ids; `special` reads names of control tokens as these tokens, never used for a document."""

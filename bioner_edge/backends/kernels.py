@@ -4,42 +4,67 @@ llama.cpp multiplies quantized weights with kernels for the processor that it wa
 recent Xeons have, are broken where GCC 12.2 or an older one compiled them (llama.cpp issue 20824): it declares 8 of the
 64 bytes that configure the tiles and drops the stores of the others, and the first step of two tokens ends the process
 with SIGSEGV. pip compiles with `-march=native`, so every such machine has them. A name of a compiler or a processor
-does not tell whether they work, a step does: it is tried once for each library file, processor and set of weight types,
-and the answer is kept in the user's cache folder. A library that was not built for AMX, or a processor without it,
-needs no trial.
+does not tell whether they work, a step does: it is tried once for each library file, processor and kind of weights, and
+the answer is kept in the user's cache folder. A library that was not built for AMX, or a processor without it, needs no
+trial.
 
 Where a trial fails the next kernels are tried, from the fastest on:
 
     all      whatever llama.cpp chooses
     no-amx   the same without AMX: the repacked kernels for AVX stay
     plain    weights as the file has them, no kernels of their own layout
+
+Only a fault of the processor, or logits that are wrong, says that kernels do not work. A trial that fails otherwise, as
+where the file cannot be loaded, memory runs out or a disk is slow, says nothing, and nothing is kept of it: the next
+kernels are taken without one, and if the file is to blame, loading it will say so.
+
+AMX is for a whole process, see `amx`. So a model that AMX has no kernels for leaves it out: the next one may be one
+that needs to do without. Where it does and AMX is there already, as after a model whose own kernels of AMX work, it
+gets plain kernels.
 """
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from math import gcd
 from pathlib import Path
 
+from bioner_edge.backends import amx
 from bioner_edge.errors import ModelError
 from bioner_edge.hardware.cpu_features import of_build, processor
-from bioner_edge.models.gguf_header import read
+from bioner_edge.models.gguf_header import Tensor, read
+from bioner_edge.processes import describe_exit
 
-__all__ = ["KERNELS", "choose", "loading", "trial"]
+__all__ = ["ALL", "KERNELS", "NO_AMX", "PLAIN", "WRONG", "Failed", "choose", "settle", "trial", "tried"]
 
-KERNELS = ("all", "no-amx", "plain")
+ALL, NO_AMX, PLAIN = KERNELS = ("all", "no-amx", "plain")
 """From the fastest to the one that always works."""
+WRONG = 3
+"""The exit code of a trial whose logits are wrong."""
 
-_AMX = "AMX_INT8"
+_FAULTS = {-signal.SIGSEGV, -signal.SIGILL, -signal.SIGBUS, -signal.SIGFPE}
 _TRIAL_S = 600  # a large model on a slow disk is loaded twice
-_SMALL_STACK = 2048  # bytes: MINSIGSTKSZ, too few for a signal frame with tile registers (8 KiB more)
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Why a trial failed. `certain` says that the kernels are to blame: not the file, memory or time."""
+
+    reason: str
+    certain: bool
+
+
+def tried(system_info: str) -> bool:
+    """Whether kernels have to be tried here, of a library of which `llama_print_system_info` says this."""
+    return amx.AMX in (of_build(system_info) or ()) and amx.AMX in (processor().features or ())
 
 
 def choose(model: Path, library: Path, system_info: str) -> str:
@@ -48,99 +73,60 @@ def choose(model: Path, library: Path, system_info: str) -> str:
     `library` is the folder of llama.cpp's libraries, `system_info` what `llama_print_system_info` says of them.
     Raises ModelError where none works.
     """
-    if _AMX not in (of_build(system_info) or ()) or _AMX not in (processor().features or ()):
-        return KERNELS[0]
-    key = _key(model, library)
+    if not tried(system_info):
+        return ALL
+    tensors = read(model).tensors
+    if not any(map(amx.multiplies, tensors)):
+        return NO_AMX
+    key = _key(tensors, library)
     cache = _cache_file()
     if (kept := _kept(cache).get(key)) in KERNELS:
         return kept
-    for kernels in KERNELS:
-        if (reason := trial(model, kernels)) is None:
+    reason = ""
+    for kernels, next_ones in zip(KERNELS, (*KERNELS[1:], PLAIN), strict=True):
+        if (failed := trial(model, kernels)) is None:
             _keep(cache, key, kernels)
             return kernels
+        if not failed.certain:
+            return next_ones
+        reason = failed.reason
     raise ModelError(f"{model}: no kernels of llama.cpp work on this processor: {reason}; take an ONNX model")
 
 
-def trial(model: Path, kernels: str) -> str | None:
+def settle(kernels: str) -> str:
+    """The kernels that a model gets in this process where `kernels` were chosen for it; to be called before it is
+    loaded. A model gets plain ones where AMX is to be left out of a process that has it already."""
+    return PLAIN if kernels == NO_AMX and not amx.refuse() else kernels
+
+
+def trial(model: Path, kernels: str) -> Failed | None:
     """Why a step of two tokens fails with these kernels, tried in a process of its own; None where it does not."""
-    command = [sys.executable, "-P", "-m", "bioner_edge.backends.kernel_trial", str(model), kernels]
+    command = [sys.executable, "-P", "-m", "bioner_edge.backends.kernel_trial", str(model), kernels, str(os.getpid())]
     try:
         run = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_TRIAL_S)
     except subprocess.TimeoutExpired:
-        return f"no answer in {_TRIAL_S} s"
+        return Failed(f"no answer in {_TRIAL_S} s", certain=False)
     if run.returncode == 0:
         return None
     if run.returncode < 0:
-        return f"signal {-run.returncode}"
-    return (run.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {run.returncode}"])[-1]
-
-
-@contextmanager
-def loading(kernels: str) -> Iterator[bool]:
-    """Load a model inside: yields whether llama.cpp may lay weights out anew, its `use_extra_bufts`.
-
-    Without AMX: Linux grants the tile registers only to a process whose alternate signal stacks could hold them
-    (Documentation/arch/x86/xstate.rst), and llama.cpp asks for them once, when the first model is loaded. With a small
-    stack meanwhile it is told no, says so on standard error, and goes on with its other kernels.
-    """
-    if kernels != "no-amx":
-        yield kernels == "all"
-        return
-    with _no_signals(), _small_signal_stack(), _silent_stderr():
-        yield True
-
-
-@contextmanager
-def _no_signals() -> Iterator[None]:
-    """Signals wait meanwhile: their frames would not fit into the small stack."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextmanager
-def _small_signal_stack() -> Iterator[None]:
-    class Stack(ctypes.Structure):  # stack_t
-        _fields_ = (("sp", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    memory = ctypes.create_string_buffer(_SMALL_STACK)
-    small, before = Stack(ctypes.addressof(memory), 0, _SMALL_STACK), Stack()
-    if libc.sigaltstack(ctypes.byref(small), ctypes.byref(before)):
-        raise OSError(ctypes.get_errno(), "sigaltstack")
-    try:
-        yield
-    finally:
-        libc.sigaltstack(ctypes.byref(before), None)
-
-
-@contextmanager
-def _silent_stderr() -> Iterator[None]:
-    try:
-        kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    except OSError:  # there is none
-        yield
-        return
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+        return Failed(describe_exit(run.returncode), run.returncode in _FAULTS)
+    told = run.stderr.decode(errors="replace").strip().splitlines() or [describe_exit(run.returncode)]
+    return Failed(told[-1], run.returncode == WRONG)
 
 
 # --- What was found before
 
 
-def _key(model: Path, library: Path) -> str:
-    """What an answer holds for: library files, a processor, the types of the weights."""
+def _key(tensors: Iterable[Tensor], library: Path) -> str:
+    """What an answer holds for: library files, a processor, and weights of these types and shapes.
+
+    What matters of a shape is by which powers of two its sides can be divided: kernels ask for multiples of up to 256
+    weights in a row and 32 rows, and leave a tensor to others where it has none.
+    """
     cpu = processor()
     files = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(library.glob("lib*"))]
-    types = sorted({tensor.type for tensor in read(model).tensors})
-    return hashlib.sha256(json.dumps([files, cpu.name, sorted(cpu.features or ()), types]).encode()).hexdigest()
+    kinds = {(t.type, len(t.shape), gcd(t.shape[0], 256), gcd(t.shape[1], 32)) for t in tensors if len(t.shape) > 1}
+    return hashlib.sha256(json.dumps([files, cpu.name, sorted(cpu.features or ()), sorted(kinds)]).encode()).hexdigest()
 
 
 def _cache_file() -> Path:

@@ -13,13 +13,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import llama_cpp.llama_cpp as lib
 import numpy as np
 
 from bioner_edge.backends import adapter_file
 from bioner_edge.backends.contract import CachedSequence, ContextFull, Logits, refuse_outside
-from bioner_edge.backends.kernels import choose, loading
-from bioner_edge.backends.native import PROMPT_TEMPLATE, library, listen, plain_text, reason, set_fields
+from bioner_edge.backends.kernels import PLAIN, choose, settle
+from bioner_edge.backends.native import PROMPT_TEMPLATE, VERSION, lib, library, listen, plain_text, reason, set_fields
 from bioner_edge.errors import ModelError
 from bioner_edge.hardware.threads import cores
 
@@ -52,9 +51,10 @@ class LlamaCpp:
     ) -> None:
         listen()
         lib.llama_backend_init()
-        threads = threads or cores()
-        with loading(kernels or choose(path, *library())) as repacked:
-            self._model = _load_model(path, repacked)
+        self.threads = threads or cores()
+        self.kernels = settle(kernels or choose(path, *library()))
+        self.runtime = f"llama-cpp-python {VERSION}, {self.kernels} kernels"
+        self._model = _load_model(path, repacked=self.kernels != PLAIN)
         lora = _load_adapter(self._model, adapter, path) if adapter else None
         self._vocab = lib.llama_model_get_vocab(self._model)
         context = context or min(lib.llama_model_n_ctx_train(self._model), _MOST_CONTEXT)
@@ -65,8 +65,8 @@ class LlamaCpp:
             n_batch=_BATCH,
             n_ubatch=_BATCH,
             n_seq_max=_SLOTS,
-            n_threads=threads,
-            n_threads_batch=threads,
+            n_threads=self.threads,
+            n_threads_batch=self.threads,
             type_k=_CACHE_TYPES[cache],
             type_v=_CACHE_TYPES[cache],
             flash_attn_type=lib.LLAMA_FLASH_ATTN_TYPE_DISABLED if exact else lib.LLAMA_FLASH_ATTN_TYPE_ENABLED,
@@ -198,7 +198,7 @@ class LlamaCpp:
         self.close()
 
 
-def _load_model(path: Path, repacked: bool) -> Any:
+def _load_model(path: Path, *, repacked: bool) -> Any:
     """The weights of a file, in the layout of the processor's kernels where `repacked`. Raises ModelError."""
     settings = set_fields(
         lib.llama_model_default_params(),

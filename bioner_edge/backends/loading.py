@@ -35,8 +35,11 @@ def load_backend(
         from bioner_edge.backends.llama_cpp import LlamaCpp
 
         return LlamaCpp(path, threads=threads, cache="f32" if exact else "f16", adapter=adapter)
-    except ModuleNotFoundError as error:
-        module = (error.name or "a library").split(".")[0]
+    except ImportError as error:
+        library = (error.name or "a library").split(".")[0]
+        if not isinstance(error, ModuleNotFoundError):
+            told = f"{library} is installed, but cannot be loaded: {error}; install it again"
+            raise ModelError(f"{path}: {told}") from None
         if path.is_dir():
-            raise ModelError(f"{path}: {module} is not installed: pip install bioner-edge") from None
+            raise ModelError(f"{path}: {library} is not installed: pip install bioner-edge") from None
         raise ModelError(f"{path}: {NEEDS_LLAMA}") from None

@@ -1,20 +1,37 @@
-"""What every call into llama.cpp's ctypes layer shares: settings that must exist, errors that must be told."""
+"""What every call into llama.cpp's ctypes layer shares: settings that must exist, errors that must be told.
+
+`lib` is that layer. Whoever needs it takes it from here: where it cannot be loaded, importing this is a ModelError.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import re
 from collections import deque
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
-import llama_cpp.llama_cpp as lib
+from bioner_edge.errors import ModelError, printable
 
-__all__ = ["PROMPT_TEMPLATE", "library", "listen", "plain_text", "reason", "set_fields"]
+try:
+    import llama_cpp
+    import llama_cpp.llama_cpp as lib
+except (OSError, RuntimeError) as error:  # what it raises where its library, or one that that needs, is not there
+    _why = printable(" ".join(re.sub(r"^Failed to load shared library '.*?': ", "", str(error)).split()))
+    _remedy = "install the library that is missing (libgomp.so.1: apt install libgomp1), or llama-cpp-python again"
+    raise ModelError(
+        f"llama.cpp is installed, but cannot be loaded: {_why}; {_remedy}, or name an ONNX model"
+    ) from None
+
+__all__ = ["PROMPT_TEMPLATE", "VERSION", "layouts", "lib", "library", "listen", "plain_text", "reason", "set_fields"]
 
 PROMPT_TEMPLATE = b"bioner.chat_template"
 """The key of a template that writes the blanks that a tokenizer would put there; others read the usual one."""
 
+VERSION: str = llama_cpp.__version__
+
+_CPU = 0  # GGML_BACKEND_DEVICE_TYPE_CPU
 _ERROR = 4  # GGML_LOG_LEVEL_ERROR; llama-cpp-python's own table of the levels is that of an older ggml
 _errors: deque[str] = deque(maxlen=8)
 
@@ -29,6 +46,26 @@ def _log_callback(level: int, text: bytes, data: object) -> None:
 def library() -> tuple[Path, str]:
     """The folder of llama.cpp's libraries, and what they say that they were built for; see `kernels.choose`."""
     return Path(lib._lib._name).parent, lib.llama_print_system_info().decode()
+
+
+def layouts() -> list[str]:
+    """The layouts that llama.cpp may give weights beside that of the file, as "AMX" and "CPU_REPACK".
+
+    llama.cpp makes the list when it is asked for it first, here or when a model is loaded, and keeps it; see `amx`.
+    """
+    ggml = lib._lib
+    functions = ("dev_by_type", "dev_backend_reg", "reg_get_proc_address", "buft_name")
+    by_type, registry, address, name = (getattr(ggml, f"ggml_backend_{function}") for function in functions)
+    by_type.argtypes, by_type.restype = [ctypes.c_int], ctypes.c_void_p
+    registry.argtypes, registry.restype = [ctypes.c_void_p], ctypes.c_void_p
+    address.argtypes, address.restype = [ctypes.c_void_p, ctypes.c_char_p], ctypes.c_void_p
+    name.argtypes, name.restype = [ctypes.c_void_p], ctypes.c_char_p
+    device = by_type(_CPU)
+    found = address(registry(device), b"ggml_backend_dev_get_extra_bufts")
+    if not found:  # a build that has none
+        return []
+    listed = ctypes.CFUNCTYPE(ctypes.POINTER(ctypes.c_void_p), ctypes.c_void_p)(found)(device)
+    return [name(kind).decode() for kind in takewhile(bool, map(listed.__getitem__, count()))]
 
 
 def listen() -> None:

@@ -36,6 +36,8 @@ class Scripted:
         self.bos: int | None = None
         self.template_tokens: Mapping[str, str] = {"bos_token": "", "eos_token": ""}
         self.chat_template = chat_template
+        self.runtime = "a script"
+        self.threads = 1
         self.evaluated: list[int] = []
         """The number of tokens of each call of `eval`, for tests that count calls."""
 

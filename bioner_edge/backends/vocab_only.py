@@ -6,10 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import llama_cpp.llama_cpp as lib
-
 from bioner_edge.backends.llama_cpp import LlamaCpp
-from bioner_edge.backends.native import listen, plain_text, set_fields
+from bioner_edge.backends.native import lib, listen, plain_text, set_fields
 from bioner_edge.errors import ModelError
 
 __all__ = ["VocabOnly"]

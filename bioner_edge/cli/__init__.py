@@ -64,12 +64,8 @@ def main() -> NoReturn:
         _fail(str(error))
     except typer.Abort:
         raise SystemExit(130) from None
-    except ModuleNotFoundError as error:  # installed without its dependencies, as where nothing can be compiled
-        if error.name is None or error.name.startswith(__package__):
-            raise
-        module = error.name.split(".")[0]
-        install = "'bioner-edge[llama]'" if module in ("llama_cpp", "gguf") else "bioner-edge"
-        _fail(f"{module} is not installed, which this needs: pip install {install}")
+    except ImportError as error:
+        _fail(_missing(error))
     except OSError as error:  # a path that the system refuses
         _fail(f"{error.filename or 'a file'}: {error.strerror or error}")
     except Exception as error:
@@ -79,6 +75,17 @@ def main() -> NoReturn:
         context = getattr(error, "ctx", None)
         _fail(f"{error.format_message().rstrip('.')}; see {context.command_path if context else 'bioner-edge'} --help")
     raise SystemExit(code or 0)
+
+
+def _missing(error: ImportError) -> str:
+    """A library that is not installed, as where nothing can be compiled, or that lacks something of the system's."""
+    library = (error.name or "").split(".")[0]
+    if library in ("", __package__.split(".")[0]):
+        raise error
+    if not isinstance(error, ModuleNotFoundError):
+        return f"{library} is installed, but cannot be loaded: {error}; install it again"
+    install = "'bioner-edge[llama]'" if library in ("llama_cpp", "gguf") else "bioner-edge"
+    return f"{library} is not installed, which this needs: pip install {install}"
 
 
 def _fail(message: str) -> NoReturn:

@@ -87,6 +87,7 @@ def extract(
 
     Exit code: 0 all done; 1 something failed, was named on standard error, and the rest is written; 2 nothing was done.
     """
+    from bioner_edge.hardware.threads import cores
     from bioner_edge.io.inputs import Inputs
     from bioner_edge.io.output import Output
 
@@ -113,7 +114,7 @@ def extract(
         constraint=constraint,
         guidelines=read_guidelines(guidelines),
         min_score=min_score,
-        threads=threads,
+        threads=threads or cores(),  # as many in a process that takes the place of another
         force=force,
     )
     with _signals():
@@ -143,7 +144,7 @@ def _run(opening: Opening, sources: Inputs, output: Output, *, quiet: bool) -> O
         about = reader.about
         for message in about.warnings if not quiet else []:
             complain(f"warning: {message}")
-        sink = output.open(about.fingerprint)
+        sink = output.open(about.hashed() if output.path else about.fingerprint)
         name = str(output.path or "standard output")
         shown = _shower(about.labels) if output.shown else None
         interrupted = False

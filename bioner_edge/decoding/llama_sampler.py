@@ -12,12 +12,12 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator, Sequence
 
-import llama_cpp.llama_cpp as lib
 import numpy as np
 from numpy.typing import NDArray
 
 from bioner_edge.backends.contract import Backend, CachedSequence, Logits
 from bioner_edge.backends.llama_cpp import LlamaCpp
+from bioner_edge.backends.native import lib
 from bioner_edge.decoding.automaton import ByteAutomaton, State
 from bioner_edge.decoding.gbnf import GrammarError
 from bioner_edge.decoding.loop import Answer, Choice

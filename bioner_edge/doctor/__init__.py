@@ -6,10 +6,10 @@ What loads native code runs in a process of its own, because a build for another
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from bioner_edge import __version__
-from bioner_edge.backends.kernels import KERNELS
+from bioner_edge.backends.kernels import ALL, NO_AMX
 from bioner_edge.doctor.installed import EXTRAS, library_of, meets, version
 from bioner_edge.errors import BionerError, ModelError
 from bioner_edge.hardware.cpu_features import TOLD_LATE, Cores, of_build, processor
 from bioner_edge.models import memory
 from bioner_edge.models.sizes import SHAPES
+from bioner_edge.processes import describe_exit, run_group
 
 __all__ = ["STATUSES", "Finding", "examine"]
 
@@ -105,11 +106,11 @@ def _processor(name: str) -> Iterator[Finding]:
         yield Finding(name, "ok", message, "for GGUF models: pip install 'bioner-edge[llama]'")
         return
     rebuild = _rebuild(release)
-    code = "import json, llama_cpp.llama_cpp as lib; print(json.dumps(lib.llama_print_system_info().decode()))"
+    code = "import json; from bioner_edge.backends.native import library; print(json.dumps(library()[1]))"
     try:
         system_info = _child(code)
     except ModelError as error:
-        yield Finding(name, "error", f"{cpu.name}; llama.cpp cannot be loaded: {error}", f"build it here: {rebuild}")
+        yield Finding(name, "error", f"{cpu.name}; loading llama.cpp: {error}", f"build it here: {rebuild}")
         return
     built = of_build(system_info)
     facts = {"processor": cpu.name, "has": _sorted(cpu.features), "built_for": _sorted(built), "says": system_info}
@@ -147,19 +148,25 @@ def _rebuild(release: str) -> str:
 
 
 def _kernels(name: str) -> Iterator[Finding]:
-    """Whether llama.cpp's fastest kernels work here: the trial is run in a process of its own, see `kernels`."""
+    """Whether the kernels of llama.cpp that are used here work: they are tried in a process of its own."""
     if (release := version("llama-cpp-python")) is None:
         return
     found = _child("import json; from bioner_edge.doctor.speed_check import kernels; print(json.dumps(kernels()))")
-    if found == KERNELS[0]:
-        yield Finding(name, "ok", "a step of several tokens works with all kernels of llama.cpp", facts={"used": found})
-        return
-    left = "AMX is left out" if found == KERNELS[1] else "no repacked kernels are used"
-    message = (
-        f"the AMX kernels of this build of llama.cpp {release} end the process or give wrong results: GCC before "
-        f"12.4 drops most of their tile configuration. {left}, and everything works"
-    )
-    yield Finding(name, "warning", message, f"build it without them: {_rebuild(release)}", {"used": found})
+    used, failed, facts = found["used"], found["failed"], {"used": found["used"]}
+    if failed and not found["certain"]:
+        yield Finding(name, "unknown", f"the kernels of llama.cpp could not be tried: {failed}", facts=facts)
+    elif failed:
+        message = f"a step of several tokens fails with llama.cpp {release}: {failed}"
+        yield Finding(name, "error", message, f"build it here: {_rebuild(release)}", facts)
+    elif used == ALL:
+        yield Finding(name, "ok", "a step of several tokens works with all kernels of llama.cpp", facts=facts)
+    else:
+        left = "AMX is left out" if used == NO_AMX else "no repacked kernels are used"
+        message = (
+            f"the AMX kernels of this build of llama.cpp {release} end the process or give wrong results: GCC before "
+            f"12.4 drops most of their tile configuration. {left}, and everything works"
+        )
+        yield Finding(name, "warning", message, f"build it without them: {_rebuild(release)}", facts)
 
 
 def _sorted(features: frozenset[str] | None) -> list[str] | None:
@@ -250,13 +257,13 @@ def _speed(name: str) -> Iterator[Finding]:
 def _child(code: str) -> Any:
     """What Python code prints as JSON, in a process of its own. Raises ModelError, with the reason, where it fails, and
     TimeoutError where it does not end."""
-    command = [sys.executable, "-c", code]
+    begun = f"from bioner_edge.processes import end_with_parent; end_with_parent({os.getpid()}); "
     try:
-        run = subprocess.run(command, capture_output=True, timeout=_CHILD_S, stdin=subprocess.DEVNULL)
+        run = run_group([sys.executable, "-c", begun + code], _CHILD_S)
     except subprocess.TimeoutExpired:
         raise TimeoutError(f"no answer in {_CHILD_S} s; is the machine busy with something else?") from None
     if run.returncode < 0:
-        raise ModelError(f"its process was ended by {signal.Signals(-run.returncode).name}")
+        raise ModelError(f"its process was ended by {describe_exit(run.returncode)}")
     if run.returncode:
         last = run.stderr.decode(errors="replace").strip().splitlines()[-1:]
         raise ModelError(re.sub(r"^[\w.]+Error: ", "", last[0]) if last else f"exit code {run.returncode}")

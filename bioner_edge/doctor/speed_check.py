@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from bioner_edge.backends.kernels import choose
+from bioner_edge.backends.kernels import choose, trial
 from bioner_edge.hardware.threads import cores
 from bioner_edge.loading import load
 from bioner_edge.models import registry
@@ -47,12 +47,16 @@ def measure() -> dict[str, Any]:
         }
 
 
-def kernels() -> str:
-    """Which kernels of llama.cpp are used here for the weights of the bundled model; see `backends.kernels`."""
+def kernels() -> dict[str, Any]:
+    """Which kernels of llama.cpp are used here for the weights of the bundled model, and why a trial of them failed,
+    None where it did not; `certain` as in `backends.kernels.Failed`. They are tried also where no choice asks for it.
+    """
     from bioner_edge.backends.native import library  # not everybody has llama.cpp
 
     model, _ = registry.find(None)
-    return choose(model, *library())
+    used = choose(model, *library())
+    failed = trial(model, used)
+    return {"used": used, "failed": failed and failed.reason, "certain": failed is not None and failed.certain}
 
 
 def _per_second(act: Callable[[], object]) -> float:

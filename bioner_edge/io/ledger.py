@@ -206,7 +206,10 @@ class Ledger:
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     names = [name for name in dict.fromkeys((*before, *now)) if before.get(name) != now.get(name)]
-    return "; ".join(f"{name} was {_short(before.get(name))}, now {_short(now.get(name))}" for name in names)
+    told = (f"{name} was {_short(before.get(name))}, now {_short(now.get(name))}" for name in names)
+    known = before.get("threads")  # the one that nobody need have given
+    again = f" (--threads {known} goes on)" if "threads" in names and known else ""
+    return "; ".join(told) + again
 
 
 def _short(value: Any) -> str:

@@ -18,12 +18,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import llama_cpp.llama_cpp as lib
 import numpy as np
 from gguf import LlamaFileType
 from numpy.typing import NDArray
 
-from bioner_edge.backends.native import listen, reason, set_fields
+from bioner_edge.backends.native import lib, listen, reason, set_fields
 from bioner_edge.errors import ModelError, UsageError, unknown_name
 from bioner_edge.hardware.threads import cores
 from bioner_edge.models import gguf_header

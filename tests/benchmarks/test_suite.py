@@ -23,7 +23,7 @@ from bioner_edge.benchmarks.suite import Settings
 from bioner_edge.benchmarks.tell import Tell
 from bioner_edge.document import Document
 from bioner_edge.errors import InputError, UsageError
-from bioner_edge.io import jsonl
+from bioner_edge.io import journal, jsonl
 from bioner_edge.io.lock import appending
 from bioner_edge.io.registry import read_file
 from bioner_edge.models import memory
@@ -281,6 +281,27 @@ def test_a_repetition_that_fails_does_not_hide_the_others(
     assert cell.failed and cell.failed["threads"] == 2 and cell.failed["reason"] == "killed by SIGKILL"
     tried = [line for line in Log(tmp_path / "run").lines() if line["kind"] == "failed"]
     assert len(tried) == 1  # a second one would fail too, and may take hours
+
+
+def test_a_disk_that_is_full_is_told_with_the_file(
+    tiny_model: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system names no file where writing fails. Where not even the failure can be noted, the run ends."""
+    out, settings = tmp_path / "run", Settings((1,), repetitions=0)
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        (cell,) = launch(asked(tiny_model, corpus, settings), out)[0].cells
+    counts = out / "counts" / f"{cell.key.slug}.json"
+    assert cell.failed and cell.failed["reason"] == f"{counts}: No space left on device"
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left on device") as caught:
+        patch.setattr(suites.predictions, "score_predictions", lambda *_: patch.setattr(journal, "append", full))
+        launch(asked(tiny_model, corpus, settings), out)
+    assert caught.value.filename == str(out / "results.jsonl")
+    assert launch(asked(tiny_model, corpus, settings), out)[0].cells[0].accuracy
 
 
 class Heard(Tell):

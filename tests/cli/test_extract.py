@@ -760,18 +760,51 @@ def test_interrupted_what_was_done_stays(
     assert done.returncode == 0
 
 
-def test_a_native_crash_costs_the_document_at_hand(
+def test_a_run_goes_on_with_as_many_threads_as_before(
     start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:
-    """The process that reads is killed from outside between two documents, as the system does when memory runs out."""
+    """Their number decides near ties; by default it is that of the cores, and another machine has others."""
     process = begin(start, tmp_path)
-    assert process.stdin and process.stderr
+    process.kill()
+    process.wait()
+    before = (tmp_path / "o.jsonl.progress").read_bytes()
+    other = start("--out", "o.jsonl", "--resume", "--threads", "2")
+    _, err = other.communicate(record(1) + record(2))
+    assert other.returncode == 2 and (tmp_path / "o.jsonl.progress").read_bytes() == before
+    assert b"begun otherwise: threads was 1, now 2 (--threads 1 goes on); start anew with --overwrite" in err
+    again = start("--out", "o.jsonl", "--resume", "--threads", "1")
+    again.communicate(record(1) + record(2))
+    assert again.returncode == 0 and (tmp_path / "o.jsonl").read_text("utf-8").count("\n") == 2
+
+
+def reading(process: subprocess.Popen[bytes]) -> int:
+    """The number of the process that reads for this one."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     if not children.exists():
         pytest.skip("this system does not tell the children of a process")
     (child,) = map(int, children.read_text().split())
+    return child
+
+
+def test_a_native_crash_costs_the_document_at_hand(
+    start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path, until: Callable[[Callable[[], bool]], bool]
+) -> None:
+    """The process that reads is killed from outside in the middle of a document, as a fault in native code does."""
+    long = json.dumps({"id": 2, "text": "Asthma. " * 300}).encode() + b"\n"
+    process = begin(start, tmp_path)
+    assert process.stdin and process.stderr
+    child = reading(process)
+
+    def worked() -> int:
+        """Clock ticks."""
+        return int(Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[11])
+
+    before = worked()
+    process.stdin.write(long)
+    process.stdin.flush()
+    until(lambda: worked() > before + 10)
     os.kill(child, signal.SIGKILL)
-    process.stdin.write(record(2) + record(3))
+    process.stdin.write(record(3))
     process.stdin.close()
     assert process.wait() == 1
     told = "document 2: the process that read it was ended by SIGKILL, perhaps because memory ran out"
@@ -783,8 +816,19 @@ def test_a_native_crash_costs_the_document_at_hand(
     ids = [json.loads(line)["id"] for line in (tmp_path / "o.jsonl").read_text("utf-8").splitlines()]
     assert ids == ["1", "3"]
     again = start("--out", "o.jsonl", "--retry-failed")
-    again.communicate(record(1) + record(2) + record(3))
+    again.communicate(record(1) + long + record(3))
     assert again.returncode == 0 and [p.name for p in tmp_path.iterdir()] == ["o.jsonl"]
+    ids = [json.loads(line)["id"] for line in (tmp_path / "o.jsonl").read_text("utf-8").splitlines()]
+    assert ids == ["1", "2", "3"]
+
+
+def test_a_process_that_is_killed_while_it_waits_costs_nothing(
+    start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    """The system does that where another program takes the memory."""
+    process = begin(start, tmp_path)
+    os.kill(reading(process), signal.SIGKILL)
+    assert process.communicate(record(2) + record(3)) == (b"", b"") and process.returncode == 0
     ids = [json.loads(line)["id"] for line in (tmp_path / "o.jsonl").read_text("utf-8").splitlines()]
     assert ids == ["1", "2", "3"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -36,34 +37,40 @@ from pathlib import Path
 from bioner_edge.convert import work_folder
 if len(sys.argv) > 2:
     work_folder._machine = lambda: sys.argv[2]
-with work_folder.working(Path(sys.argv[1]), "name") as folder:
+with work_folder.working(Path(sys.argv[1]), "name", print) as folder:
     (folder / "file").write_text("hours of work")
     print("working", flush=True)
     sys.stdin.read()
 """
 
 
+@pytest.fixture
+def told() -> list[str]:
+    """What was said of folders that stay."""
+    return []
+
+
 def names(out: Path) -> list[str]:
     return sorted(path.name for path in out.iterdir())
 
 
-def test_what_a_killed_one_left_is_swept(tmp_path: Path) -> None:
+def test_what_a_killed_one_left_is_swept(tmp_path: Path, told: list[str]) -> None:
     process = start(WORKING, tmp_path)
     process.kill()
     process.wait()
     (left,) = names(tmp_path)
     assert left.startswith("name.partial-")
-    with work_folder.working(tmp_path, "name") as folder:
+    with work_folder.working(tmp_path, "name", told.append) as folder:
         assert names(tmp_path) == [folder.name] != [left]
-    assert names(tmp_path) == []
+    assert names(tmp_path) == [] and told == []
 
 
-def test_one_that_runs_keeps_its_folder(tmp_path: Path) -> None:
+def test_one_that_runs_keeps_its_folder(tmp_path: Path, told: list[str]) -> None:
     process = start(WORKING, tmp_path)
     (theirs,) = tmp_path.iterdir()
-    with work_folder.working(tmp_path, "name") as folder:
+    with work_folder.working(tmp_path, "name", told.append) as folder:
         assert names(tmp_path) == sorted([theirs.name, folder.name])
-    assert (theirs / "file").read_text() == "hours of work"
+    assert (theirs / "file").read_text() == "hours of work" and told == []
     process.communicate()
     assert process.returncode == 0 and names(tmp_path) == []
 
@@ -86,26 +93,97 @@ def test_the_process_number_says_nothing(tmp_path: Path) -> None:
     process.communicate()
 
 
-def test_another_machines_work_is_left_to_it(tmp_path: Path) -> None:
+def test_another_machines_work_is_left_to_it(tmp_path: Path, told: list[str]) -> None:
     """On a disk that machines share, a lock may count on one of them alone: this one is not held at all."""
-    process = start(WORKING, tmp_path, "elsewhere")
+    process = start(WORKING, tmp_path, "0123456789ab")
     process.kill()
     process.wait()
     (theirs,) = tmp_path.iterdir()
-    with work_folder.working(tmp_path, "name"):
+    with work_folder.working(tmp_path, "name", told.append):
         pass
     assert (theirs / "file").exists()
+    assert told == [
+        f"{theirs} (0.0 GB) was left by a conversion that was killed, unless one is at work there on another machine; "
+        f"to remove it: rm -r {theirs}"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("number", "swept"),
+    [("0123456789abcdef0123456789abcdef\n", True), (None, False), ("", False), ("uninitialized\n", False)],
+)
+def test_what_was_left_before_a_restart(
+    tmp_path: Path, told: list[str], monkeypatch: pytest.MonkeyPatch, number: str | None, swept: bool
+) -> None:
+    """The machine is known by its number; where it has none, what was left is at least named."""
+    out, machine, boot = tmp_path / "out", tmp_path / "machine-id", tmp_path / "boot_id"
+    out.mkdir()
+    if number is not None:
+        machine.write_text(number)
+    monkeypatch.setattr(work_folder, "_MACHINE", machine)
+    monkeypatch.setattr(work_folder, "_BOOT", boot)
+    boot.write_text("one start")
+    process = start(WORKING, out, work_folder._machine())
+    process.kill()
+    process.wait()
+    boot.write_text("the next")
+    (left,) = out.iterdir()
+    with work_folder.working(out, "name", told.append):
+        assert left.exists() != swept
+    assert [str(left) in line for line in told] == [True] * (not swept)
+
+
+@pytest.mark.parametrize("number", [errno.ENOTSUP, errno.ENOLCK, errno.EBADF, errno.ENOSYS])
+def test_on_a_disk_without_locks_nothing_is_swept_and_work_goes_on(
+    tmp_path: Path, told: list[str], monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    import fcntl
+
+    process = start(WORKING, tmp_path)
+    process.kill()
+    process.wait()
+    (left,) = tmp_path.iterdir()
+    calls = []
+
+    def refused(*arguments: Any) -> None:
+        calls.append(arguments)
+        assert len(calls) < 50
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    with work_folder.working(tmp_path, "name", told.append) as folder:
+        assert folder.is_dir() and (left / "file").exists()
+    assert names(tmp_path) == [left.name]
+    assert len(told) == 1 and told[0].startswith(str(left))
+
+
+def test_a_folder_that_may_not_be_opened_is_worked_in_all_the_same(
+    tmp_path: Path, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where too many files are open for a lock."""
+    opened, calls = os.open, []
+
+    def refused(path: Any, *arguments: Any, **more: Any) -> int:
+        if Path(path).name.startswith("name.partial-"):
+            calls.append(path)
+            assert len(calls) < 50
+            raise OSError(errno.EMFILE, "Too many open files")
+        return opened(path, *arguments, **more)
+
+    monkeypatch.setattr(os, "open", refused)
+    with work_folder.working(tmp_path, "name", told.append) as folder:
+        assert folder.is_dir()
 
 
 @pytest.mark.parametrize("other", ["name.partial-notes", "name.partial-123-x", "other.partial-1", "name", "name-2"])
-def test_what_is_not_ours_stays(tmp_path: Path, other: str) -> None:
+def test_what_is_not_ours_stays(tmp_path: Path, told: list[str], other: str) -> None:
     (tmp_path / other).mkdir()
-    with work_folder.working(tmp_path, "name"):
+    with work_folder.working(tmp_path, "name", told.append):
         pass
     assert names(tmp_path) == [other]
 
 
-def test_swept_before_it_was_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_swept_before_it_was_locked(tmp_path: Path, told: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Between making a folder and locking it there is a moment for another sweep."""
     opened, swept = os.open, []
 
@@ -116,7 +194,7 @@ def test_swept_before_it_was_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return opened(path, *arguments, **more)
 
     monkeypatch.setattr(os, "open", late)
-    with work_folder.working(tmp_path, "name") as folder:
+    with work_folder.working(tmp_path, "name", told.append) as folder:
         assert swept and Path(swept[0]) != folder and folder.is_dir()
     assert names(tmp_path) == []
 

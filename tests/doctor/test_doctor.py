@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -120,21 +121,35 @@ def test_amx_that_our_builds_leave_out_is_not_missed(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    ("used", "status", "told"),
+    ("used", "failed", "certain", "status", "told"),
     [
-        ("all", "ok", "works with all kernels"),
-        ("no-amx", "warning", "drops most of their tile configuration. AMX is left out, and everything works"),
-        ("plain", "warning", "no repacked kernels are used"),
+        ("all", None, False, "ok", "works with all kernels"),
+        ("no-amx", None, False, "warning", "their tile configuration. AMX is left out, and everything works"),
+        ("plain", None, False, "warning", "no repacked kernels are used"),
+        ("all", "SIGILL", True, "error", "a step of several tokens fails with llama.cpp 0.3.36: SIGILL"),
+        ("no-amx", "no answer in 600 s", False, "unknown", "could not be tried: no answer in 600 s"),
     ],
 )
 def test_kernels_that_do_not_work_are_named_with_the_remedy(
-    monkeypatch: pytest.MonkeyPatch, used: str, status: str, told: str
+    monkeypatch: pytest.MonkeyPatch, used: str, failed: str | None, certain: bool, status: str, told: str
 ) -> None:
     monkeypatch.setattr(doctor, "version", lambda library: "0.3.36")
-    monkeypatch.setattr(doctor, "_child", lambda code: used)
+    monkeypatch.setattr(doctor, "_child", lambda code: {"used": used, "failed": failed, "certain": certain})
     (found,) = only("kernels")
     assert found.status == status and told in found.told
-    assert found.remedy.startswith("build it without them: CFLAGS=-U__AMX_INT8__ ") or status == "ok"
+    assert bool(found.remedy) == (status in ("warning", "error"))
+    assert "CFLAGS=-U__AMX_INT8__ " in found.remedy or not found.remedy
+
+
+def test_a_process_that_takes_too_long_ends_with_what_it_started(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, gone: Callable[[int], None]
+) -> None:
+    monkeypatch.setattr(doctor, "_CHILD_S", 2)
+    code = "import pathlib, subprocess; process = subprocess.Popen(['sleep', '600']); "
+    code += f"pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(process.pid)); process.wait()"
+    with pytest.raises(TimeoutError, match="no answer in 2 s"):
+        doctor._child(code)
+    gone(int((tmp_path / "pid").read_text()))
 
 
 # --- Cores
@@ -264,7 +279,7 @@ def test_a_mistake_of_the_user_is_told_in_its_own_words(monkeypatch: pytest.Monk
 
 def test_it_loads_neither_torch_nor_a_runtime_into_its_own_process() -> None:
     code = (
-        "import sys; from bioner_edge import doctor; list(doctor.examined()); "
+        "import sys; from bioner_edge import doctor; list(doctor.examine()); "
         "print(sorted({'torch', 'transformers', 'llama_cpp', 'onnxruntime'} & sys.modules.keys()))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)

@@ -1,9 +1,10 @@
-"""The speed that `doctor` tells is measured on this machine."""
+"""What `doctor` tells of kernels and speed was tried and measured on this machine."""
 
 from __future__ import annotations
 
 import pytest
 
+from bioner_edge.backends.kernels import Failed
 from bioner_edge.models import registry
 
 
@@ -15,3 +16,14 @@ def test_the_speed_is_measured() -> None:
     assert found["model"] == registry.default()
     assert all(found[f"{name}_per_s"] > 0 for name in ("prefill_tokens", "decode_tokens", "documents"))
     assert found["load_s"] > 0 and found["threads"] >= 1
+
+
+def test_kernels_are_tried_also_where_no_choice_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A build for another processor says of nothing that it does not work, until it is run."""
+    pytest.importorskip("llama_cpp")
+    from bioner_edge.doctor import speed_check
+
+    assert speed_check.kernels()["failed"] is None
+    monkeypatch.setattr(speed_check, "choose", lambda *_: "all")
+    monkeypatch.setattr(speed_check, "trial", lambda model, used: Failed("SIGILL", certain=True))
+    assert speed_check.kernels() == {"used": "all", "failed": "SIGILL", "certain": True}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -38,11 +40,28 @@ class Crashing:
                 raise MemoryError
             case "print":
                 os.write(1, b"noise")
+            case "start":
+                start(Path(source.text.split()[1]))
+            case "stay":
+                start(Path(source.text.split()[1]))
+                time.sleep(600)
         return Extraction(source, (Entity.at("Disease", 0, len(source.text)),))
+
+
+def start(path: Path) -> None:
+    """Start a process, as a trial of kernels is one, and write its number into a file."""
+    other = subprocess.Popen(["sleep", "600"])
+    (path.parent / "new").write_text(str(other.pid))
+    (path.parent / "new").rename(path)
 
 
 def opening() -> tuple[Crashing, Any]:
     return Crashing(), "about"
+
+
+def open_reader(**settings: Any) -> tuple[Crashing, Any]:
+    """As the one of `bioner_edge.benchmarks`."""
+    return opening()
 
 
 def forbidden() -> tuple[Crashing, Any]:
@@ -62,6 +81,18 @@ def changing() -> tuple[Crashing, Any]:
 
 def failing() -> tuple[Crashing, Any]:
     raise ModelError("x.gguf: cannot be loaded")
+
+
+def faulty() -> tuple[Crashing, Any]:
+    raise KeyError("tensor")
+
+
+def starving() -> tuple[Crashing, Any]:
+    raise MemoryError
+
+
+def unlinked() -> tuple[Crashing, Any]:
+    raise ImportError("libx.so.1: cannot open shared object file", name="x")
 
 
 def dying() -> tuple[Crashing, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+import tokenizers
 
 from bioner_edge.backends.contract import CachedSequence, ContextFull, Logits, refuse_outside
 from bioner_edge.backends.onnx import session as onnx_session
@@ -46,7 +47,9 @@ class OnnxRuntime:
         self.bos = runtime.bos
         self.chat_template = runtime.chat_template
         self.template_tokens: Mapping[str, str] = {"bos_token": runtime.bos_token, "eos_token": runtime.eos_token}
-        self._cache = _loaded(folder / "model.onnx", form, runtime.cache, self.context, threads or cores())
+        self.runtime = f"onnxruntime {onnxruntime.__version__}, tokenizers {tokenizers.__version__}"
+        self.threads = threads or cores()
+        self._cache = _loaded(folder / "model.onnx", form, runtime.cache, self.context, self.threads)
         self._free = set(range(MOST_ROWS))
 
     def tokenize(self, text: bytes, special: bool) -> list[int]:

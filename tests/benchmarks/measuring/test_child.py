@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -9,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ import pytest
 
 import bioner_edge
 from bioner_edge.backends.contract import ContextFull
-from bioner_edge.benchmarks.measuring import child, energy
+from bioner_edge.benchmarks.measuring import baselines, child, energy
 from bioner_edge.benchmarks.measuring.baselines import reader
 from bioner_edge.document import Document
 from bioner_edge.errors import InputError, ModelError
 from bioner_edge.extract import Extractor
+from bioner_edge.run import MOST_CRASHES
 
 COMMAND = [sys.executable, "-P", "-m", "bioner_edge.benchmarks.measuring.child"]
 DATA = Path(bioner_edge.__file__).parent / "data"
@@ -160,6 +162,17 @@ def test_documents_that_cannot_be_read_have_a_line_too(spec: dict[str, Any], tmp
     assert answered(spec) | {"load_s": 0} == answer | {"load_s": 0, "resumed": 3, "new_seconds": 0}
 
 
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reading reads in this process too, where it can be looked at."""
+
+    def unguarded(opening: Callable[[], tuple[Extractor, None]]) -> Extractor:
+        return opening()[0]
+
+    monkeypatch.setattr(child, "Guard", unguarded)
+
+
+@pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("error", [ValueError("Aspirin"), ContextFull("no room"), MemoryError(), RecursionError()])
 def test_a_document_that_no_reader_survives_is_left_out_alone(
     spec: dict[str, Any], error: Exception, monkeypatch: pytest.MonkeyPatch
@@ -184,6 +197,64 @@ def test_a_document_that_no_reader_survives_is_left_out_alone(
     assert found["unread"] == ["d0", "d2"] and found["documents"] == len(found["latencies_s"]) == 2
 
 
+@pytest.fixture
+def crashing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Documents are read as support/crashing.py does, in a process of their own."""
+    support = str(Path(__file__).parents[2] / "support")
+    monkeypatch.syspath_prepend(support)
+    monkeypatch.setenv("PYTHONPATH", support)
+    import crashing  # type: ignore[import-not-found]
+
+    monkeypatch.setattr(baselines, "open_reader", crashing.open_reader)
+
+
+@pytest.mark.usefixtures("crashing")
+def test_a_crash_costs_the_document_at_hand(spec: dict[str, Any], tmp_path: Path) -> None:
+    texts = ("segfault", "asthma", "abort", "segfault", "fault private", "asthma", "exit")
+    spec["documents"] = str(documents(tmp_path, texts))
+    answer = child.run(spec)
+    assert (answer["documents"], answer["errors"]) == (7, 5)
+    found = lines(spec)
+    assert [(row["id"], row["text"]) for row in found] == [(f"d{n}", text) for n, text in enumerate(texts)]
+    told = "document d{}: the process that read it was ended by {}"
+    crashes = {0: "SIGSEGV", 2: "SIGABRT", 3: "SIGSEGV", 6: "exit code 3"}
+    for number, how in crashes.items():
+        assert found[number]["error"] == told.format(number, how) and found[number]["entities"] == []
+    assert found[4]["error"].startswith("document d4: a fault of bioner-edge, please report it: TypeError in crashing")
+    assert found[1]["entities"] and found[5]["entities"]
+
+
+@pytest.mark.usefixtures("crashing")
+def test_crashes_in_a_row_end_the_reading_and_cost_no_document(spec: dict[str, Any], tmp_path: Path) -> None:
+    """Then it is not the documents: once what it is has gone, they are read."""
+    spec["documents"] = str(documents(tmp_path, ("asthma", *["segfault"] * MOST_CRASHES, "asthma")))
+    with pytest.raises(
+        ModelError, match=r"3 documents in a row ended the process that reads them \(SIGSEGV\); `bioner"
+    ):
+        child.run(spec)
+    assert [row["id"] for row in lines(spec)] == ["d0"]
+
+
+@pytest.mark.usefixtures("crashing")
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits on the size of files")
+def test_a_disk_that_is_full_is_told_with_the_file(
+    spec: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A limit on the size of files stands for it. What is there of a line that did not fit is no line."""
+    import resource
+
+    spec["documents"] = str(documents(tmp_path, ["asthma"] * 10))
+    monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(spec)))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        assert child.main() == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert capfd.readouterr().err.splitlines()[-1] == f"{spec['predictions']}: File too large"
+    assert child.run(spec)["resumed"] > 0 and len(lines(spec)) == 10
+
+
 def test_nothing_else_is_on_standard_output(spec: dict[str, Any]) -> None:
     """What a library prints, in Python or below it, goes to standard error."""
     noisy = """
@@ -198,7 +269,7 @@ baselines.reader = loud
 raise SystemExit(child.main())
 """
     command = [sys.executable, "-P", "-c", noisy]
-    done = subprocess.run(command, input=json.dumps(spec), capture_output=True, text=True)
+    done = subprocess.run(command, input=json.dumps(spec | {"phase": "repetition"}), capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.count("\n") == 1 and json.loads(done.stdout)["documents"] == 4
     assert "from below" in done.stderr and "from above" in done.stderr
 
@@ -206,6 +277,7 @@ raise SystemExit(child.main())
 # Broken off and taken up
 
 
+@pytest.mark.usefixtures("here")
 def test_a_line_is_written_before_the_next_document_is_begun(
     spec: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -428,6 +500,7 @@ def test_a_repetition_without_a_document_is_an_error(spec: dict[str, Any], tmp_p
         child.run(spec | {"phase": "repetition"})
 
 
+@pytest.mark.usefixtures("here")
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system binds no process")
 @pytest.mark.parametrize("phase", ["read", "repetition"])
 def test_the_cores_are_taken_before_the_runtime_starts(
