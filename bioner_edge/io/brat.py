@@ -98,7 +98,7 @@ def _annotations(path: Path, name: str, text: str, report: NoticeHandler) -> dic
             if identifier in found:
                 raise ValueError(f"a second {identifier}; an id stands for one annotation of a file")
         except ValueError as error:
-            report(Notice(name, number, str(error)))
+            report(Notice(name, number, str(error), row=line))
         else:
             found[identifier] = entity
     return found
