@@ -117,7 +117,10 @@ def read_predictions(paths: Sequence[str], report: Callable[[Notice], None]) -> 
 
     What cannot be used goes to `report`. Raises InputError for a file that is not there or cannot be opened.
     """
-    for name, path in Inputs(paths, report, annotated=True).files:
+    inputs = Inputs(paths, report, annotated=True)
+    for notice in inputs.notices:
+        report(notice)
+    for name, path in inputs.files:
         kind = "jsonl" if path is None else format_of(path)
         if path is None:
             yield from _json_lines(sys.stdin.buffer, name, report)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from bioner_edge.extraction import Extraction
     from bioner_edge.guard import Opening
     from bioner_edge.io.inputs import Inputs
+    from bioner_edge.io.notice import Notice
     from bioner_edge.io.output import Output
     from bioner_edge.run import Outcome
 
@@ -99,7 +100,12 @@ def extract(
         resume=resume,
         retry_failed=retry_failed,
     )
-    sources = Inputs(inputs or ["-"], lambda notice: complain(str(notice)), from_, annotated=keep_annotations)
+
+    def report(notice: Notice) -> None:
+        if not (quiet and notice.remark):
+            complain(str(notice))
+
+    sources = Inputs(inputs or ["-"], report, from_, annotated=keep_annotations)
     output.refuse_among(sources)
     if output.finished:
         complain(f"{out} is finished: beside it is no run to go on with; --overwrite reads everything anew")

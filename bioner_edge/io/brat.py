@@ -63,7 +63,7 @@ def has_annotations(path: Path) -> bool:
 
 def _beside(path: Path, suffix: str) -> Path | None:
     candidates = (path.with_suffix(s) for s in (suffix, suffix.upper()))
-    return next(filter(Path.is_file, candidates), None)
+    return next(filter(os.path.isfile, candidates), None)
 
 
 def read(stream: BinaryIO, name: str, report: NoticeHandler, path: Path) -> Iterator[Document]:
