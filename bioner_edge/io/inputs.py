@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
+from tempfile import TemporaryFile
+from typing import Any, BinaryIO
 
 from bioner_edge.document import Document
 from bioner_edge.errors import InputError
@@ -61,10 +63,15 @@ class Inputs:
     current: str = field(default="", init=False)
     """The name of the input that is being read."""
     annotated: bool = field(default=False, kw_only=True)
+    passes: Callable[[Path], bool] = field(default=lambda path: False, kw_only=True)
+    """Which files and folders are passed over: those that a run that is taken up again has written itself."""
+    passed_over: bool = field(default=False, init=False)
+    """Whether there were such."""
 
     def __post_init__(self) -> None:
         names = self.names or [STDIN]
         self.notices: list[Notice] = []
+        self._kept: dict[str, BinaryIO] = {}
         if self.file_type not in PAIRED or STDIN in names:
             reader(self.file_type or "text")  # an unknown one, or one that no stream holds, is refused at once
         found = list(dict.fromkeys(found for name in names for found in self._find(name)))
@@ -86,26 +93,42 @@ class Inputs:
             self.report(notice)
         for name, path in self.files:
             self.current = name
-            try:
-                if path is None:
-                    yield from self._documents(sys.stdin.buffer, name, None)
-                    continue
-                with path.open("rb") as stream:
-                    yield from self._read(stream, name, path)
-            except OSError as error:
-                self.report(_lost(name, error))
-            except InputError as error:  # of a stream that none had annotations is known only when all are read
-                self.report(Notice(name, None, str(error).removeprefix(f"{name}: ")))
+            yield from self._read(name, path, self.report)
+            if kept := self._kept.pop(name, None):
+                kept.close()
 
-    def _read(self, stream: BinaryIO, name: str, path: Path) -> Iterator[Document]:
+    def again(self, name: str, lost: set[str]) -> Iterator[Document]:
+        """The documents of one input before they are read with all others; what is lost of it comes into `lost`.
+
+        What can be read only once, standard input or a pipe, is kept until then.
+        """
+        path, done_bytes = dict(self.files)[name], self.done_bytes
+        if path is None or not os.path.isfile(path):
+            with self._open(name, path) as stream:
+                shutil.copyfileobj(stream, kept := TemporaryFile())  # noqa: SIM115 - `__iter__` closes it
+            self._kept[name] = kept
+        yield from self._read(name, path, lambda notice: lost.add(str(notice)) if notice.text_lost else None)
+        self.done_bytes = done_bytes
+
+    def _open(self, name: str, path: Path | None) -> AbstractContextManager[BinaryIO]:
+        if name in self._kept:
+            self._kept[name].seek(0)
+            return nullcontext(self._kept[name])
+        return path.open("rb") if path else nullcontext(sys.stdin.buffer)
+
+    def _read(self, name: str, path: Path | None, report: NoticeHandler) -> Iterator[Document]:
         before = self.done_bytes
-        for document in self._documents(stream, name, path):
-            if stream.seekable():  # a pipe cannot tell
-                self.done_bytes = before + stream.tell()
-            yield document
-
-    def _documents(self, stream: BinaryIO, name: str, path: Path | None) -> Iterator[Document]:
-        return documents(stream, name, self.report, path=path, file_type=self.file_type, annotated=self.annotated)
+        how: Any = {"path": path, "file_type": self.file_type, "annotated": self.annotated}
+        try:
+            with self._open(name, path) as stream:
+                for document in documents(stream, name, report, **how):
+                    if stream.seekable():  # a pipe cannot tell
+                        self.done_bytes = before + stream.tell()
+                    yield document
+        except OSError as error:
+            report(_lost(name, error))
+        except InputError as error:  # of a stream that none had annotations is known only when all are read
+            report(Notice(name, None, str(error).removeprefix(f"{name}: ")))
 
     def _refuse_unannotated(self) -> None:
         """Refuse at once what could be told only when all is read, and a model was loaded."""
@@ -118,6 +141,8 @@ class Inputs:
         if name == STDIN:
             return [("stdin", None)]
         path = Path(name)
+        if name and path.exists() and not self._foreign([path]):
+            return []
         if name and path.is_dir():  # an empty name, an unset variable perhaps, is not this folder
             return self._inside(name, path)
         if name and path.exists():
@@ -131,6 +156,7 @@ class Inputs:
         if folder.name == FROM_A_MAC and len(self.names) > 1:  # the shell names it where one writes `notes/*`
             return []
         seen, closed = walk(folder)
+        seen = self._foreign(seen)
         self.notices += [_lost(str(error.filename), error) for error in closed]
         files = self._known(name, seen)
         inside = sorted({file for p in files if (file := self._document_file(p))})
@@ -142,6 +168,8 @@ class Inputs:
     def _matching(self, pattern: str) -> list[tuple[str, Path | None]]:
         """The files that match a pattern; a suffix that is not known is refused where it is that of all of them."""
         found, closed = match(pattern) if pattern else ([], [])
+        if found and not (found := self._foreign(found)):
+            return []
         self.notices += [_lost(str(error.filename), error) for error in closed]
         if not (found or closed):
             raise InputError(f"{pattern or repr(pattern)}: no such file or folder, and no file matches it as a pattern")
@@ -149,26 +177,28 @@ class Inputs:
             raise InputError(str(refusal(found[0])))
         return [self._named(p) for p in self._known(pattern, found)]
 
+    def _foreign(self, paths: list[Path]) -> list[Path]:
+        """Those that are not to be passed over."""
+        found = [path for path in paths if not self.passes(path)]
+        self.passed_over = self.passed_over or len(found) < len(paths)
+        return found
+
     def _known(self, name: str, paths: list[Path]) -> list[Path]:
         """Those of the files found behind a name that are read; a remark counts those that are not."""
         if special := [p.name for p in paths if is_special(p)]:
-            self._remark(
-                name, f"{_files(len(special))} left out, no regular {'files' if special[1:] else 'file'}", special
-            )
+            self._remark(name, f"{_files(len(special))} left out, not regular", special)
             paths = [p for p in paths if not is_special(p)]
         if self.file_type:
             return paths
-        known = [p for p in paths if suffix(p.name) in SUFFIXES]
-        bare = {p: no_document(p) for p in paths if not suffix(p.name)}
-        self._tell_left_out(name, Counter(suffix(p.name) for p in paths if suffix(p.name) not in ("", *SUFFIXES)))
-        if empty := [f"{p.name} {reason.partition(';')[0]}" for p, reason in bare.items() if reason]:
-            self._remark(name, f"{_files(len(empty))} left out, without a suffix and no document", empty)
-        return [*known, *(p for p, reason in bare.items() if not reason)]
-
-    def _tell_left_out(self, name: str, suffixes: Counter[str]) -> None:
-        if suffixes:
-            told = [f"{suffix} {number}" for suffix, number in suffixes.most_common()]
-            self._remark(name, f"{_files(suffixes.total())} left out, of no known suffix", told)
+        unknown = {p: kind for p in paths if (kind := suffix(p.name)) not in ("", *SUFFIXES)}
+        empty = {p: reason for p in paths if not suffix(p.name) and (reason := no_document(p))}
+        if unknown:
+            told = [f"{suffix} {number}" for suffix, number in Counter(unknown.values()).most_common()]
+            self._remark(name, f"{_files(len(unknown))} left out, of no known suffix", told)
+        if empty:
+            told = [f"{p.name} {reason.partition(';')[0]}" for p, reason in empty.items()]
+            self._remark(name, f"{_files(len(empty))} left out, without a suffix and no document", told)
+        return [p for p in paths if p not in unknown and p not in empty]
 
     def _remark(self, name: str, message: str, rest: list[str]) -> None:
         rest = rest[:_MOST_NAMED] + ["…"] * (len(rest) > _MOST_NAMED)

@@ -43,7 +43,7 @@ def match(pattern: str) -> tuple[list[Path], list[OSError]]:
             found = [path for path in listed if fnmatch(path.name, part)]
         else:
             found = [path / part for path in found if os.path.lexists(path / part)]
-    files = {}
+    files: dict[tuple[str, str], Path] = {}
     for path in sorted(found, key=str):
         if not os.path.isdir(path) and (FROM_A_MAC not in path.parts or FROM_A_MAC in pattern):
             files.setdefault((os.path.realpath(path.parent), path.name), path)

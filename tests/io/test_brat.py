@@ -275,7 +275,7 @@ def test_standard_input_has_nothing_beside_it() -> None:
 def written(folder: Path, *documents: Document) -> dict[str, str]:
     with closing(brat.Folder(folder)) as into:
         for document in documents:
-            into.write(document)
+            into.write(document, into.name(document))
     return {path.name: path.read_bytes().decode() for path in sorted(folder.iterdir())}
 
 

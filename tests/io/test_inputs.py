@@ -238,7 +238,7 @@ def test_a_pipe_in_a_folder_is_left_out() -> None:
     put("n/1.txt")
     os.mkfifo("n/2.txt")
     for name in ("n", "n/*"):
-        assert found(name) == (["1.txt"], [f"{name}: 1 file is left out, no regular file: 2.txt"])
+        assert found(name) == (["1.txt"], [f"{name}: 1 file is left out, not regular: 2.txt"])
 
 
 @pytest.mark.parametrize("name", ["pipe", "pipe.jsonl"])

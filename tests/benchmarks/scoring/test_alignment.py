@@ -51,7 +51,7 @@ def test_three_kinds_of_files_say_the_same(tmp_path: Path, kind: str) -> None:
     if kind == "brat":
         with closing(brat.Folder(path)) as folder:
             for document in documents:
-                folder.write(document)
+                folder.write(document, folder.name(document))
     else:
         with path.open("w", encoding="utf-8") as stream:
             for document in documents:
