@@ -10,8 +10,8 @@ from bioner_edge.document import Document
 from bioner_edge.errors import BionerError, CrashError, InputError, UsageError
 from bioner_edge.extraction import Extraction
 from bioner_edge.guard import LostError, Reader
+from bioner_edge.io.entries import Entry
 from bioner_edge.io.inputs import Inputs
-from bioner_edge.io.ledger import Entry, Place
 from bioner_edge.io.registry import Notice
 from bioner_edge.io.sinks import Sink
 from bioner_edge.progress import Progress
@@ -20,6 +20,8 @@ __all__ = ["MOST_CRASHES", "Outcome", "OutputError", "run"]
 
 MOST_CRASHES = 3
 """Documents in a row that end the process that reads them: then it is not the documents."""
+
+_MOST_NAMED = 20
 
 
 class OutputError(UsageError):
@@ -30,34 +32,47 @@ class OutputError(UsageError):
 class Outcome:
     """How a run went: documents written, entities in them, and what could not be read or done.
 
-    `failed` says what failed, documents and text that could not be read, of a run that is remembered in earlier times
-    too; `lost` that there was such text; `crashed` what ended the run before its end.
+    Of a run that is remembered, what was done in earlier times counts too; `read` are the documents of this time.
+    `failed` says of the first failures what they were, documents and text that could not be read. `crashed` is what
+    ended the process that reads so often that the run ended, `stopped` any other reason that it ended before its end.
     """
 
     documents: int = 0
     entities: int = 0
     problems: int = 0
     failures: int = 0
+    read: int = 0
     failed: list[str] = field(default_factory=list)
-    lost: bool = False
     crashed: str = ""
+    stopped: BionerError | None = None
 
     @property
     def exit_code(self) -> int:
         """0 all done; 1 something failed and the rest is written; 2 nothing was done."""
-        if self.crashed and not self.documents:
+        if (self.crashed or self.stopped) and not self.documents:
             return 2
-        return 1 if self.failures or self.crashed else 0
+        return 1 if self.failures or self.crashed or self.stopped else 0
 
     def count(self, entry: Entry) -> None:
         """Take in a document that an earlier run has dealt with."""
         if entry.failed:
-            self.failures += 1
-            self.failed.append(entry.failed)
+            self.fail(entry.failed)
         else:
-            self.documents += 1
-            self.entities += entry.entities
-            self.problems += entry.problems
+            self._add(entry.entities, entry.problems)
+
+    def take(self, extraction: Extraction) -> None:
+        self._add(len(extraction.entities), len(extraction.problems))
+        self.read += 1
+
+    def _add(self, entities: int, problems: int) -> None:
+        self.documents += 1
+        self.entities += entities
+        self.problems += problems
+
+    def fail(self, message: str) -> None:
+        self.failures += 1
+        if len(self.failed) < _MOST_NAMED:
+            self.failed.append(message)
 
 
 def run(
@@ -73,63 +88,77 @@ def run(
     """Extract from every document of `inputs`, in order. `shown` is called with each extraction after it was written.
 
     `out` is what messages call the output. A document that fails is named through `complain`. Raises InputError where
-    there was nothing to write, UsageError where it cannot be written: what was written before stays in either case.
+    there was nothing to write, and UsageError where the inputs are not those of the run that is taken up again; once
+    something was written the outcome says so, and what was written stays in either case.
     """
-    outcome, crashes = Outcome(), 0
-    with Progress(inputs, quiet=quiet or shown is not None) as progress, _noting(inputs, outcome, progress):
-        for place, document in _placed(inputs):
-            if entry := sink.done(place, document):
-                outcome.count(entry)
-                crashes = crashes if entry.failed else 0
-                continue
-            found = _attempt(reader, sink, place, document, out)
-            progress.advance()
-            if isinstance(found, BionerError):
-                progress.clear()
-                complain(str(found))
-                outcome.failures += 1
-                outcome.failed.append(str(found))
-                crashes = crashes + 1 if isinstance(found, CrashError) else 0
-                if isinstance(found, CrashError) and crashes == MOST_CRASHES:
-                    outcome.crashed = found.how
-                    return outcome
-                continue
-            crashes = 0
-            outcome.documents += 1
-            outcome.entities += len(found.entities)
-            outcome.problems += len(found.problems)
-            if shown:
-                shown(found)
-        if not outcome.documents:
-            lost = "no document could be read" if outcome.failures else "no documents in the input"
-            raise InputError(f"{lost}; nothing was written")
-        with _writing(out):
-            sink.finish(outcome.lost)
+    outcome = Outcome()
+    with Progress(inputs, quiet=quiet or shown is not None) as progress, _noting(inputs, sink, outcome, progress, out):
+        try:
+            sink.begin(inputs)
+            _read_all(reader, inputs, sink, outcome, progress, out=out, complain=complain, shown=shown)
+            if not (outcome.documents or outcome.crashed):
+                lost = "no document could be read" if outcome.failures else "no documents in the input"
+                raise InputError(f"{lost}; nothing was written")
+            if not outcome.crashed:
+                with _writing(out):
+                    sink.finish()
+        except (LostError, OutputError) as error:
+            outcome.stopped = error
+            outcome.documents = sink.ledger.done if sink.ledger else outcome.documents
+        except BionerError as error:
+            if not outcome.read:
+                raise
+            outcome.stopped = error
     return outcome
 
 
-def _placed(inputs: Inputs) -> Iterator[tuple[Place, Document]]:
-    """Each document with its input and its place among the documents of that."""
-    name, index = "", -1
+def _read_all(
+    reader: Reader,
+    inputs: Inputs,
+    sink: Sink,
+    outcome: Outcome,
+    progress: Progress,
+    *,
+    out: str,
+    complain: Callable[[str], None],
+    shown: Callable[[Extraction], None] | None,
+) -> None:
+    crashes = 0
     for document in inputs:
-        index = index + 1 if inputs.current == name else 0
-        name = inputs.current
-        yield (name, index), document
+        if entry := sink.done(inputs.current, document):
+            outcome.count(entry)
+            crashes = crashes if entry.failed else 0
+            continue
+        found = _attempt(reader, sink, document, out)
+        progress.advance()
+        if isinstance(found, Extraction):
+            crashes = 0
+            outcome.take(found)
+            if shown:
+                shown(found)
+            continue
+        progress.clear()
+        complain(str(found))
+        outcome.fail(str(found))
+        crashes = crashes + 1 if isinstance(found, CrashError) else 0
+        if isinstance(found, CrashError) and crashes == MOST_CRASHES:
+            outcome.crashed = found.how
+            return
 
 
-def _attempt(reader: Reader, sink: Sink, place: Place, document: Document, out: str) -> Extraction | BionerError:
+def _attempt(reader: Reader, sink: Sink, document: Document, out: str) -> Extraction | BionerError:
     """The extraction of one document, written; or why there is none, noted."""
     try:
         extraction = reader(document)
         with _writing(out):
-            sink.write(place, extraction)
+            sink.write(extraction)
     except (OutputError, LostError):
         raise
     except BionerError as error:
         named = str(error).startswith("document ")
         found = error if named else InputError(f"document {document.id}: {error}")
         with _writing(out):
-            sink.fail(place, document, str(found))
+            sink.fail(document, str(found))
         return found
     return extraction
 
@@ -146,17 +175,17 @@ def _writing(out: str) -> Iterator[None]:
 
 
 @contextmanager
-def _noting(inputs: Inputs, outcome: Outcome, progress: Progress) -> Iterator[None]:
+def _noting(inputs: Inputs, sink: Sink, outcome: Outcome, progress: Progress, out: str) -> Iterator[None]:
     """Count text that the inputs lose, and keep their notices apart from the line of progress."""
     report = inputs.report
 
     def noted(notice: Notice) -> None:
-        if notice.text_lost:
-            outcome.failures += 1
-            outcome.failed.append(str(notice))
-            outcome.lost = True
         progress.clear()
         report(notice)
+        if notice.text_lost:
+            outcome.fail(str(notice))
+            with _writing(out):
+                sink.lose(inputs.current, str(notice))
 
     inputs.report = noted
     yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +29,13 @@ TAUGHT = (
     "Aspirin relieved headache in 12 of 30 patients, and in none of 29.",
 )
 TAUGHT_MENTIONS = {"Chemical": ("Naloxone", "clonidine", "Aspirin"), "Disease": ("Hypertension", "headache")}
+
+
+def pytest_unconfigure() -> None:
+    """llama-cpp-python opens these two files when it is imported and never closes them."""
+    if module := sys.modules.get("llama_cpp._utils"):
+        module.outnull_file.close()
+        module.errnull_file.close()
 
 
 @pytest.fixture(scope="session")

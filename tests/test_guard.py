@@ -98,8 +98,9 @@ def test_a_reader_that_cannot_be_started_again_ends_the_run(monkeypatch: pytest.
     for name, told in (("once", "could not be started again"), ("changing", "is not the one any more")):
         (tmp_path / "once").touch()
         with Guard(opening(monkeypatch, name)) as guard:
-            with pytest.raises(LostError, match=told):
-                read_all(guard, tmp_path, ["asthma", "segfault", "asthma", "asthma"])
+            outcome, _ = read_all(guard, tmp_path, ["asthma", "segfault", "asthma", "asthma"])
+            assert isinstance(outcome.stopped, LostError) and told in str(outcome.stopped)
+            assert (outcome.exit_code, outcome.failures) == (1, 1)
             assert (tmp_path / "o.jsonl.partial").read_text().count("\n") == 1
             assert (tmp_path / "o.jsonl.progress").read_text().count("failed") == 1
 

@@ -5,20 +5,25 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bioner_edge.document import Document, Entity
 from bioner_edge.errors import BionerError, InputError, UsageError
 from bioner_edge.extraction import Extraction
 from bioner_edge.io import journal
+from bioner_edge.io.entries import Entry, JournalFiles, align
 from bioner_edge.io.inputs import Inputs
 from bioner_edge.io.ledger import Ledger
 from bioner_edge.io.output import Output
@@ -37,8 +42,8 @@ def corpus(folder: Path, count: int) -> Path:
 
 
 def contents(path: Path) -> dict[str, bytes]:
-    """The bytes of a file, or of all files of a folder, by name."""
-    files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
+    """The bytes of a file, or of all files of a folder, by name; not of the journal of a finished run."""
+    files = [p for p in path.rglob("*") if p.is_file() and p.name != ".finished"] if path.is_dir() else [path]
     return {p.relative_to(path).as_posix(): p.read_bytes() for p in files}
 
 
@@ -80,7 +85,7 @@ def test_killed_at_random_and_taken_up_again_it_ends_with_the_same_bytes(
     mine, theirs = contents(out), contents(whole)
     assert mine.pop(".progress", b"").count(b'"failed"') == theirs.pop(".progress", b"").count(b'"failed"')
     assert mine == theirs
-    left = {p.name for p in tmp_path.iterdir()} - {source.name, out.name, whole.name}
+    left = {p.name for p in tmp_path.iterdir() if p.suffix != ".finished"} - {source.name, out.name, whole.name}
     assert left <= {f"{out.name}.progress", f"{whole.name}.progress"}
 
 
@@ -155,7 +160,8 @@ TEXTS = ["Naloxone.", "Two.", "Three.", "Naloxone again."]
 
 
 def names(folder: Path) -> set[str]:
-    return {p.name for p in folder.iterdir()} - {"in.jsonl"}
+    """What lies in a folder beside the input and the journal of a finished run."""
+    return {p.name for p in folder.iterdir() if not p.name.endswith(".finished")} - {"in.jsonl"}
 
 
 def broken_off(script: Script, attempt: Attempt, before: str, **how: Any) -> None:
@@ -258,8 +264,8 @@ def test_a_full_disk_keeps_what_was_written(
         append(*arguments)
 
     monkeypatch.setattr(journal, "append", full)
-    with pytest.raises(UsageError, match=r"^o\.jsonl: cannot be written: No space left on device$"):
-        attempt(TEXTS)
+    outcome = attempt(TEXTS)
+    assert str(outcome.stopped) == "o.jsonl: cannot be written: No space left on device" and outcome.exit_code == 1
     attempt(TEXTS, resume=True)
     assert (tmp_path / "o.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
@@ -316,7 +322,7 @@ def test_labels_that_a_folder_would_merge_are_refused_at_once(script: Script, at
 
 
 def test_two_processes_never_write_to_one_file(script: Script, attempt: Attempt, tmp_path: Path) -> None:
-    other = Ledger(tmp_path / "o.jsonl.progress", {}, resume=False)
+    other = Ledger(JournalFiles.beside(tmp_path / "o.jsonl"), {}, resume=False)
     for how in ({"resume": True}, {"overwrite": True}):
         with pytest.raises(UsageError, match="another process is writing to it"):
             attempt(TEXTS, **how)
@@ -338,3 +344,99 @@ def test_options_that_exclude_each_other(attempt: Attempt) -> None:
         attempt(TEXTS, resume=True, overwrite=True)
     with pytest.raises(UsageError, match="need --out"):
         Output.named(None, None, overwrite=False, with_gold=False, shown=False, resume=True)
+
+
+# Killed between any two steps
+
+REPAIRED = [{"id": "a", "text": "Naloxone."}, {"id": "b", "text": "two"}, {"id": "c", "text": "three"}]
+
+
+def killed_at(step: int, begin: Callable[[], object]) -> bool:
+    """Whether `begin`, in a process of its own, came to the `step`-th change of a file; it was killed before it."""
+    child = os.fork()
+    if child == 0:
+        count = 0
+
+        def counting(function: Callable[..., Any]) -> Callable[..., Any]:
+            def counted(*arguments: Any, **how: Any) -> Any:
+                nonlocal count
+                count += 1
+                if count == step:
+                    os._exit(9)
+                return function(*arguments, **how)
+
+            return counted
+
+        for owner, name in ((os, "replace"), (journal, "write"), (Path, "unlink"), (Path, "write_bytes")):
+            setattr(owner, name, counting(getattr(owner, name)))
+        try:
+            begin()
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code in (0, 9)
+    return code == 9
+
+
+@pytest.mark.parametrize("begun", [True, False], ids=["tried again", "begun"])
+@pytest.mark.parametrize("file_type", SUFFIX)
+def test_killed_between_any_two_steps(script: Script, tmp_path: Path, file_type: str, begun: bool) -> None:
+    """A document failed, and a line could not be read; both are mended. Nothing is lost, twice, or left behind."""
+    source, out, whole = tmp_path / "in.jsonl", tmp_path / f"o{SUFFIX[file_type]}", tmp_path / f"w{SUFFIX[file_type]}"
+    good = "".join(json.dumps(row) + "\n" for row in REPAIRED)
+    source.write_text(good)
+    assert go(script, [source], whole, {}, to=file_type).exit_code == 0
+    for step in range(1, 100):
+        for path in tmp_path.iterdir():
+            if path.name.strip(".").startswith("o"):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        source.write_text(good.replace('{"id": "b"', "{"))
+        script.failing = {"a"}
+        if begun:
+            assert go(script, [source], out, {}, to=file_type).exit_code == 1
+        source.write_text(good)
+        script.failing = set()
+        if not killed_at(step, lambda: go(script, [source], out, {}, to=file_type, retry_failed=True)):
+            break
+        left = {path.name for path in tmp_path.iterdir()}
+        assert not {f".{out.name}.finished", f"{out.name}.partial"} <= left, "nobody would take it away"
+        assert go(script, [source], out, {}, to=file_type, retry_failed=True).exit_code == 0
+        assert contents(out) == contents(whole)
+        assert names(tmp_path) == {out.name, whole.name}
+        script.read.clear()
+        assert go(script, [source], out, {}, to=file_type, resume=True).exit_code == 0 and script.read == []
+    assert step > 6
+
+
+# Which document is which, once an input was repaired
+
+
+HASHES = st.lists(st.sampled_from(["a1", "a2", "a3", "b1", "b2", "c1"]), max_size=9)
+
+
+@given(HASHES, HASHES)
+def test_documents_are_told_apart_by_what_they_are(then: list[str], hashes: list[str]) -> None:
+    before = [Entry("in", index, hash[0], hash) for index, hash in enumerate(then)]
+    now = [(hash[0], hash) for hash in hashes]
+    indexes, changed, gone = align(before, now)
+    assert len(indexes) == len(now) == len(set(indexes))
+    by_index = {entry.index: entry for entry in before}
+    same = Counter(entry.hash for entry in before) & Counter(hash for _, hash in now)
+    found = [by_index[i].hash == hash for i, (_, hash) in zip(indexes, now, strict=True) if i in by_index]
+    assert sum(found) == same.total() and len(changed) == len(before) - same.total()
+    taken = [by_index[i].id == identifier for i, (identifier, _) in zip(indexes, now, strict=True) if i in by_index]
+    assert all(taken) and len(gone) == len(before) - len(taken)
+    assert all(entry in changed and entry.index not in indexes for entry in gone)
+
+
+@given(st.lists(st.sampled_from("abc"), min_size=1, max_size=6), st.data())
+def test_what_was_not_repaired_keeps_its_place(ids: list[str], data: st.DataObject) -> None:
+    """Documents of which some are still to come, and one more between them."""
+    now = [(identifier, f"{identifier}{n}") for n, identifier in enumerate(ids)]
+    new = data.draw(st.integers(0, len(now) - 1))
+    done = data.draw(st.integers(0, len(now) - 1))
+    before = [Entry("in", n, *one) for n, one in enumerate(now[:new] + now[new + 1 :])][:done]
+    indexes, changed, gone = align(before, now)
+    assert changed == gone == []
+    assert [indexes[now.index((entry.id, entry.hash))] for entry in before] == [entry.index for entry in before]

@@ -117,7 +117,10 @@ def read_predictions(paths: Sequence[str], report: Callable[[Notice], None]) -> 
 
     What cannot be used goes to `report`. Raises InputError for a file that is not there or cannot be opened.
     """
-    for name, path in Inputs(paths, report, annotated=True).files:
+    inputs = Inputs(paths, report, annotated=True)
+    for notice in inputs.notices:
+        report(notice)
+    for name, path in inputs.files:
         kind = "jsonl" if path is None else format_of(path)
         if path is None:
             yield from _json_lines(sys.stdin.buffer, name, report)
@@ -192,22 +195,12 @@ _ROWS = {
 def _annotated(path: Path, name: str, row: re.Pattern[str], report: Callable[[Notice], None]) -> Iterator[Prediction]:
     """The predictions of a file; rows that its reader refuses are astray entities of the document that comes next."""
     refused: list[Notice] = []
-    lines: dict[Path, list[bytes]] = {}
 
     def noted(notice: Notice) -> None:
         refused.append(notice)
         report(notice)
 
-    def label(notice: Notice) -> str | None:
-        file = path.with_suffix(Path(notice.file).suffix)  # brat's annotations lie in a file beside the text
-        if notice.line is None:
-            return None
-        if file not in lines:
-            lines[file] = file.read_bytes().split(b"\n")
-        match = row.match(lines[file][notice.line - 1].decode("utf-8", "replace"))
-        return match[1].rstrip("\r") if match else None
-
     for document in read_file(path, noted, name=name):
-        astray = tuple(filter(None, map(label, refused)))
+        labels = (match[1].rstrip("\r") for notice in refused if (match := row.match(notice.row)))
+        yield Prediction(document, tuple(labels))
         refused.clear()
-        yield Prediction(document, astray)

@@ -19,12 +19,11 @@ if TYPE_CHECKING:
     from bioner_edge.extraction import Extraction
     from bioner_edge.guard import Opening
     from bioner_edge.io.inputs import Inputs
+    from bioner_edge.io.notice import Notice
     from bioner_edge.io.output import Output
     from bioner_edge.run import Outcome
 
 __all__ = ["extract"]
-
-_NAMED = 20  # failed documents that are listed at the end; the journal has all
 
 
 def extract(
@@ -100,11 +99,13 @@ def extract(
         resume=resume,
         retry_failed=retry_failed,
     )
-    sources = Inputs(inputs or ["-"], lambda notice: complain(str(notice)), from_, annotated=keep_annotations)
+
+    def report(notice: Notice) -> None:
+        if not (quiet and notice.remark):
+            complain(str(notice))
+
+    sources = Inputs(inputs or ["-"], report, from_, annotated=keep_annotations, passes=output.owns)
     output.refuse_among(sources)
-    if output.finished:
-        complain(f"{out} is finished: beside it is no run to go on with; --overwrite reads everything anew")
-        raise typer.Exit(0)
     opening = partial(
         _open,
         model=model,
@@ -121,7 +122,7 @@ def extract(
         try:
             outcome = _run(opening, sources, output, quiet=quiet)
         except _Interrupted as error:
-            begun = output.progress and output.progress.exists()
+            begun = output.journal and output.journal.unfinished
             complain("interrupted; the same command with --resume goes on" if begun else "interrupted")
             raise typer.Exit(error.code) from None
     _conclude(outcome, output, quiet=quiet)
@@ -137,8 +138,8 @@ def _open(**options: Any) -> Any:
 
 def _run(opening: Opening, sources: Inputs, output: Output, *, quiet: bool) -> Outcome:
     """Read everything. An interruption is told, with what stays and how to go on."""
-    from bioner_edge.guard import Guard, LostError
-    from bioner_edge.run import OutputError, run
+    from bioner_edge.guard import Guard
+    from bioner_edge.run import run
 
     with Guard(opening) as reader:
         about = reader.about
@@ -146,39 +147,49 @@ def _run(opening: Opening, sources: Inputs, output: Output, *, quiet: bool) -> O
             complain(f"warning: {message}")
         sink = output.open(about.hashed() if output.path else about.fingerprint)
         name = str(output.path or "standard output")
-        shown = _shower(about.labels) if output.shown else None
-        interrupted = False
+        shown = _shower(about.labels, output) if output.shown else None
+        keep = False
         try:
             return run(reader, sources, sink, out=name, complain=complain, quiet=quiet, shown=shown)
         except BrokenPipeError:  # `| head` has seen enough
             raise typer.Exit(0) from None
-        except (_Interrupted, OutputError, LostError) as error:
-            interrupted = isinstance(error, _Interrupted)
+        except _Interrupted as error:
+            keep = True
             if not (done := sink.ledger.done if sink.ledger else 0):
                 raise
-            complain(str(error) or "interrupted")
-            complain(f"{done} documents are kept; the same command with --resume goes on")
-            raise typer.Exit(error.code if isinstance(error, _Interrupted) else 1) from None
+            complain("interrupted")
+            complain(_kept(done))
+            raise typer.Exit(error.code) from None
         finally:
-            sink.close(keep=interrupted)
+            sink.close(keep)
+
+
+def _kept(documents: int) -> str:
+    return f"{documents} documents are kept; the same command with --resume goes on"
 
 
 def _conclude(outcome: Outcome, output: Output, *, quiet: bool) -> None:
     """What is said at the end of a run."""
-    from bioner_edge.guard import remedy
-    from bioner_edge.run import MOST_CRASHES
+    from bioner_edge.guard import LostError, remedy
+    from bioner_edge.run import MOST_CRASHES, OutputError
 
     if outcome.problems and not quiet:
         complain(f'{outcome.problems} problems in the answers of the model; JSON Lines name them under "problems"')
-    if outcome.failed and output.path:
-        for message in outcome.failed[:_NAMED]:
+    if outcome.failed and output.journal:
+        for message in outcome.failed:
             complain(f"failed: {message}")
-        more = len(outcome.failed) - _NAMED
-        rest = f" ({more} more are in {output.progress})" if more > 0 else ""
-        complain(f"{len(outcome.failed)} failed{rest}; --retry-failed tries them again")
+        more = outcome.failures - len(outcome.failed)
+        rest = f" ({more} more are in {output.journal.progress})" if more > 0 else ""
+        complain(f"{outcome.failures} failed{rest}; --retry-failed tries them again")
     if outcome.crashed:
         told = f"{MOST_CRASHES} documents in a row ended the process that reads them ({outcome.crashed})"
         complain(f"{told}; {remedy(outcome.crashed)}" + ("; --retry-failed goes on" if output.path else ""))
+    if outcome.stopped:
+        complain(str(outcome.stopped))
+        if output.path and outcome.documents and isinstance(outcome.stopped, LostError | OutputError):
+            complain(_kept(outcome.documents))
+    elif output.resume and not (outcome.read or outcome.exit_code or quiet):
+        complain(f"{output.path} is finished: nothing was left to read")
 
 
 class _Interrupted(KeyboardInterrupt):
@@ -209,10 +220,33 @@ def _signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _shower(labels: tuple[str, ...]) -> Callable[[Extraction], None]:
+def _shower(labels: tuple[str, ...], output: Output) -> Callable[[Extraction], None]:
+    """Shows extractions as long as somebody looks; one who has seen enough (`| head`) ends no run into a file."""
     from rich.console import Console
 
     from bioner_edge.cli.show import show
+    from bioner_edge.io.sinks import forget_stdout
+    from bioner_edge.run import OutputError
 
-    console = Console(highlight=False)
-    return lambda extraction: show(extraction, labels, console)
+    class Screen(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # rich would end this process
+
+    console: Screen | None = Screen(highlight=False)
+
+    def shown(extraction: Extraction) -> None:
+        nonlocal console
+        if console is None:
+            return
+        try:
+            show(extraction, labels, console)
+        except OSError as error:
+            forget_stdout()
+            if not isinstance(error, BrokenPipeError):
+                raise OutputError(f"standard output: cannot be written: {error.strerror}") from None
+            if output.path is None:
+                raise
+            complain(f"standard output was closed: nothing more is shown, and all is written to {output.path}")
+            console = None
+
+    return shown

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,8 +69,9 @@ def write(text: str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
     except OSError as error:
-        # What is still buffered would fail again when the interpreter ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        from bioner_edge.io.sinks import forget_stdout
+
+        forget_stdout()
         if isinstance(error, BrokenPipeError):  # `| head` has seen enough
             raise typer.Exit(0) from None
         raise UsageError(f"standard output: cannot be written: {error.strerror}") from None

@@ -63,7 +63,7 @@ def has_annotations(path: Path) -> bool:
 
 def _beside(path: Path, suffix: str) -> Path | None:
     candidates = (path.with_suffix(s) for s in (suffix, suffix.upper()))
-    return next(filter(Path.is_file, candidates), None)
+    return next(filter(os.path.isfile, candidates), None)
 
 
 def read(stream: BinaryIO, name: str, report: NoticeHandler, path: Path) -> Iterator[Document]:
@@ -98,7 +98,7 @@ def _annotations(path: Path, name: str, text: str, report: NoticeHandler) -> dic
             if identifier in found:
                 raise ValueError(f"a second {identifier}; an id stands for one annotation of a file")
         except ValueError as error:
-            report(Notice(name, number, str(error)))
+            report(Notice(name, number, str(error), row=line))
         else:
             found[identifier] = entity
     return found
@@ -150,20 +150,34 @@ class Folder:
         self._taken: Counter[str] = Counter()
         self._labels: dict[str, str] = {}
 
-    def write(self, document: Document) -> None:
+    def name(self, document: Document) -> str:
+        """A name for the files of a document, which no other has."""
+        return _file_name(document.id, self._taken)
+
+    def take(self, name: str) -> None:
+        """Give a name to no other document."""
+        self._taken[_folded(name)] += 1
+
+    def write(self, document: Document, name: str) -> None:
         """Raises InputError for what brat cannot hold, OSError where there is no room."""
-        annotations = _standoff(document, self._labels)
-        _put(self.path, _file_name(document.id, self._taken), document.text, annotations)
+        _put(self.path, name, document.text, _standoff(document, self._labels))
+
+    def has(self, name: str) -> bool:
+        """Whether files of a name are there."""
+        return all(path.is_file() for path in self._files(name))
+
+    def remove(self, name: str) -> None:
+        """Remove the files of a name."""
+        for path in self._files(name):
+            path.unlink(missing_ok=True)
+
+    def _files(self, name: str) -> list[Path]:
+        return [self.path / f"{name}{suffix}" for suffix in (".txt", ".ann")]
 
     def check(self, labels: Iterable[str]) -> None:
         """Raises InputError for a label that cannot be written, and for two that would be written alike."""
         for label in labels:
             _label(label, self._labels)
-
-    def skip(self, document: Document) -> bool:
-        """Leave a document out, but not its name; whether files of that name are there."""
-        name = _file_name(document.id, self._taken)
-        return all((self.path / f"{name}{suffix}").is_file() for suffix in (".txt", ".ann"))
 
     def close(self) -> None:
         if self._made:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import glob
 import os
+import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
+from tempfile import TemporaryFile
+from typing import Any, BinaryIO
 
 from bioner_edge.document import Document
 from bioner_edge.errors import InputError
@@ -24,16 +25,18 @@ from bioner_edge.io.registry import (
     document_file,
     documents,
     format_of,
+    no_document,
     reader,
     refusal,
     suffix,
 )
+from bioner_edge.io.walk import FROM_A_MAC, is_special, match, walk
 
 __all__ = ["Inputs"]
 
 STDIN = "-"
-_FROM_A_MAC = "__MACOSX"  # what an archive made there holds beside the files
-_MOST_SUFFIXES = 6  # that a remark names
+_MAIN = [known for known in SUFFIXES if known != ".a2"]
+_MOST_NAMED = 6  # suffixes, or files, in a remark
 
 
 @dataclass
@@ -41,10 +44,11 @@ class Inputs:
     """The documents behind some names. Finding the files happens at once, reading them as the documents are taken.
 
     `file_type` overrides what a file tells of its format. A text and the annotations beside it are one file here, the
-    text, whichever of them is named. In folders, and behind patterns, hidden files are passed over, and those whose
-    suffix is not known are left out, with a remark. Raises InputError for a name behind which nothing is, for a file
-    with another suffix, and, where the documents should be `annotated`, for JSON Lines without annotations that are
-    read. A file that cannot be opened later is reported like any other text that is lost.
+    text, whichever of them is named. In folders, and behind patterns, hidden files are passed over; those whose suffix
+    is not known are left out, and those without one that hold no document, with a remark. Raises InputError for a name
+    behind which nothing is, for a file with another suffix, and, where the documents should be `annotated`, for JSON
+    Lines without annotations that are read. A file that cannot be opened later, and a folder that could not be looked
+    into, is reported like any other text that is lost.
     """
 
     names: Sequence[str]
@@ -54,12 +58,20 @@ class Inputs:
     """How far reading has come, for an estimate of the time left."""
     files: list[tuple[str, Path | None]] = field(init=False)
     """(name in ids and messages, path; None for standard input)"""
+    notices: list[Notice] = field(init=False)
+    """What is said before the first document: of files that were left out, and folders that are closed."""
     current: str = field(default="", init=False)
     """The name of the input that is being read."""
     annotated: bool = field(default=False, kw_only=True)
+    passes: Callable[[Path], bool] = field(default=lambda path: False, kw_only=True)
+    """Which files and folders are passed over: those that a run that is taken up again has written itself."""
+    passed_over: bool = field(default=False, init=False)
+    """Whether there were such."""
 
     def __post_init__(self) -> None:
         names = self.names or [STDIN]
+        self.notices: list[Notice] = []
+        self._kept: dict[str, BinaryIO] = {}
         if self.file_type not in PAIRED or STDIN in names:
             reader(self.file_type or "text")  # an unknown one, or one that no stream holds, is refused at once
         found = list(dict.fromkeys(found for name in names for found in self._find(name)))
@@ -72,43 +84,56 @@ class Inputs:
     @cached_property
     def total_bytes(self) -> int | None:
         """None where something without a size, a pipe or standard input, is among them."""
-        if not all(path and path.is_file() for _, path in self.files):
+        if not all(path and os.path.isfile(path) for _, path in self.files):
             return None
         return sum(path.stat().st_size for _, path in self.files if path)
 
     def __iter__(self) -> Iterator[Document]:
+        for notice in self.notices:
+            self.report(notice)
         for name, path in self.files:
             self.current = name
-            if path is None:
-                yield from self._stream(sys.stdin.buffer, name)
-                continue
-            try:
-                with path.open("rb") as stream:
-                    yield from self._read(stream, name, path)
-            except OSError as error:
-                self.report(Notice(name, None, f"cannot be read: {error.strerror}", text_lost=True))
+            yield from self._read(name, path, self.report)
+            if kept := self._kept.pop(name, None):
+                kept.close()
 
-    def _read(self, stream: BinaryIO, name: str, path: Path) -> Iterator[Document]:
+    def again(self, name: str, lost: set[str]) -> Iterator[Document]:
+        """The documents of one input before they are read with all others; what is lost of it comes into `lost`.
+
+        What can be read only once, standard input or a pipe, is kept until then.
+        """
+        path, done_bytes = dict(self.files)[name], self.done_bytes
+        if path is None or not os.path.isfile(path):
+            with self._open(name, path) as stream:
+                shutil.copyfileobj(stream, kept := TemporaryFile())  # noqa: SIM115 - `__iter__` closes it
+            self._kept[name] = kept
+        yield from self._read(name, path, lambda notice: lost.add(str(notice)) if notice.text_lost else None)
+        self.done_bytes = done_bytes
+
+    def _open(self, name: str, path: Path | None) -> AbstractContextManager[BinaryIO]:
+        if name in self._kept:
+            self._kept[name].seek(0)
+            return nullcontext(self._kept[name])
+        return path.open("rb") if path else nullcontext(sys.stdin.buffer)
+
+    def _read(self, name: str, path: Path | None, report: NoticeHandler) -> Iterator[Document]:
         before = self.done_bytes
-        for document in self._documents(stream, name, path):
-            if stream.seekable():  # a pipe cannot tell
-                self.done_bytes = before + stream.tell()
-            yield document
-
-    def _stream(self, stream: BinaryIO, name: str) -> Iterator[Document]:
-        """The documents of standard input; that none had annotations is known only when all are read."""
+        how: Any = {"path": path, "file_type": self.file_type, "annotated": self.annotated}
         try:
-            yield from self._documents(stream, name, None)
-        except InputError as error:
-            self.report(Notice(name, None, str(error).removeprefix(f"{name}: ")))
-
-    def _documents(self, stream: BinaryIO, name: str, path: Path | None) -> Iterator[Document]:
-        return documents(stream, name, self.report, path=path, file_type=self.file_type, annotated=self.annotated)
+            with self._open(name, path) as stream:
+                for document in documents(stream, name, report, **how):
+                    if stream.seekable():  # a pipe cannot tell
+                        self.done_bytes = before + stream.tell()
+                    yield document
+        except OSError as error:
+            report(_lost(name, error))
+        except InputError as error:  # of a stream that none had annotations is known only when all are read
+            report(Notice(name, None, str(error).removeprefix(f"{name}: ")))
 
     def _refuse_unannotated(self) -> None:
         """Refuse at once what could be told only when all is read, and a model was loaded."""
         for name, path in self.files:
-            if path and path.is_file() and (self.file_type or format_of(path)) == "jsonl":
+            if path and os.path.isfile(path) and (self.file_type or format_of(path)) == "jsonl":
                 with suppress(OSError), path.open("rb") as stream:  # told when it is read
                     jsonl.refuse_unannotated(stream, name)
 
@@ -116,6 +141,8 @@ class Inputs:
         if name == STDIN:
             return [("stdin", None)]
         path = Path(name)
+        if name and path.exists() and not self._foreign([path]):
+            return []
         if name and path.is_dir():  # an empty name, an unset variable perhaps, is not this folder
             return self._inside(name, path)
         if name and path.exists():
@@ -126,47 +153,71 @@ class Inputs:
 
     def _inside(self, name: str, folder: Path) -> list[tuple[str, Path | None]]:
         """The files of a folder, and of all folders in it."""
-        if folder.name == _FROM_A_MAC and len(self.names) > 1:  # the shell names it where one writes `notes/*`
+        if folder.name == FROM_A_MAC and len(self.names) > 1:  # the shell names it where one writes `notes/*`
             return []
-        seen = [p for p in folder.rglob("*") if not _hidden(p.relative_to(folder)) and p.is_file()]
-        inside = sorted({file for p in seen if (file := document_file(p, self.file_type))})
-        if not inside:
-            known = ", ".join(f"*{known}" for known, kind in SUFFIXES.items() if known != ".a2")
-            wanted = f"--from {self.file_type}" if self.file_type else known
+        seen, closed = walk(folder)
+        seen = self._foreign(seen)
+        self.notices += [_lost(str(error.filename), error) for error in closed]
+        files = self._known(name, seen)
+        inside = sorted({file for p in files if (file := self._document_file(p))})
+        if not (inside or closed):
+            wanted = f"--from {self.file_type}" if self.file_type else ", ".join(f"*{known}" for known in _MAIN)
             raise InputError(f"{name}: no documents in this folder ({wanted}); is it the right one?")
-        if not self.file_type:
-            self._tell_left_out(name, [p for p in seen if suffix(p.name) not in SUFFIXES])
         return [(p.relative_to(folder).as_posix(), p) for p in inside]
 
     def _matching(self, pattern: str) -> list[tuple[str, Path | None]]:
         """The files that match a pattern; a suffix that is not known is refused where it is that of all of them."""
-        paths = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]
-        found = [p for p in paths if p.is_file() and (_FROM_A_MAC not in p.parts or _FROM_A_MAC in pattern)]
-        if not found:
+        found, closed = match(pattern) if pattern else ([], [])
+        if found and not (found := self._foreign(found)):
+            return []
+        self.notices += [_lost(str(error.filename), error) for error in closed]
+        if not (found or closed):
             raise InputError(f"{pattern or repr(pattern)}: no such file or folder, and no file matches it as a pattern")
-        unknown = [p for p in found if not self.file_type and suffix(p.name) not in ("", *SUFFIXES)]
-        if len(unknown) == len(found):
-            raise InputError(str(refusal(unknown[0])))
-        self._tell_left_out(pattern, unknown)
-        return [self._named(p) for p in found if p not in unknown]
+        if found and all(refusal(p, self.file_type) for p in found):
+            raise InputError(str(refusal(found[0])))
+        return [self._named(p) for p in self._known(pattern, found)]
 
-    def _tell_left_out(self, name: str, paths: list[Path]) -> None:
-        if paths:
-            often = Counter(suffix(path.name) or "no suffix" for path in paths).most_common()
-            kinds = [f"{told} {number}" for told, number in often[:_MOST_SUFFIXES]] + ["…"] * (
-                len(often) > _MOST_SUFFIXES
-            )
-            told = f"{len(paths)} {'file is' if len(paths) == 1 else 'files are'} left out, of no known suffix"
-            self.report(Notice(name, None, f"{told}: {', '.join(kinds)}", remark=True))
+    def _foreign(self, paths: list[Path]) -> list[Path]:
+        """Those that are not to be passed over."""
+        found = [path for path in paths if not self.passes(path)]
+        self.passed_over = self.passed_over or len(found) < len(paths)
+        return found
+
+    def _known(self, name: str, paths: list[Path]) -> list[Path]:
+        """Those of the files found behind a name that are read; a remark counts those that are not."""
+        if special := [p.name for p in paths if is_special(p)]:
+            self._remark(name, f"{_files(len(special))} left out, not regular", special)
+            paths = [p for p in paths if not is_special(p)]
+        if self.file_type:
+            return paths
+        unknown = {p: kind for p in paths if (kind := suffix(p.name)) not in ("", *SUFFIXES)}
+        empty = {p: reason for p in paths if not suffix(p.name) and (reason := no_document(p))}
+        if unknown:
+            told = [f"{suffix} {number}" for suffix, number in Counter(unknown.values()).most_common()]
+            self._remark(name, f"{_files(len(unknown))} left out, of no known suffix", told)
+        if empty:
+            told = [f"{p.name} {reason.partition(';')[0]}" for p, reason in empty.items()]
+            self._remark(name, f"{_files(len(empty))} left out, without a suffix and no document", told)
+        return [p for p in paths if p not in unknown and p not in empty]
+
+    def _remark(self, name: str, message: str, rest: list[str]) -> None:
+        rest = rest[:_MOST_NAMED] + ["…"] * (len(rest) > _MOST_NAMED)
+        self.notices.append(Notice(name, None, f"{message}: {', '.join(rest)}", remark=True))
+
+    def _document_file(self, path: Path) -> Path | None:
+        return document_file(path, self.file_type) if self.file_type or suffix(path.name) else path
 
     def _named(self, path: Path) -> tuple[str, Path | None]:
         path = document_file(path, self.file_type) or path
         return path.name, path
 
 
-def _hidden(path: Path) -> bool:
-    """Whether a file in a folder is none of the user's: what begins with a dot, and what macOS puts into archives."""
-    return any(part.startswith(".") or part == _FROM_A_MAC for part in path.parts)
+def _lost(name: str, error: OSError) -> Notice:
+    return Notice(_readable(name), None, f"cannot be read: {error.strerror}", text_lost=True)
+
+
+def _files(count: int) -> str:
+    return "1 file is" if count == 1 else f"{count} files are"
 
 
 def _readable(name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from io import RawIOBase
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ def lines(path: Path) -> Iterator[tuple[int, Any]]:
             raise InputError(f"{path}:{number}: not a line of JSON") from None
 
 
-def cut_broken_line(stream: RawIOBase) -> None:
+def cut_broken_line(stream: FileIO) -> None:
     """Cut what follows the last line break of a file that is open for reading and writing, and go to its end."""
     end = stream.seek(0, os.SEEK_END)
     whole = 0
@@ -45,16 +45,20 @@ def cut_broken_line(stream: RawIOBase) -> None:
             whole = at + found + 1
             break
     stream.seek(whole)
-    stream.truncate()
+    if whole < end:
+        stream.truncate()
 
 
-def append(stream: RawIOBase, line: Mapping[str, Any]) -> None:
+def append(stream: FileIO, line: Mapping[str, Any]) -> None:
     """Add a line to a file opened without a buffer, so that another process, or the next one, finds it there."""
     write(stream, json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n")
 
 
-def write(stream: RawIOBase, data: bytes) -> None:
+def write(stream: FileIO, data: bytes) -> None:
     """Write all of `data` to a file opened without a buffer: what is held back would fail again when it is closed."""
     rest = memoryview(data)
-    while rest:
-        rest = rest[stream.write(rest) or 0 :]
+    try:
+        while rest:
+            rest = rest[stream.write(rest) or 0 :]
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(stream.name)) from None  # who hears of it knows where

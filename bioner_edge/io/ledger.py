@@ -5,63 +5,41 @@ Beside the output lies a journal; a document's line is written when its own byte
     {"kind": "extract", "settings": {…}}                                              what all answers depend on
     {"input": "a.jsonl", "index": 6, "id": "7", "hash": "…", "bytes": 812, "crc": …}  done: the output's next 812 bytes
     {"input": "a.jsonl", "index": 7, "id": "8", "hash": "…", "failed": "…"}           failed, and why
+    {"input": "a.jsonl", "lost": "a.jsonl:9: not JSON …"}                             text that could not be read
+    {"input": "a.jsonl", "index": 5, "gone": true}                                    no document of the input any more
     {"kind": "complete"}                                                              all inputs were read
 
 A later line about the same document takes the place of an earlier one. Where a run is complete, its output is in the
 order of the inputs (`order` says of which line each part of it is, where that is another order than the lines'); what
 follows, failed documents that were tried again, is behind it until the run is complete again.
+
 A run that is taken up again must have the same settings and the same inputs: a document is known by its place among
-those of its input, since ids may repeat, and must have the same hash. No text of a document is in it.
+those of its input, since ids may repeat, and must have the same hash. Of an input with lost text its owner may have
+repaired what was wrong, so that documents are new, changed or gone: they are told apart by their hashes (`align`), each
+lost text excusing one that is not as it was. No text of a document is in the journal.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from pathlib import Path
+import os
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import fields
 from typing import Any
 
 from bioner_edge.document import Document
 from bioner_edge.errors import InputError, UsageError
 from bioner_edge.io import journal
+from bioner_edge.io.entries import Entry, JournalFiles, Place, align
 from bioner_edge.io.lock import appending
 
-__all__ = ["LEDGER", "Entry", "Ledger", "Place", "document_hash"]
+__all__ = ["Ledger", "document_hash"]
 
-LEDGER = ".progress"
-"""Behind the name of a file, or the name in a folder."""
-
-Place = tuple[str, int]
-"""The input that a document is of, and its place among the documents of that, from 0."""
 _SHORT = 300  # characters of a setting that a message shows
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """What became of a document. `crc` is of its `bytes` in the output; `failed` says why there are none."""
-
-    input: str
-    index: int
-    id: str
-    hash: str
-    bytes: int = 0
-    crc: int = 0
-    entities: int = 0
-    problems: int = 0
-    failed: str = ""
-
-    @property
-    def place(self) -> Place:
-        return self.input, self.index
-
-    def to_json(self) -> dict[str, Any]:
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: value for name, value in values.items() if value or name in _ALWAYS}
-
-
-_ALWAYS = ("input", "index", "id", "hash")
+_ANEW = "start anew with --overwrite"
+_NAMES = {field.name for field in fields(Entry)}
 
 
 def document_hash(document: Document) -> str:
@@ -72,26 +50,43 @@ def document_hash(document: Document) -> str:
 class Ledger:
     """The journal of a run, open and locked.
 
-    `before` are the documents of the run that is taken up again, by place, `written` those of them that were not
-    failures, in the order of the output. `failed` are those that failed, `count` all that there is a line about.
+    `before` are the documents of the run that is taken up again, by place, `written` the parts of the output, in its
+    order. `failed` are the documents that failed, `count` all that there is a line about.
     """
 
-    def __init__(self, path: Path, settings: Mapping[str, Any], *, resume: bool) -> None:
-        """Raises UsageError where another process has it or its settings are others, InputError where it is damaged."""
-        self.path = path
+    def __init__(self, files: JournalFiles, settings: Mapping[str, Any], *, resume: bool) -> None:
+        """Raises UsageError where another process has it, where its settings are others and where it cannot be written,
+        InputError where it is damaged."""
+        self._files = files
+        finished = resume and not files.unfinished and files.finished.exists()
+        self.path = files.finished if finished else files.progress
         self._settings = json.loads(json.dumps(settings))  # as they come back
-        self._open = appending(path)
-        self._stream = self._open.__enter__()
+        self._order: dict[Place, int] = {}
+        self._positions: Counter[str] = Counter()
+        self._aligned: dict[str, list[int]] = {}
+        self.known: Entry | None = None
+        """What there is of the document that `seen` was asked about last, another text of it perhaps."""
         try:
-            if not resume:
-                self._stream.truncate(0)
-            journal.cut_broken_line(self._stream)
-            self._read()
-            if not self._stream.tell():
-                journal.append(self._stream, {"kind": "extract", "settings": self._settings})
-        except BaseException:
-            self.close()
-            raise
+            self._open = appending(self.path)
+            self._stream = self._open.__enter__()
+            try:
+                self._begin(resume)
+            except BaseException:
+                if not finished and not files.unfinished:  # nothing is in it: it would be taken for a run
+                    self.discard()
+                self.close()
+                raise
+        except OSError as error:
+            raise UsageError(f"{self.path}: cannot be written: {error.strerror}") from None
+        self.repairable = frozenset(name for name, messages in self._lost.items() if messages)
+
+    def _begin(self, resume: bool) -> None:
+        if not resume:
+            self._stream.truncate(0)
+        journal.cut_broken_line(self._stream)
+        self._read()
+        if not self._stream.tell():
+            journal.append(self._stream, {"kind": "extract", "settings": self._settings})
 
     def _read(self) -> None:
         """Take in the lines that are there."""
@@ -100,88 +95,155 @@ class Ledger:
         self.failed: dict[Place, Entry] = {}
         self.count = 0
         self.complete = self.was_complete = False
-        self._order: dict[Place, int] = {}
-        names = {field.name for field in fields(Entry)}
-        for number, line in journal.lines(self.path):
-            match number == 1, line:
-                case True, {"kind": "extract", "settings": dict(begun)}:
-                    if begun != self._settings:
-                        message = f"the run was begun otherwise: {_difference(begun, self._settings)}"
-                        raise UsageError(f"{self.path}: {message}; start anew with --overwrite")
-                case False, {"kind": "complete"}:
-                    self.complete = self.was_complete = True
-                    self.written = [self.written[n] for n in line.get("order", range(len(self.written)))]
-                case False, {"input": str(), "index": int(), "id": str(), "hash": str()} if line.keys() <= names:
-                    self._take(entry := Entry(**line))
-                    self.before[entry.place] = entry
-                    self.written += [] if entry.failed else [entry]
-                case _:
-                    raise InputError(f"{self.path}:{number}: not a line of an extraction; start anew with --overwrite")
+        self._lost: defaultdict[str, set[str]] = defaultdict(set)
+        whole = 0
+        try:
+            for number, line in journal.lines(self.path):
+                try:
+                    self._take_line(number, line)
+                except (IndexError, TypeError, ValueError):
+                    raise InputError(f"{self.path}:{number}: not a line of an extraction") from None
+                whole = number
+        except InputError as error:
+            cut = "cut the file before this line, and --resume reads from there on, or " if whole else ""
+            raise InputError(f"{error}; {cut}{_ANEW}") from None
+
+    def _take_line(self, number: int, line: Any) -> None:
+        match number == 1, line:
+            case True, {"kind": "extract", "settings": dict(begun)}:
+                if begun != self._settings:
+                    message = f"the run was begun otherwise: {_difference(begun, self._settings)}"
+                    raise UsageError(f"{self.path}: {message}; {_ANEW}")
+            case False, {"kind": "complete"}:
+                self.complete = self.was_complete = True
+                self.written = [self.written[n] for n in line.get("order", range(len(self.written)))]
+            case False, {"input": str(name), "lost": str(message)}:
+                self._lost[name].add(message)
+            case False, {"input": str(name), "index": int(index), "gone": True}:
+                self._drop((name, index))
+            case False, {"input": str(), "index": int(), "id": str(), "hash": str()} if line.keys() <= _NAMES:
+                self._take(entry := Entry(**line))
+                self.before[entry.place] = entry
+                self.written += [] if entry.failed else [entry]
+            case _:
+                raise ValueError(line)
 
     def _take(self, entry: Entry) -> None:
-        self.count += entry.place not in self.failed
+        self.count += entry.place not in self.before and entry.place not in self.failed
         self.failed.pop(entry.place, None)
         if entry.failed:
             self.failed[entry.place] = entry
         self.complete = False
+
+    def _drop(self, place: Place) -> None:
+        self.count -= 1
+        self.failed.pop(place, None)
+        self.before.pop(place, None)
+        self.complete = False
+
+    def _append(self, line: Mapping[str, Any]) -> None:
+        if self.path == self._files.finished:
+            if self._files.unfinished:
+                raise UsageError(f"{self._files.progress}: another process is writing to it; wait for it")
+            os.replace(self.path, self._files.progress)
+            self.path = self._files.progress
+        journal.append(self._stream, line)
 
     @property
     def done(self) -> int:
         """The documents that did not fail."""
         return self.count - len(self.failed)
 
-    def seen(self, place: Place, document: Document) -> Entry | None:
+    def align(self, name: str, documents: Iterable[Document], lost: Collection[str]) -> list[Entry]:
+        """Learn which document is which of an input that may have been repaired; those that are gone, see `drop`.
+
+        `documents` are all that it holds now, `lost` the texts that cannot be read of it now, complete after them.
+        Raises UsageError where more is changed than a repair explains.
+        """
+        now = [(document.id, document_hash(document)) for document in documents]
+        before = [entry for entry in self.before.values() if entry.input == name]
+        self._aligned[name], changed, gone = align(before, now)
+        if len(changed) > len(self._lost[name].difference(lost)):
+            raise UsageError(_missing(changed))
+        return gone
+
+    def drop(self, entry: Entry) -> None:
+        """Note that a document is gone; what was written of it is left out when all inputs were read."""
+        self._append({"input": entry.input, "index": entry.index, "gone": True})
+        self._drop(entry.place)
+
+    def seen(self, name: str, document: Document) -> Entry | None:
         """What became of a document in the run that is taken up again. Raises UsageError where it was another one.
 
-        To be called for every document, in the order of the inputs.
+        To be called for every document, in the order of the inputs, before `add`.
         """
+        position, aligned = self._positions[name], self._aligned.get(name)
+        self._positions[name] += 1
+        beyond = position - len(aligned) if aligned else -1  # a file that grew since it was aligned
+        index = position if not aligned else aligned[position] if beyond < 0 else max(aligned) + 1 + beyond
+        self._here, self._hash = (name, index), document_hash(document)
+        self.known = None
         if not self.before:
             return None
-        self._order[place] = len(self._order)
-        entry = self.before.get(place)
-        if entry and entry.hash != document_hash(document):
-            message = (
-                f"{place[0]}: document {place[1] + 1}, {document.id}, is not the one that was read before ({entry.id})"
-            )
-            raise UsageError(f"{message}; give the same inputs, or start anew with --overwrite")
+        self._order[self._here] = len(self._order)
+        self.known = entry = self.before.get(self._here)
+        if entry and entry.hash != self._hash:
+            if aligned:  # it was repaired
+                return None
+            message = f"{name}: document {index + 1}, {document.id}, is not the one that was read before ({entry.id})"
+            raise UsageError(f"{message}; give the same inputs, or {_ANEW}")
         return entry
 
-    def add(self, entry: Entry) -> None:
-        """Note what became of a document."""
-        journal.append(self._stream, entry.to_json())
+    def add(self, document: Document, **what: Any) -> None:
+        """Note what became of the document that `seen` was asked about last; see `Entry`."""
+        entry = Entry(*self._here, document.id, self._hash, **what)
+        self._append(entry.to_json())
         self._take(entry)
+
+    def lose(self, name: str, message: str) -> None:
+        """Note a text of an input that could not be read."""
+        if message not in self._lost[name]:
+            self._append({"input": name, "lost": message})
+            self._lost[name].add(message)
 
     def sorted(self) -> list[int] | None:
         """Which of `reread` each part of the output is, once it is in the order of the inputs; None where it is."""
         if not self.before:
             return None
-        places = [self._order[entry.place] for entry in self.reread()]
-        order = sorted(range(len(places)), key=places.__getitem__)
-        return None if order == list(range(len(places))) else order
+        parts = {entry.place: n for n, entry in enumerate(self.reread())}
+        now = [(self._order[p], n) for p, n in parts.items() if self.before.get(p) is self.written[n]]
+        order = [n for _, n in sorted(now)]
+        return None if order == list(range(len(self.written))) else order
 
     def finish(self, order: list[int] | None = None) -> None:
         """Note that all inputs were read, and that the output is in their order, see `sorted`."""
-        journal.append(self._stream, {"kind": "complete"} | ({"order": order} if order else {}))
+        self._append({"kind": "complete"} | ({"order": order} if order is not None else {}))
         self.complete = True
+
+    def put_away(self) -> None:
+        """Keep the journal out of sight: all was done. A later run with --resume then knows that there is nothing to
+        do, or what is new."""
+        if self.path != self._files.finished:
+            os.replace(self.path, self._files.finished)
+            self.path = self._files.finished
+
+    def refuse_other(self, names: Collection[str]) -> None:
+        """Raises UsageError where the inputs of the run are not among `names`: at once, before anything is read."""
+        if lost := [entry for entry in self.before.values() if entry.input not in names]:
+            raise UsageError(_missing(lost))
 
     def refuse_missing(self) -> None:
         """Raises UsageError where the inputs lack documents that were read before."""
-        if lost := self.before.keys() - self._order.keys():
-            name, index = min(lost)
-            message = (
-                f"{len(lost)} documents that were read before are not there any more, document {index + 1} of {name}"
-            )
-            raise UsageError(f"{message} the first; give the same inputs, or start anew with --overwrite")
+        if lost := [entry for place, entry in self.before.items() if place not in self._order]:
+            raise UsageError(_missing(lost))
 
     def reread(self) -> list[Entry]:
-        """All documents in the output, in its order; those of this run were not kept in memory."""
-        order = self._order
+        """All parts of the output, in its order; those of this run were not kept in memory."""
         self._read()
-        self._order = order
         return self.written
 
     def discard(self) -> None:
-        """Remove the journal: there is nothing more to do, or nothing was done."""
+        """Remove the journal: nothing was done."""
         self.path.unlink()
 
     def keep(self, count: int) -> None:
@@ -190,7 +252,7 @@ class Ledger:
         Raises UsageError for a run that was complete once: its output has another order than the lines.
         """
         if self.was_complete:
-            raise UsageError(f"{self.path}: the output was changed since it was written; start anew with --overwrite")
+            raise UsageError(f"{self.path}: the output was changed since it was written; {_ANEW}")
         lost = self.written[count].to_json()
         end = 0
         for line in self.path.read_bytes().splitlines(keepends=True):
@@ -202,6 +264,12 @@ class Ledger:
 
     def close(self) -> None:
         self._open.__exit__(None, None, None)
+
+
+def _missing(entries: list[Entry]) -> str:
+    name, index = min(entry.place for entry in entries)
+    message = f"{len(entries)} documents that were read before are not there any more, document {index + 1} of {name}"
+    return f"{message} the first; give the same inputs, or {_ANEW}"
 
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

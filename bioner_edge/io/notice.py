@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
@@ -16,7 +16,8 @@ __all__ = ["Notice", "NoticeHandler", "annotation_lines", "lines", "undecodable"
 class Notice:
     """One row that was not used. `text_lost` tells text that will be missing from the output from a mere annotation.
 
-    A `remark` refuses nothing: it says how something was read.
+    A `remark` refuses nothing: it says how something was read. `row` is the line as it stands, for who wants to know
+    what was meant by it; no message shows it.
     """
 
     file: str
@@ -24,6 +25,7 @@ class Notice:
     message: str
     text_lost: bool = False
     remark: bool = False
+    row: str = field(default="", repr=False, compare=False)
 
     def __str__(self) -> str:
         where = self.file if self.line is None else f"{self.file}:{self.line}"
@@ -47,7 +49,8 @@ def lines(
         try:
             line = raw.decode("utf-8-sig" if at == 1 else "utf-8")
         except UnicodeDecodeError as error:
-            report(Notice(name, number, undecodable(error), text_lost=True))
+            row_read = raw.decode("utf-8", "replace").rstrip("\r\n")
+            report(Notice(name, number, undecodable(error), text_lost=True, row=row_read))
             continue
         line = line.rstrip("\n").removesuffix("\r")
         ends = [found.start() for found in re.finditer("\r", line) if row and row.match(line, found.end())]

@@ -12,10 +12,12 @@ from bioner_edge.document import entity_json
 from bioner_edge.errors import UsageError
 from bioner_edge.extraction import Extraction
 from bioner_edge.io import jsonl
+from bioner_edge.io.entries import JournalFiles
+from bioner_edge.io.file_sink import FileSink
+from bioner_edge.io.folder_sink import FolderSink
 from bioner_edge.io.inputs import Inputs
-from bioner_edge.io.ledger import LEDGER
 from bioner_edge.io.registry import FOLDERS, WRITERS, output_format, writer
-from bioner_edge.io.sinks import FileSink, FolderSink, Sink, StandardOutput
+from bioner_edge.io.sinks import Sink, StandardOutput
 
 __all__ = ["Output"]
 
@@ -71,11 +73,15 @@ class Output:
     def _check_file(self, out: Path, overwrite: bool) -> None:
         if out.exists() and not out.is_file():  # putting a file in its place would remove a device
             raise UsageError(f"{out}: is no regular file; name a file, or leave out --out for standard output")
-        if overwrite or self.resume:
+        if overwrite:
             return
         self._refuse_unfinished()
-        if out.exists():
+        if not out.exists():
+            return
+        if not self.resume:
             raise UsageError(f"{out}: exists; give --overwrite to replace it")
+        if out.stat().st_size and not self._has_run:
+            raise UsageError(f"{out}: exists, and no run to go on with; give --overwrite to replace it")
 
     def _check_folder(self, overwrite: bool) -> None:
         kind, out = self.file_type, self.path
@@ -84,50 +90,53 @@ class Output:
         if out.exists() and not out.is_dir():
             raise UsageError(f"{out}: is no folder; {kind} is a folder of pairs, a text and its annotations")
         try:
-            empty = not out.exists() or not any(out.iterdir())
+            empty = not out.exists() or JournalFiles.inside(out).alone
         except OSError as error:
             raise UsageError(f"{out}: cannot be read: {error.strerror}") from None
-        if overwrite or self.resume:
+        if overwrite:
             return
         self._refuse_unfinished()
-        if not empty:
-            message = "is not empty; give --overwrite to replace the files in it that have the same names"
+        if not empty and not (self.resume and self._has_run):
+            none = ", and there is no run in it to go on with" if self.resume else ""
+            message = f"is not empty{none}; give --overwrite to replace the files in it that have the same names"
             raise UsageError(f"{out}: {message}")
 
     def _refuse_unfinished(self) -> None:
-        if (progress := self.progress) and progress.exists():
+        if not self.resume and self.journal and self.journal.unfinished:
             message = "a run that is not finished; --resume goes on with it, --overwrite starts anew"
             raise UsageError(f"{self.path}: {message}")
 
     @property
-    def progress(self) -> Path | None:
-        """The journal of a run; see `ledger`."""
+    def journal(self) -> JournalFiles | None:
+        """The files of the journal of a run; see `ledger`."""
         if self.path is None:
             return None
-        return self.path / LEDGER if self.file_type in FOLDERS else self.path.with_name(self.path.name + LEDGER)
+        return JournalFiles.inside(self.path) if self.file_type in FOLDERS else JournalFiles.beside(self.path)
 
     @property
-    def finished(self) -> bool:
-        """Whether a run is to be taken up again of which there is nothing but its output: it was finished before."""
-        path, progress = self.path, self.progress
-        if not self.resume or path is None or progress is None or progress.exists() or not path.exists():
+    def _has_run(self) -> bool:
+        return self.journal is not None and (self.journal.unfinished or self.journal.finished.exists())
+
+    def owns(self, path: Path) -> bool:
+        """Whether a run that is taken up again has written `path` itself: then it is no input."""
+        if not self.resume or self.path is None:
             return False
-        return any(path.iterdir()) if path.is_dir() else path.stat().st_size > 0
+        own, path = self.path.resolve(), path.resolve()
+        if self.file_type in FOLDERS:
+            return path == own or own in path.parents
+        journal = JournalFiles.beside(own)
+        return path in (own, own.with_name(f"{own.name}.partial"), journal.progress, journal.finished)
 
     def refuse_among(self, inputs: Inputs) -> None:
-        """Raise UsageError where the output lies among the inputs: a second run would read the first one's answers.
-
-        A run that is taken up again passes over what it wrote itself.
-        """
+        """Raise UsageError where the output lies among the inputs: a second run would read the first one's answers."""
         if self.path is None:
             return
         own = self.path.resolve()
-        if self.resume and self.file_type not in FOLDERS:
-            mine = {own, *(own.with_name(own.name + end) for end in (".partial", LEDGER))}
-            inputs.files = [(name, path) for name, path in inputs.files if path is None or path.resolve() not in mine]
-        for path in (path.resolve() for _, path in inputs.files if path):
-            if path == own or (self.file_type in FOLDERS and own in path.parents):
-                raise UsageError(f"{self.path}: is among the inputs; write it elsewhere")
+        paths = [path.resolve() for _, path in inputs.files if path]
+        if any(path == own or (self.file_type in FOLDERS and own in path.parents) for path in paths) or (
+            inputs.passed_over and not inputs.files
+        ):
+            raise UsageError(f"{self.path}: is among the inputs; write it elsewhere")
 
     def open(self, settings: Mapping[str, Any]) -> Sink:
         """A sink for the extractions. `settings` is all that they depend on, see `ledger`.

@@ -43,7 +43,7 @@ class _Block:
             try:
                 entity = _entity(self.id, text, fields)
             except ValueError as error:
-                report(Notice(name, number, str(error)))
+                report(Notice(name, number, str(error), row="\t".join(fields)))
             else:
                 entities += [entity] if entity else []
         return Document(self.id, text, tuple(entities), title_end=len(self.title))
@@ -69,7 +69,7 @@ def read(stream: BinaryIO, name: str, report: NoticeHandler) -> Iterator[Documen
                 message = f"a second abstract for {identifier}; give it a block of its own"
                 report(Notice(name, number, message, text_lost=True))
         elif block is None or not _is_row(fields := line.rstrip("\r").split("\t"), block.id):
-            report(Notice(name, number, _NEITHER, text_lost=True))
+            report(Notice(name, number, _NEITHER, text_lost=True, row=line))
         else:
             block.rows.append((number, fields))
     if block:

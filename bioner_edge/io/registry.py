@@ -9,6 +9,7 @@ writes into a folder (`FOLDERS`).
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -36,6 +37,7 @@ __all__ = [
     "documents",
     "file_format",
     "format_of",
+    "no_document",
     "output_format",
     "read_file",
     "reader",
@@ -55,9 +57,15 @@ class FolderWriter(Protocol):
 
     def check(self, labels: Iterable[str]) -> None: ...
 
-    def write(self, document: Document) -> None: ...
+    def name(self, document: Document) -> str: ...
 
-    def skip(self, document: Document) -> bool: ...
+    def take(self, name: str) -> None: ...
+
+    def write(self, document: Document, name: str) -> None: ...
+
+    def has(self, name: str) -> bool: ...
+
+    def remove(self, name: str) -> None: ...
 
     def close(self) -> None: ...
 
@@ -79,6 +87,12 @@ FOLDERS: dict[str, Callable[[Path], FolderWriter]] = {"brat": brat.Folder}
 
 _TITLES = {"text": "text", "jsonl": "JSON Lines", "pubtator": "PubTator"}
 
+_ABOUT = re.compile(
+    "authors|change(log|s)|citation|contributing|copying|copyright|install|licen[cs]e|makefile|news|notice|readme|version",
+    re.IGNORECASE,
+)
+"""Files without a suffix that lie in folders of documents, corpora above all, and are none."""
+
 
 def format_of(path: Path) -> str | None:
     """The format of a file, or None: its name tells it, but a `.txt` with brat's annotations beside it is brat.
@@ -86,7 +100,7 @@ def format_of(path: Path) -> str | None:
     A text that holds PubTator or JSON Lines is that, see `documents`.
     """
     kind = _named(path)
-    if not _promises_text(path) or not path.is_file():
+    if not _promises_text(path) or not os.path.isfile(path):
         return kind
     with suppress(OSError, sniff.Unreadable), path.open("rb") as stream:
         return sniff.content(sniff.Head(stream))
@@ -197,6 +211,21 @@ def _warn(notice: Notice) -> None:
     warnings.warn(str(notice), stacklevel=2)
 
 
+def no_document(path: Path) -> str | None:
+    """Why a file that nobody named, and whose name tells nothing, is no document; None where it is one."""
+    if _ABOUT.fullmatch(path.name):
+        return "is about the others"
+    try:
+        with path.open("rb") as stream:
+            head = sniff.Head(stream)
+            sniff.content(head)
+            return None if head.filled() else "is empty"
+    except sniff.Unreadable as error:
+        return str(error)
+    except OSError:  # told when it is read
+        return None
+
+
 def refusal(path: Path, file_type: str | None = None) -> str | None:
     """Why a file is not read for its name alone, with what its content tells; None where its name is no hindrance."""
     told = suffix(path.name)
@@ -207,7 +236,7 @@ def refusal(path: Path, file_type: str | None = None) -> str | None:
     known = f"{path}: the suffix {told} is not known ({', '.join(SUFFIXES)})"
     found = "text"
     try:
-        if path.is_file():  # a pipe would be emptied
+        if os.path.isfile(path):  # a pipe would be emptied
             with path.open("rb") as stream:
                 found = sniff.content(sniff.Head(stream))
     except sniff.Unreadable as error:

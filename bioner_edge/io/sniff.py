@@ -1,9 +1,10 @@
 """What a stream holds, told by how it begins, where its name does not tell or promises no more than text.
 
-JSON Lines: the first line is a JSON object. PubTator: `ID|t|…`, then a text or an annotation of that ID.
+JSON Lines: the first line is a JSON object. PubTator: `ID|t|…`, then a text, an annotation or a relation of that ID.
 Whatever clearly is something else is refused and named: binary data by its first bytes under any name and any `--from`;
 markup (XML, HTML, other JSON, tables, standoff annotations) where nobody said that it is text. All else is text, and so
-is what merely resembles one of these: `{Name} was seen`, `< 5 mg`, `<NAME> was seen`, `[1] Smith`, `see a|t|b`.
+is what merely resembles one of these: `{Name} was seen`, `< 5 mg`, `<NAME> was seen`, `[1] Smith`, `see a|t|b`. What
+begins with a tag is XML where an XML parser takes all of it: tagged prose has words outside its first element.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ import re
 from collections.abc import Iterator
 from itertools import islice
 from typing import BinaryIO
+from xml.parsers import expat
 
-__all__ = ["Head", "Unreadable", "binary", "content", "refuse_binary"]
+from bioner_edge.io.binary import binary
+
+__all__ = ["Head", "Unreadable", "content", "refuse_binary"]
 
 _HEAD_BYTES = 8192
 _LINE_BYTES = 1 << 20  # of a longer first line no more is looked at
-_MOST_CONTROLS = 0.1  # of a text in UTF-8 with NUL in it; binary data have more
 
 
 class Unreadable(Exception):
@@ -60,6 +63,15 @@ class Head:
             self._ended = not more
         return self.data[:_HEAD_BYTES]
 
+    def blocks(self) -> Iterator[bytes]:
+        """The stream from its beginning, block by block: its first MiB, or all there is."""
+        yield self.data
+        while len(self.data) < _LINE_BYTES and not self._ended:
+            more = self._stream.read(_HEAD_BYTES)
+            self.data += more
+            self._ended = not more
+            yield more
+
     def stream(self) -> BinaryIO:
         """The stream from its beginning."""
         if self._start is not None:
@@ -85,89 +97,6 @@ class _Replayed(io.RawIOBase):
         return len(part)
 
 
-# --- Binary data
-
-_TEXT = "save its text first"
-_UNPACK = "unpack it first"
-_EXPORT = "export its texts first"
-_NOTHING = "there are no characters in it to read"
-_ICONV = "convert it: iconv -f {0} -t UTF-8"
-_ZIP = rb"PK\x03\x04.*?"
-
-_MAGIC = [
-    (re.compile(pattern, re.DOTALL), what, advice)
-    for pattern, what, advice in (
-        (rb"\s*%PDF-\d", "a PDF", "save its text first, as pdftotext does"),
-        (_ZIP + rb"word/", "a Word document (DOCX)", _TEXT),
-        (_ZIP + rb"xl/", "an Excel workbook (XLSX)", _EXPORT),
-        (_ZIP + rb"ppt/", "a PowerPoint presentation (PPTX)", _TEXT),
-        (_ZIP + rb"\[Content_Types\]\.xml", "an Office document (DOCX, XLSX or PPTX)", _TEXT),
-        (_ZIP + rb"application/vnd\.oasis\.opendocument", "an OpenDocument file", _TEXT),
-        (_ZIP + rb"application/epub", "an EPUB", _TEXT),
-        (rb"PK(\x03\x04|\x05\x06|\x07\x08)", "a ZIP archive", _UNPACK),
-        (rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Office document (DOC, XLS, PPT or MSG)", _TEXT),
-        (rb"\{\\rtf", "RTF", _TEXT),
-        (rb"\x1f\x8b", "compressed with gzip", _UNPACK),
-        (rb"BZh[1-9]1AY&SY", "compressed with bzip2", _UNPACK),
-        (rb"\xfd7zXZ\x00", "compressed with xz", _UNPACK),
-        (rb"\x28\xb5\x2f\xfd", "compressed with zstd", _UNPACK),
-        (rb"\x04\x22\x4d\x18", "compressed with lz4", _UNPACK),
-        (rb"\x1f\x9d", "compressed with compress", _UNPACK),
-        (rb"7z\xbc\xaf\x27\x1c", "a 7z archive", _UNPACK),
-        (rb"Rar!\x1a\x07", "a RAR archive", _UNPACK),
-        (rb".{257}ustar[\x00 ]", "a tar archive", _UNPACK),
-        (rb"SQLite format 3\x00", "an SQLite database", _EXPORT),
-        (rb"PAR1", "a Parquet table", _EXPORT),
-        (rb"ARROW1\x00", "an Arrow table", _EXPORT),
-        (rb"Obj\x01", "an Avro table", _EXPORT),
-        (rb"\x89HDF\r\n", "an HDF5 file", _EXPORT),
-        (rb"\x80[\x02-\x05][\x00-\xff]", "a Python pickle", _EXPORT),
-        (rb"\x93NUMPY", "a NumPy array", _NOTHING),
-        (rb"\x89PNG\r\n", "an image (PNG)", _NOTHING),
-        (rb"\xff\xd8\xff", "an image (JPEG)", _NOTHING),
-        (rb"GIF8[79]a", "an image (GIF)", _NOTHING),
-        (rb"II\*\x00|MM\x00\*", "an image (TIFF)", _NOTHING),
-        (rb"BM.{4}\x00\x00\x00\x00", "an image (BMP)", _NOTHING),
-        (rb"RIFF.{4}WEBP", "an image (WebP)", _NOTHING),
-        (rb".{4}ftyp(heic|heix|mif1|avif)", "an image (HEIC or AVIF)", _NOTHING),
-        (rb".{128}DICM", "an image (DICOM)", _NOTHING),
-        (rb"RIFF.{4}(WAVE|AVI )|.{4}ftyp|ID3[\x02-\x04]|OggS|fLaC", "sound or video", _NOTHING),
-        (rb"GGUF[\x01-\x09]\x00", "a model (GGUF); give it with --model", _NOTHING),
-        (rb"\x7fELF|MZ.{62}|\xcf\xfa\xed\xfe|\xca\xfe\xba\xbe", "a program", _NOTHING),
-        (rb"\x00\x05\x16[\x00\x07]", "what macOS keeps beside a file (AppleDouble)", "delete it"),
-        (rb"\x00\x00\x00\x01Bud1", "what macOS keeps of a folder (.DS_Store)", "delete it"),
-        (rb"\xff\xfe\x00\x00|\x00\x00\xfe\xff", "UTF-32", _ICONV.format("UTF-32")),
-        (rb"\xff\xfe|\xfe\xff", "UTF-16", _ICONV.format("UTF-16")),
-        (rb"([^\x00]\x00){8}", "UTF-16", _ICONV.format("UTF-16LE")),
-        (rb"(\x00[^\x00]){8}", "UTF-16", _ICONV.format("UTF-16BE")),
-    )
-]
-_NUL_WITHIN = {"a program", "sound or video", "a Parquet table", "an image (GIF)"}
-"""Whose first bytes may be words, which NUL behind them sets apart."""
-
-
-def binary(head: bytes, *, characters: bool = False) -> str | None:
-    """What binary data are and what to do, None for text: 'is a PDF; save its text first'.
-
-    Where somebody says that they are `characters`, those of UTF-8 are, whichever they are.
-    """
-    for pattern, what, advice in _MAGIC:
-        if pattern.match(head) and (what not in _NUL_WITHIN or b"\x00" in head):
-            return f"is {what}; {advice}"
-    if b"\x00" in head and not _is_text(head, 1.0 if characters else _MOST_CONTROLS):
-        return f"is binary data (NUL at byte offset {head.index(0)}); {_TEXT}"
-    return None
-
-
-def _is_text(head: bytes, most_controls: float) -> bool:
-    """Whether bytes with NUL among them are a text all the same: NUL is a character, and no offset suffers from it."""
-    try:
-        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # the last character may be cut
-    except UnicodeDecodeError:
-        return False
-    return sum(c < " " and c not in "\t\n\v\f\r\x1b" for c in text) <= most_controls * len(text)
-
-
 def refuse_binary(head: Head) -> None:
     """Raise Unreadable for what is binary whoever calls it what. Of a pipe no more is read than its first line."""
     if head.waits:
@@ -176,9 +105,8 @@ def refuse_binary(head: Head) -> None:
         raise Unreadable(told)
 
 
-# --- Text and markup
-
 _TEXT_LINE = re.compile(rb"([^|\t]+)\|[ta]\|")
+_EMPTY_OBJECT = re.compile(rb"\s*\{\s*\}\s*")
 _JSON_KEY = re.compile(rb'\s*\{\s*"[^"\n]*"\s*:')
 _HTML = rb"(!doctype html|html|head|body|title|meta|script|style|div|span|p|br|table|ul|ol|h[1-6]|article|section|main)"
 _TAGGED = rb"(\S+[ \t])+(O|[BIESLU]-\S+)"
@@ -192,7 +120,7 @@ _MARKUP = [
         (rb"<\?xml\s|<!doctype\s", "XML"),
         (rb"<([a-z_][\w:.-]*)(\s[^>]*)?>\s*<[a-z_][^>]*>.*</", "XML"),
         (rb'\[\s*(\{\s*("|\})|\[\s*["\d]|"[^"\n]*"\s*,)', "a JSON array, which is not JSON Lines"),
-        (rb"(\[\s*\]|\{\s*\})\s*\Z", "JSON without a document"),
+        (rb"((\[\s*\]|\{\s*\})\s*)+\Z", "JSON without a document"),
         (rb'\{\s*"[^"\n]*"\s*:', "JSON that is not JSON Lines (an object a line)"),
         (rb"T\d+\t\S+ \d+ \d+(;\d+ \d+)*[\t\r\n]", "annotations of brat without their text"),
         (rb"PMID- *\d+\s", "a MEDLINE export"),
@@ -206,8 +134,8 @@ _MARKUP = [
 def content(head: Head) -> str:
     """The format of a stream: text, jsonl or pubtator. Raises Unreadable for what is none of them."""
     lines = head.lines()
-    first = next(lines, b"")
-    if _JSON_KEY.match(first) and (_is_record(first) or _is_record(next(lines, b""))):  # one bad line is named later
+    first = next((line for line in lines if not _EMPTY_OBJECT.fullmatch(line)), b"")
+    if _is_json(first) and (_is_record(first) or _is_record(next(lines, b""))):  # one bad line is named later
         return "jsonl"
     if (found := _TEXT_LINE.match(first)) and _is_block(found[1], next(lines, None)):
         return "pubtator"
@@ -216,10 +144,22 @@ def content(head: Head) -> str:
         raise Unreadable(told)
     start = start.removeprefix(codecs.BOM_UTF8).lstrip()
     what = next((what for pattern, what in _MARKUP if pattern.match(start)), None) or _table(start)
+    if not what and start.startswith(b"<") and _is_xml(head):
+        what = "XML"
     if what:
         advice = "convert it to text, JSON Lines or PubTator, or give --from text to read it as it stands"
         raise Unreadable(f"holds {what}; {advice}")
     return "text"
+
+
+def _is_json(line: bytes) -> bool:
+    """Whether a line is JSON with brackets around it, or begins as an object does: a record, a broken one perhaps."""
+    if _JSON_KEY.match(line):
+        return True
+    try:
+        return line.lstrip()[:1] in (b"[", b"{") and json.loads(line) is not None
+    except (ValueError, RecursionError):
+        return False
 
 
 def _is_record(line: bytes) -> bool:
@@ -236,8 +176,47 @@ def _is_block(identifier: bytes, after: bytes | None) -> bool:
     """Whether `after`, the line behind one of a document's, belongs to it, or starts another, or is not there."""
     if after is None:
         return identifier.isdigit()
-    own = re.escape(identifier) + rb"(\|[ta]\||\t\d+\t\d+\t)"
-    return bool(re.match(own, after) or re.match(rb"\d+\|[ta]\|", after))
+    own = re.escape(identifier) + rb"(\|[ta]\||\t(\d+\t\d+|[a-zA-Z]\S*)\t)"
+    if re.match(own, after):
+        return True
+    return not re.search(rb"\s", identifier) and bool(re.match(rb"[^\s|]+\|[ta]\|", after))
+
+
+class _DeclaredError(Exception):
+    """A document type was declared: it is markup, and what it declares need not be expanded."""
+
+
+def _is_xml(head: Head) -> bool:
+    """Whether an XML parser takes all of a stream, or its first MiB with an element that has ended in it."""
+    ended = False
+
+    def end(name: str) -> None:
+        nonlocal ended
+        ended = True
+
+    def declare(name: str | None, *_: object) -> None:
+        if name:
+            raise _DeclaredError
+
+    def skip(context: str, *_: object) -> int:
+        parser.ExternalEntityParserCreate(context).Parse(b"", True)
+        return 1
+
+    parser = expat.ParserCreate()
+    parser.EndElementHandler, parser.StartDoctypeDeclHandler = end, declare
+    parser.UseForeignDTD()  # an empty one: then entities that only HTML knows, as &nbsp;, are no error
+    parser.SetParamEntityParsing(expat.XML_PARAM_ENTITY_PARSING_UNLESS_STANDALONE)
+    parser.ExternalEntityRefHandler = skip
+    try:
+        for block in head.blocks():
+            parser.Parse(block, False)
+        if len(head.data) < _LINE_BYTES:
+            parser.Parse(b"", True)
+    except _DeclaredError:
+        return True
+    except expat.ExpatError:
+        return False
+    return ended
 
 
 def _table(start: bytes) -> str | None:

@@ -525,7 +525,7 @@ def test_brat_is_written_as_a_folder_of_pairs(run: Run) -> None:
     bundled = ("--model", "chemdis-9m")  # the random one may find nothing
     _, records, _ = extract(run, "a.txt", "b.jsonl", *bundled)
     assert extract(run, "a.txt", "b.jsonl", "--to", "brat", "--out", "o", *bundled) == (0, [], [])
-    assert sorted(p.name for p in Path("o").iterdir()) == ["_._a.ann", "_._a.txt", "a.ann", "a.txt"]
+    assert sorted(p.name for p in Path("o").iterdir()) == [".finished", "_._a.ann", "_._a.txt", "a.ann", "a.txt"]
     assert Path("o/a.txt").read_bytes().decode() == text
     for name, record in zip(("o/a.ann", "o/_._a.ann"), records, strict=True):
         (document,) = read_file(Path(name), print)
@@ -545,7 +545,7 @@ def test_an_existing_folder_of_brat(run: Run) -> None:
     assert extract(run, "b.txt", "--to", "brat", "--out", "new")[0] == 2
     assert Path("o/a.txt").read_text() == "old" and not Path("new").exists()
     assert extract(run, "a.txt", *to, "--overwrite") == (0, [], [])
-    assert sorted(p.name for p in Path("o").iterdir()) == ["a.ann", "a.txt", "mine"]
+    assert sorted(p.name for p in Path("o").iterdir()) == [".finished", "a.ann", "a.txt", "mine"]
     assert Path("o/a.txt").read_text() == "Asthma."
 
 
@@ -734,7 +734,7 @@ def test_killed_in_the_middle_what_was_done_stays(
     again = start("--out", "o.jsonl", "--resume")
     _, err = again.communicate(record(1) + record(2))
     assert (again.returncode, err) == (0, b"")
-    assert [p.name for p in tmp_path.iterdir()] == ["o.jsonl"]
+    assert {p.name for p in tmp_path.iterdir()} == {"o.jsonl", ".o.jsonl.finished"}
     assert [json.loads(line)["id"] for line in (tmp_path / "o.jsonl").read_text("utf-8").splitlines()] == ["1", "2"]
 
 
@@ -752,11 +752,9 @@ def test_interrupted_what_was_done_stays(
     assert process.stderr.read() == b"bioner-edge: interrupted\n" + kept
     again = start("--out", "o.jsonl", "--resume")
     again.communicate(record(1))
-    assert again.returncode == 0 and [p.name for p in tmp_path.iterdir()] == ["o.jsonl"]
+    assert again.returncode == 0 and {p.name for p in tmp_path.iterdir()} == {"o.jsonl", ".o.jsonl.finished"}
     done = start("--out", "o.jsonl", "--resume")
-    assert done.communicate()[1] == (
-        b"bioner-edge: o.jsonl is finished: beside it is no run to go on with; --overwrite reads everything anew\n"
-    )
+    assert done.communicate(record(1))[1] == b"bioner-edge: o.jsonl is finished: nothing was left to read\n"
     assert done.returncode == 0
 
 
@@ -817,7 +815,7 @@ def test_a_native_crash_costs_the_document_at_hand(
     assert ids == ["1", "3"]
     again = start("--out", "o.jsonl", "--retry-failed")
     again.communicate(record(1) + long + record(3))
-    assert again.returncode == 0 and [p.name for p in tmp_path.iterdir()] == ["o.jsonl"]
+    assert again.returncode == 0 and {p.name for p in tmp_path.iterdir()} == {"o.jsonl", ".o.jsonl.finished"}
     ids = [json.loads(line)["id"] for line in (tmp_path / "o.jsonl").read_text("utf-8").splitlines()]
     assert ids == ["1", "2", "3"]
 

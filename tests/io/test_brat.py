@@ -182,11 +182,14 @@ def test_a_folder_gives_each_document_once(tmp_path: Path) -> None:
     put(tmp_path, a__txt=TEXT, a__ann=GOOD, b__txt=TEXT, b__a1=GOOD, b__a2="E1\tX:T9\n", c__txt=TEXT, d_of_e__txt=TEXT)
     put(tmp_path, d_of_e__ann="", f__TXT=TEXT, f__ANN=GOOD, g__txt=TEXT, g__a2="", h__a2="", README="no document")
     counts = {"a": 1, "b": 1, "c.txt": 0, "d/e": 0, "f": 1, "g": 0}
-    left_out = Notice(str(tmp_path), None, "1 file is left out, of no known suffix: no suffix 1", remark=True)
-    assert found(tmp_path) == (counts, [left_out])
+    left_out = "1 file is left out, without a suffix and no document: README is about the others"
+    assert found(tmp_path) == (counts, [Notice(str(tmp_path), None, left_out, remark=True)])
     assert found(tmp_path, "*", "*/*") == (
-        {"a": 1, "b": 1, "c.txt": 0, "e": 0, "f": 1, "g": 0, "README": 0},
-        [Notice("h.a2", None, "no h.txt beside it, the text that it annotates", text_lost=True)],
+        {"a": 1, "b": 1, "c.txt": 0, "e": 0, "f": 1, "g": 0},
+        [
+            Notice(f"{tmp_path}/*", None, left_out, remark=True),
+            Notice("h.a2", None, "no h.txt beside it, the text that it annotates", text_lost=True),
+        ],
     )
     assert found(tmp_path, file_type="brat") == ({i.removesuffix(".txt"): n for i, n in counts.items()}, [])
 
@@ -272,7 +275,7 @@ def test_standard_input_has_nothing_beside_it() -> None:
 def written(folder: Path, *documents: Document) -> dict[str, str]:
     with closing(brat.Folder(folder)) as into:
         for document in documents:
-            into.write(document)
+            into.write(document, into.name(document))
     return {path.name: path.read_bytes().decode() for path in sorted(folder.iterdir())}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import io
 import os
 import sys
@@ -13,6 +14,7 @@ import pytest
 from bioner_edge.errors import InputError
 from bioner_edge.io.inputs import Inputs
 from bioner_edge.io.registry import Notice
+from bioner_edge.io.walk import match
 
 APPLE_DOUBLE = b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        \x00\x02"
 UNKNOWN = "(.txt, .text, .md, .jsonl, .ndjson, .pubtator, .ann, .a1, .a2)"
@@ -78,9 +80,13 @@ def test_a_hidden_file_or_folder_that_is_named_is_read() -> None:
 
 def test_what_is_left_out_of_a_folder_is_counted() -> None:
     put("n/1.txt", "n/2.pdf", "n/3.PDF", "n/a/4.csv", "n/README", "n/1.a2")
-    told = "n: 4 files are left out, of no known suffix: .pdf 2, .csv 1, no suffix 1"
-    (ids, notices) = found("n")
-    assert (ids, sorted(notices[0].split(", ")), len(notices)) == (["1"], sorted(told.split(", ")), 1)
+    assert found("n") == (
+        ["1"],
+        [
+            "n: 3 files are left out, of no known suffix: .pdf 2, .csv 1",
+            "n: 1 file is left out, without a suffix and no document: README is about the others",
+        ],
+    )
     put("m/1.txt", *(f"m/1.x{n}" for n in range(9)))
     assert found("m")[1][0].endswith(", …")
     put("l/1.txt", "l/1.xml")
@@ -166,3 +172,117 @@ def test_other_files_need_no_key() -> None:
     put("c.jsonl", data=b"")
     put("d.jsonl", data=b"nonsense")
     assert len(list(Inputs(["a.txt", "b.md", "c.jsonl", "d.jsonl"], lambda notice: None, annotated=True))) == 2
+
+
+# Folders
+
+
+def test_links_to_folders_are_followed() -> None:
+    put("elsewhere/a/1.txt", "n/2.txt")
+    Path("n/b").symlink_to("../elsewhere", target_is_directory=True)
+    assert found("n") == (["2.txt", "b/a/1.txt"], [])
+    assert found("n/**/*.txt") == (["2.txt", "1.txt"], [])
+
+
+def test_links_in_a_circle_end() -> None:
+    put("n/a/1.txt")
+    Path("n/a/up").symlink_to("..", target_is_directory=True)
+    Path("n/again").symlink_to("a", target_is_directory=True)
+    Path("n/self").symlink_to("self")
+    told = ["self: cannot be read: Too many levels of symbolic links"]
+    assert found("n") == (["a/1.txt"], told) and found("n/**/*.txt") == (["1.txt"], [])
+
+
+def test_a_link_to_nothing_is_named() -> None:
+    put("n/1.txt")
+    Path("n/2.txt").symlink_to("nowhere.txt")
+    for name in ("n", "n/*"):
+        assert found(name) == (["1.txt"], ["2.txt: cannot be read: No such file or directory"])
+
+
+def test_a_folder_that_cannot_be_looked_into_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    put("n/1.txt", "n/private/2.txt", "m/private/3.txt")
+    listed = os.listdir
+
+    def refusing(path: os.PathLike[str] | str = ".") -> object:
+        if str(path).endswith("private"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "listdir", refusing)
+    told = "n/private: cannot be read: Permission denied"
+    for name in ("n", "n/**/*.txt", "n/**"):
+        notices: list[Notice] = []
+        inputs = Inputs([name], notices.append)
+        assert [d.id for d in inputs] == ["1.txt"]
+        assert notices == [Notice("n/private", None, "cannot be read: Permission denied", text_lost=True)]
+    assert found("n/*/*.txt", "n/1.txt") == (["1.txt"], [told])
+    assert found("m") == ([], [told.replace("n/", "m/")])
+
+
+def test_a_folder_is_read_by_the_rule_of_a_pattern() -> None:
+    """Whatever has no suffix is known by its content; what nobody named and is no document is left out."""
+    put("n/1001")
+    put("n/empty", data=b"")
+    put("n/lines", data=b'{"id": "7", "text": "x"}\n')
+    put("n/page", data=b"<html><body>Naloxone</body></html>")
+    put("n/scan", data=b"\x00" * 128 + b"DICM\x02\x00")
+    told = "3 files are left out, without a suffix and no document"
+    told += ": empty is empty, page holds HTML, scan is an image (DICOM)"
+    for name in ("n", "n/*"):
+        assert found(name) == (["1001", "7"], [f"{name}: {told}"])
+    assert found("n/empty", "n/1001") == (["1001"], ["empty: the file is empty"])
+
+
+def test_a_pipe_in_a_folder_is_left_out() -> None:
+    put("n/1.txt")
+    os.mkfifo("n/2.txt")
+    for name in ("n", "n/*"):
+        assert found(name) == (["1.txt"], [f"{name}: 1 file is left out, not regular: 2.txt"])
+
+
+@pytest.mark.parametrize("name", ["pipe", "pipe.jsonl"])
+def test_a_pipe_without_annotations_is_read_as_standard_input_is(name: str) -> None:
+    os.mkfifo(name)
+    writer = threading.Thread(target=lambda: Path(name).write_bytes(FOREIGN))
+    writer.start()
+    told: list[Notice] = []
+    assert len(list(Inputs([name], told.append, annotated=True))) == 1
+    writer.join()
+    (notice,) = told
+    assert not notice.text_lost and str(notice).startswith(f"{name}: no document has annotations under a key that is ")
+
+
+PATTERNS = [
+    "**",
+    "n/**",
+    "n/**/*",
+    "**/b/*.txt",
+    "n/*/**/*.txt",
+    "n/?/[12].txt",
+    "./n/1.txt",
+    "n/./*",
+    "n//*.txt",
+    "n/.*",
+    "n/**/../*.txt",
+    "*/*/1.txt",
+    "n/[!1]*",
+    "n/**/c/**",
+    "x",
+    "n/*/x/*",
+    "**/**/*.txt",
+    "n/a",
+    "n/b/.c/*",
+    "/n/*",
+]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_patterns_match_what_those_of_python_do(tmp_path: Path, pattern: str) -> None:
+    put("n/1.txt", "n/2.txt", "n/a/1.txt", "n/b/c/1.txt", "n/b/c/3.txt", "n/b/.c/4.txt", "n/.5.txt", "5.txt")
+    for where in ("", f"{tmp_path}/"):
+        paths = {Path(p) for p in glob.glob(where + pattern, recursive=True) if Path(p).is_file()}
+        matched, errors = match(where + pattern)
+        assert len(matched) == len({path.resolve() for path in matched}) and errors == []
+        assert {path.resolve() for path in matched} == {path.resolve() for path in paths}
+        assert set(matched) <= paths

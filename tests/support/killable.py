@@ -33,9 +33,11 @@ def main(source: str, out: str, file_type: str, how: str = "") -> int:
     )
     sink = output.open({"model": "m"})
     try:
-        return run(reader, Inputs([source], print), sink, out=out, complain=lambda told: None, quiet=True).exit_code
+        outcome = run(reader, Inputs([source], print), sink, out=out, complain=lambda told: None, quiet=True)
     finally:
         sink.close()
+    print(outcome.stopped or "", file=sys.stderr)
+    return outcome.exit_code
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def test_three_kinds_of_files_say_the_same(tmp_path: Path, kind: str) -> None:
     if kind == "brat":
         with closing(brat.Folder(path)) as folder:
             for document in documents:
-                folder.write(document)
+                folder.write(document, folder.name(document))
     else:
         with path.open("w", encoding="utf-8") as stream:
             for document in documents:
@@ -158,6 +158,26 @@ def test_rows_of_pubtator_that_are_not_at_their_offsets(tmp_path: Path) -> None:
         ("7", ("Disease", "Disease", "Drug")), ("8", ()), ("9", ("Drug",))
     ]  # fmt: skip
     assert len(notices) == 5
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_any_line_ends_are_those_of_the_reader(tmp_path: Path, end: str) -> None:
+    rows = [f"7|t|{TEXT}", "7\t0\t8\tNaloxone\tDrug", "7\t13\t19\tAsthma\tDisease", "7\t1\t99\tasthma\tDisease", ""]
+    (tmp_path / "p.pubtator").write_bytes(end.join(rows).encode())
+    (prediction,), notices = read(str(tmp_path / "p.pubtator"))
+    assert (prediction.document.entities, prediction.astray) == ((DRUG,), ("Disease", "Disease"))
+    assert [notice.split(": ")[0] for notice in notices] == ["p.pubtator:3", "p.pubtator:4"]
+    (tmp_path / "8.txt").write_text(TEXT, "utf-8")
+    standoff = ["T1\tDrug 0 8\tNaloxone", "T2\tDisease 0 6\tasthma", "T3\tDrug 0 99\tx", ""]
+    (tmp_path / "8.ann").write_bytes(end.join(standoff).encode())
+    (prediction,), _ = read(str(tmp_path / "8.txt"))
+    assert (prediction.document.entities, prediction.astray) == ((DRUG,), ("Disease", "Drug"))
+
+
+def test_a_row_that_is_not_utf_8_is_astray(tmp_path: Path) -> None:
+    (tmp_path / "p.pubtator").write_bytes(f"7|t|{TEXT}\n7\t0\t8\t".encode() + b"Nalox\xf6ne\tDrug\n")
+    (prediction,), _ = read(str(tmp_path / "p.pubtator"))
+    assert prediction.astray == ("Drug",)
 
 
 def test_rows_of_brat_that_are_not_at_their_offsets(tmp_path: Path) -> None:

@@ -1,0 +1,80 @@
+"""Write a run into a folder, some files for each document."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from bioner_edge.document import Document
+from bioner_edge.errors import UsageError
+from bioner_edge.extraction import Extraction
+from bioner_edge.io.entries import Entry, JournalFiles
+from bioner_edge.io.inputs import Inputs
+from bioner_edge.io.ledger import Ledger
+from bioner_edge.io.registry import FolderWriter
+from bioner_edge.io.sinks import counts, gone
+
+__all__ = ["FolderSink"]
+
+
+class FolderSink:
+    """A folder of pairs, a text and its annotations, each in place when it is done; its ledger lies in it.
+
+    The ledger has the names of the files, those of failures among them: so a document keeps its name whatever becomes
+    of others with the same id.
+    """
+
+    def __init__(self, folder: FolderWriter, settings: Mapping[str, Any], *, resume: bool, retry: bool) -> None:
+        self._folder, self._retry, self._lost = folder, retry, False
+        try:
+            folder.check(settings.get("labels", ()))
+            files = JournalFiles.inside(folder.path)
+            self.ledger = Ledger(files, settings, resume=resume and (files.unfinished or not files.alone))
+        except BaseException:
+            folder.close()
+            raise
+        for entry in self.ledger.before.values():
+            folder.take(entry.name)
+        self._name = ""
+
+    def begin(self, inputs: Inputs) -> None:
+        for entry in gone(self.ledger, inputs):
+            self._folder.remove(entry.name)
+            self.ledger.drop(entry)
+
+    def done(self, name: str, document: Document) -> Entry | None:
+        entry = self.ledger.seen(name, document)
+        known = self.ledger.known
+        self._name = known.name if known else self._folder.name(document)
+        if entry is None or (entry.failed and self._retry):
+            return None
+        if not (entry.failed or self._folder.has(entry.name)):
+            message = f"the files of document {document.id} are gone, of which {self.ledger.path.name} tells"
+            raise UsageError(f"{self._folder.path}: {message}; start anew with --overwrite")
+        return entry
+
+    def write(self, extraction: Extraction) -> None:
+        self._folder.write(extraction.answered(), self._name)
+        self.ledger.add(extraction.document, **counts(extraction), name=self._name)
+
+    def fail(self, document: Document, reason: str) -> None:
+        if self.ledger.known and not self.ledger.known.failed:  # what it was before it was repaired
+            self._folder.remove(self._name)
+        self.ledger.add(document, name=self._name, failed=reason)
+
+    def lose(self, name: str, message: str) -> None:
+        self._lost = True
+        self.ledger.lose(name, message)
+
+    def finish(self) -> None:
+        self.ledger.refuse_missing()
+        if not self.ledger.complete:
+            self.ledger.finish()
+        if not (self.ledger.failed or self._lost):
+            self.ledger.put_away()
+
+    def close(self, keep: bool = False) -> None:
+        if not (self.ledger.done or keep):
+            self.ledger.discard()
+        self.ledger.close()
+        self._folder.close()
