@@ -30,7 +30,9 @@ _NAMED = 20  # failed documents that are listed at the end; the journal has all
 def extract(
     inputs: Annotated[
         list[str] | None,
-        typer.Argument(help="Files, folders or globs; `-`, or nothing, reads standard input.", metavar="INPUT"),
+        typer.Argument(
+            help="Files, folders or globs; `-` reads standard input. [default: standard input]", metavar="INPUT"
+        ),
     ] = None,
     model: Annotated[
         str | None,
