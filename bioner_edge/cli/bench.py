@@ -23,10 +23,18 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 Cost = Annotated[
     Path | None,
-    typer.Option(help="TOML file with prices and powers of your own; `bench report` lists them.", metavar="FILE"),
+    typer.Option(
+        help="TOML file with your own prices and power figures; `bench report` lists those in use. "
+        "[default: benchmarks/cost.toml]",
+        metavar="FILE",
+    ),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, no warnings.")]
-Seed = Annotated[int, typer.Option(help="Of the resampling behind intervals and tests.", min=0)]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress and no warnings.")]
+Reference = Annotated[
+    str | None,
+    typer.Option(help="Level, or model, that the others are tested against. [default: the most bits per weight]"),
+]
+Seed = Annotated[int, typer.Option(help="Seed of the resampling behind intervals and tests.", min=0)]
 
 
 @app.callback()
@@ -38,57 +46,74 @@ def bench() -> None:
 def run(
     corpus: Annotated[
         list[str],
-        typer.Option(help="A corpus, NAME:SPLIT (`bioner-edge corpora` lists them) or a path; may be repeated."),
+        typer.Option(
+            help="Corpus to score on: NAME:SPLIT as `bioner-edge corpora` lists it, or any annotated file or folder. "
+            "May be repeated."
+        ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for results and report; a run there is taken up.", metavar="DIR")],
+    out: Annotated[
+        Path,
+        typer.Option(help="Folder for results and report; a run of the same settings in it is resumed.", metavar="DIR"),
+    ],
     models: Annotated[
         list[str] | None,
         typer.Option(
-            help="Names, GGUF files, ONNX folders, or folders of models, comma-separated; may be repeated. "
+            help="Names, GGUF files, ONNX folders, or folders of models, comma-separated. May be repeated. "
             "[default: the bundled model]"
         ),
     ] = None,
     formats: Annotated[
         str,
-        typer.Option(help="tuned: those of each manifest; default: the first of them; all; or names, comma-separated."),
+        typer.Option(
+            help="Formats: tuned (those in each manifest), default (the first of them), all, or names, comma-separated."
+        ),
     ] = "tuned",
     constraints: Annotated[
-        str, typer.Option(help="What the model may write: free, gbnf, grounded, llama-gbnf; comma-separated.")
+        str, typer.Option(help="Constraints: grounded, gbnf, llama-gbnf, free; comma-separated.")
     ] = "grounded",
     baselines: Annotated[
         bool,
-        typer.Option("--baselines", help="Also what one would write oneself: llama-cpp-python, text-filter."),
+        typer.Option(
+            "--baselines",
+            help="Also measure llama-cpp-python (its own completion and grammar) and text-filter (free decoding; "
+            "surfaces that are not in the text are dropped).",
+        ),
     ] = False,
     labels: Annotated[
-        str | None, typer.Option(help="Entity types to ask for, comma-separated. [default: the manifest's]")
+        str | None,
+        typer.Option(
+            help="Entity types to ask for, comma-separated. [default: those in the manifest, else those of the corpus]"
+        ),
     ] = None,
     threads: Annotated[
-        str | None, typer.Option(help="Numbers of threads to time, comma-separated. [default: the cores]")
+        str | None,
+        typer.Option(
+            help="Numbers of threads to time, such as 1,2,4; the process is bound to as many cores. [default: the "
+            "cores of this process]"
+        ),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(help="Read the first N documents of each corpus. [default: all]", min=1, metavar="N")
+        int | None,
+        typer.Option(help="Read only the first N documents of each corpus. [default: all]", min=1, metavar="N"),
     ] = None,
     repetitions: Annotated[
-        int, typer.Option(help="How often each cell is timed; 0 leaves speed and memory out.", min=0)
+        int, typer.Option(help="How often each cell is timed; 0 skips speed and memory.", min=0)
     ] = 5,
-    timed: Annotated[int, typer.Option(help="Documents that are read in each repetition.", min=1)] = 20,
-    reference: Annotated[
-        str | None,
-        typer.Option(help="The level that others are tested against. [default: the most bits per weight]"),
-    ] = None,
+    timed: Annotated[int, typer.Option(help="Documents read in each repetition.", min=1)] = 20,
+    reference: Reference = None,
     seed: Seed = 0,
     cost: Cost = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Load models that seem larger than the memory that is free.")
+        bool, typer.Option("--force", help="Load models even if they seem larger than the free memory.")
     ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Read a corpus with each model, format and constraint, score it, time it, and report.
 
-    Leaves results.jsonl, predictions/, counts/, report.md, report.html and plots in the folder. The same command takes
-    a run up where it was broken off. The last line of the output is a JSON object.
+    Leaves results.jsonl, predictions/, counts/, report.md, report.html and plots in the folder. The same command
+    resumes an interrupted run. The last line of the output is a JSON object.
 
-    Exit code: 0 all was measured; 1 something failed and stands as failed in the report; 2 nothing was measured.
+    Exit code: 0 all was measured; 1 something failed and is shown as failed in the report; 2 nothing was measured.
     """
     import time
 
@@ -124,17 +149,14 @@ def run(
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of runs, which stand in one table.", metavar="RUN...")],
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs, shown together in one table.", metavar="RUN...")],
     out: Annotated[
         Path | None, typer.Option(help="Folder for the report. [default: the first run's]", metavar="DIR")
     ] = None,
-    reference: Annotated[
-        str | None,
-        typer.Option(help="The level that others are tested against. [default: the most bits per weight]"),
-    ] = None,
+    reference: Reference = None,
     cost: Cost = None,
 ) -> None:
-    """Write the report of one or more runs again: tables, report.md, report.html, plots."""
+    """Write the report of one or more runs again: tables, report.md, report.html and plots."""
     from bioner_edge.benchmarks.cost import CostInputs
     from bioner_edge.benchmarks.results import Run
 
@@ -148,31 +170,35 @@ def score(
     files: Annotated[
         list[str],
         typer.Argument(
-            help="Predictions, JSON Lines, PubTator or brat, files or folders; last the corpus, NAME:SPLIT or a path.",
+            help="Files or folders of predictions (JSON Lines, PubTator, brat), then the corpus: NAME:SPLIT or a path.",
             metavar="PREDICTIONS... CORPUS",
         ),
     ],
     labels: Annotated[
-        str | None, typer.Option(help="Score these labels alone, comma-separated. [default: all of the corpus]")
+        str | None, typer.Option(help="Score only these labels, comma-separated. [default: all labels of the corpus]")
     ] = None,
     map_: Annotated[
         str | None,
-        typer.Option("--map", help="THEIRS=OURS, comma-separated: labels that the predictions call otherwise."),
+        typer.Option("--map", help="Labels that the predictions name differently, as THEIRS=OURS, comma-separated."),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(help="The first N documents of the corpus. [default: all]", min=1, metavar="N")
+        int | None,
+        typer.Option(help="Score only the first N documents of the corpus. [default: all]", min=1, metavar="N"),
     ] = None,
     seed: Seed = 0,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for a run of its own, for `bench report` and `compare`.", metavar="DIR")
+        Path | None,
+        typer.Option(
+            help="Folder for the scores as a run of its own, for `bench report` and `compare`.", metavar="DIR"
+        ),
     ] = None,
-    name: Annotated[str, typer.Option(help="What to call them in that run.")] = "predictions",
-    json_: Annotated[bool, typer.Option("--json", help="Print the JSON object alone.")] = False,
+    name: Annotated[str, typer.Option(help="Name of the predictions in that run.")] = "predictions",
+    json_: Annotated[bool, typer.Option("--json", help="Print only the JSON object.")] = False,
 ) -> None:
-    """Score anybody's predictions against a corpus.
+    """Score predictions of any tool against a corpus.
 
-    Exit code: 0 all is as it should be; 1 documents have no prediction, or one of another text, or predicted entities
-    are not where they say; 2 nothing was scored.
+    Exit code: 0 all documents were scored; 1 a document has no prediction, or one of a different text, or an entity is
+    not at its offsets; 2 nothing was scored.
     """
     from bioner_edge.benchmarks import external
     from bioner_edge.benchmarks.scoring.predictions import score_predictions, table
@@ -200,21 +226,25 @@ def score(
 
 def compare(
     runs: Annotated[
-        list[Path], typer.Argument(help="Folders of runs; the others are compared with the first.", metavar="RUN...")
+        list[Path], typer.Argument(help="Folders of runs; all others are compared with the first.", metavar="RUN...")
     ],
     reference: Annotated[
-        str | None, typer.Option(help="A level or model of the runs that all others are compared with instead.")
+        str | None,
+        typer.Option(
+            help="Level or model in the runs that all others are compared with instead. [default: the first run; "
+            "within one run, the most bits per weight]"
+        ),
     ] = None,
-    mode: Annotated[str, typer.Option(help="What counts as right: strict, exact, relaxed or surface.")] = "strict",
+    mode: Annotated[str, typer.Option(help="What counts as correct: strict, exact, relaxed or surface.")] = "strict",
     seed: Seed = 0,
-    json_: Annotated[bool, typer.Option("--json", help="Print the JSON object alone.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print only the JSON object.")] = False,
 ) -> None:
-    """Compare runs of `bench`: differences of F1 with intervals and tests, and what they cost.
+    """Compare runs of `bench`: differences in F1 with intervals and tests, and ratios of size, memory and speed.
 
-    Documents are drawn anew, the same for both (paired bootstrap); p-values are adjusted for their number (Holm). Of
-    one run, its cells are compared with the level that has the most bits per weight.
+    Documents are resampled in pairs (paired bootstrap); p-values are adjusted for multiple comparisons (Holm). Within
+    one run, cells are compared with the level that has the most bits per weight.
 
-    Exit code: 0 all was compared; 1 a cell could not be; 2 nothing was.
+    Exit code: 0 everything was compared; 1 a cell could not be; 2 nothing was compared.
     """
     from bioner_edge.benchmarks.comparing.compare import compare
     from bioner_edge.benchmarks.comparing.tables import tables

@@ -24,85 +24,126 @@ __all__ = ["convert", "verify"]
 
 
 def convert(
-    base: Annotated[Path, typer.Option(help="Folder of the base model, or of a merged one.", metavar="DIR")],
-    out: Annotated[Path, typer.Option(help="Folder for the files and their manifests.", metavar="DIR")],
-    adapter: Annotated[Path | None, typer.Option(help="Folder of a PEFT LoRA adapter.", metavar="DIR")] = None,
-    to: Annotated[str, typer.Option(help="What it becomes: gguf, or onnx, a folder for onnxruntime.")] = "gguf",
+    base: Annotated[
+        Path, typer.Option(help="Folder of the base model, or of a model that is already merged.", metavar="DIR")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the models and their manifests.", metavar="DIR")],
+    adapter: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of a PEFT LoRA adapter; a tokenizer in it takes precedence over the base model's. "
+            "[default: nothing is merged]",
+            metavar="DIR",
+        ),
+    ] = None,
+    to: Annotated[str, typer.Option(help="gguf, a file for llama.cpp, or onnx, a folder for ONNX Runtime.")] = "gguf",
     quant: Annotated[
         str | None,
         typer.Option(
-            help="Quantization levels, comma-separated. [default: Q8_0; int8 of onnx; F32 of an adapter alone]",
+            help="Quantization levels, comma-separated. [default: Q8_0; int8 for ONNX; F32 with --runtime-adapter]",
             metavar="LEVELS",
         ),
     ] = None,
-    labels: Annotated[str | None, typer.Option(help="Entity types that it knows, comma-separated.")] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            help="Entity types that the model was tuned on, comma-separated. [default: none, an untuned model]"
+        ),
+    ] = None,
     format: Annotated[
-        str | None, typer.Option(help="Formats that it was tuned to write, comma-separated, its default first.")
+        str | None,
+        typer.Option(help="Output formats that the model was tuned to write, comma-separated, its default first."),
     ] = None,
     name: Annotated[
-        str | None, typer.Option(help="Name of the files. [default: the adapter's or base's folder]")
+        str | None, typer.Option(help="Base name of the files. [default: the adapter's folder, else the base model's]")
     ] = None,
-    unit: Annotated[str, typer.Option(help="How much text a prompt holds: document or sentence.")] = "document",
-    guidelines: Annotated[Path | None, typer.Option(help='TOML file: label = "what it means".', metavar="FILE")] = None,
-    license: Annotated[str | None, typer.Option(help="SPDX identifier. [default: from the model cards]")] = None,
+    unit: Annotated[
+        str, typer.Option(help="How much text a prompt held in training: document or sentence.")
+    ] = "document",
+    guidelines: Annotated[
+        Path | None,
+        typer.Option(help='TOML file that explains the types, a line each: label = "what it means".', metavar="FILE"),
+    ] = None,
+    license: Annotated[
+        str | None, typer.Option(help="SPDX identifier of the license. [default: what the model cards say]")
+    ] = None,
     runtime_adapter: Annotated[
-        bool, typer.Option("--runtime-adapter", help="Convert the adapter alone, for `extract --adapter`.")
+        bool,
+        typer.Option(
+            "--runtime-adapter", help="Convert the adapter alone, without merging it, for `extract --adapter`."
+        ),
     ] = False,
     qlora_base: Annotated[
         str,
         typer.Option(
-            help="What a QLoRA adapter is merged into: the original weights, or these rounded to NF4 and back "
-            "(dequantized), which is what it saw in training."
+            help="What a QLoRA adapter is merged into: original, the base model as it is, or dequantized, its weights "
+            "rounded to NF4 and back, which is what the adapter saw in training."
         ),
     ] = "original",
     keep_merged: Annotated[
-        bool, typer.Option("--keep-merged", help="Leave the merged model as safetensors too.")
+        bool, typer.Option("--keep-merged", help="Also write NAME-merged, the merged model as safetensors in float32.")
     ] = False,
     importance: Annotated[
         list[Path] | None,
-        typer.Option(help="Text of your domain, for an importance matrix; may be repeated.", metavar="FILE"),
+        typer.Option(
+            help="In-domain text for an importance matrix, in any file format that `extract` reads; annotations in it "
+            "serve as answers. May be repeated.",
+            metavar="FILE",
+        ),
     ] = None,
     tensor_type: Annotated[
         list[str] | None,
-        typer.Option(help="The type of the tensors whose names match; may be repeated.", metavar="REGEX=TYPE"),
+        typer.Option(
+            help="Quantize the tensors whose names match to this type. May be repeated. [default: the level's own mix]",
+            metavar="REGEX=TYPE",
+        ),
     ] = None,
     trim_vocab: Annotated[
         list[Path] | None,
-        typer.Option(help="Keep only the tokens that these texts need; may be repeated.", metavar="FILE"),
+        typer.Option(help="Trim the vocabulary to the tokens that this text needs. May be repeated.", metavar="FILE"),
     ] = None,
     exporter: Annotated[
-        str, typer.Option(help="What writes ONNX: builder (onnxruntime-genai's), optimum, or auto, by the family.")
+        str,
+        typer.Option(
+            help="What writes the ONNX graph: builder (onnxruntime-genai's), optimum, or auto, which decides by model "
+            "family."
+        ),
     ] = "auto",
     pre: Annotated[
-        str | None, typer.Option(help="llama.cpp's name of the pre-tokenizer. [default: recognised]")
+        str | None, typer.Option(help="llama.cpp's name for the pre-tokenizer. [default: recognized by its patterns]")
     ] = None,
     template_option: Annotated[
         list[str] | None,
         typer.Option(
-            help="What the chat template asks for, as enable_thinking=false; strftime_now=2026-01-31 is the date that "
-            "it writes, by default today's. May be repeated.",
+            help="Set a variable of the chat template in every prompt from then on, such as enable_thinking=false, or "
+            "strftime_now=2026-01-31 for the date that it writes. May be repeated. [default: the template's own; for "
+            "the date, the day of the conversion]",
             metavar="NAME=VALUE",
         ),
     ] = None,
     check: Annotated[
-        bool, typer.Option("--verify/--no-verify", help="Prove that the files are the same model.")
+        bool,
+        typer.Option(
+            "--verify/--no-verify",
+            help="Verify every stage of the conversion; with --no-verify the manifest has no figures.",
+        ),
     ] = True,
     verify_text: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Your own text to compare token ids on; a token that differs is shown. May be repeated.",
+            help="Your own text to compare token ids on; tokens that differ are shown. May be repeated.",
             metavar="FILE",
         ),
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(help="Threads of the quantization. [default: the cores of this process]", min=1)
+        int | None, typer.Option(help="Number of threads for quantization. [default: the cores of this process]", min=1)
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print the files alone.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print only the paths.")] = False,
 ) -> None:
-    """Merge an adapter into its base and leave verified GGUF files, or ONNX folders, each with a manifest.
+    """Merge an adapter into its base model and write verified GGUF files or ONNX folders, each with a manifest.
 
-    Every stage of the verification is printed with its figure and its threshold; when one fails, nothing is left.
+    Each stage of the verification is printed with its figure and its threshold; if one fails, nothing is left behind.
     Prints the paths of the models.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was begun is cleared away
@@ -166,11 +207,11 @@ def convert(
 
 def verify(
     files: Annotated[
-        list[str], typer.Argument(help="Listed models' names, GGUF files or ONNX folders.", metavar="MODEL")
+        list[str], typer.Argument(help="Names of listed models, GGUF files or ONNX folders.", metavar="MODEL")
     ],
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but an error.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
 ) -> None:
-    """Repeat what can be verified of a converted file without what it was made from.
+    """Verify a converted model again, without the checkpoint that it was made from.
 
     Exit code: 0 every stage holds; 2 one does not, and is named.
     """

@@ -27,9 +27,9 @@ app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 
 @app.callback()
 def corpora(context: typer.Context) -> None:
-    """List the corpora that can be named, check their files, show one.
+    """List the corpora that can be used by name, check their files, show one.
 
-    Their texts are not part of bioner-edge: they lie in the folder $BIONER_CORPORA, else ../shared/corpora.
+    Their texts are not part of bioner-edge: they are looked for in $BIONER_CORPORA, else in ../shared/corpora.
     Without a command: the list.
     """
     if context.invoked_subcommand is None:
@@ -38,9 +38,9 @@ def corpora(context: typer.Context) -> None:
 
 @app.command("list")
 def list_(
-    json_: Annotated[bool, typer.Option("--json", help="Print a JSON object for each corpus, a line each.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print a JSON object per corpus, one per line.")] = False,
 ) -> None:
-    """List the corpora, their splits and their counts; no file is read."""
+    """List the corpora with their splits and counts, without reading a file."""
     from bioner_edge.corpora.named import entries
 
     folder = _folder()
@@ -56,13 +56,12 @@ def list_(
 def check(
     names: Annotated[
         list[str] | None,
-        typer.Argument(help="Corpora or splits of them. [default: all that are here]", metavar="NAME[:SPLIT]"),
+        typer.Argument(help="Corpora, or splits of them. [default: all on this machine]", metavar="NAME[:SPLIT]"),
     ] = None,
 ) -> None:
-    """Read corpora, and compare what is in them with what was published.
+    """Read corpora and compare their counts with the published ones.
 
-    Exit code: 0 all are as they should be; 1 one is not, or a row could not be used that should be; 2 nothing was
-    checked.
+    Exit code: 0 all match; 1 one does not, or a row that should be usable is not; 2 nothing was checked.
     """
     from bioner_edge.corpora.named import corpora_dir, entries, open_corpus, select
 
@@ -92,11 +91,11 @@ def check(
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="A corpus; `bioner-edge corpora list` names them.", metavar="NAME")],
+    name: Annotated[str, typer.Argument(help="Corpus; `bioner-edge corpora list` names them.", metavar="NAME")],
     json_: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
 ) -> None:
-    """Show all that is known of a corpus: labels, what they mean, splits, counts, license, citation."""
-    from bioner_edge.corpora.named import select
+    """Show everything known about a corpus: labels and their meaning, splits, counts, license, citation."""
+    from bioner_edge.corpora.named import chosen
 
     entry, _ = select(name)
     folder = _folder()

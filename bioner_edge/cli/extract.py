@@ -29,62 +29,99 @@ __all__ = ["extract"]
 def extract(
     inputs: Annotated[
         list[str] | None,
-        typer.Argument(help="Files, folders or globs; '-' or nothing is standard input.", metavar="INPUT"),
+        typer.Argument(
+            help="Files, folders or globs; `-` reads standard input. [default: standard input]", metavar="INPUT"
+        ),
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="A listed model's name, a GGUF file or an ONNX folder. [default: the bundled model]"),
+        typer.Option(
+            help="Model to run: a name from `bioner-edge models`, a GGUF file or an ONNX folder. [default: the "
+            "bundled model that was tuned for the format]"
+        ),
     ] = None,
     adapter: Annotated[
-        Path | None, typer.Option(help="A LoRA adapter in GGUF, added to the model while it runs.", metavar="FILE")
+        Path | None, typer.Option(help="LoRA adapter in GGUF, applied to the model at run time.", metavar="FILE")
     ] = None,
-    format: Annotated[str | None, typer.Option(help="Output format of the model. [default: the manifest's]")] = None,
-    labels: Annotated[str | None, typer.Option(help="Entity types, comma-separated. [default: the manifest's]")] = None,
-    guidelines: Annotated[Path | None, typer.Option(help='TOML file: label = "what it means".', metavar="FILE")] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            help="Output format that the model writes; `bioner-edge formats` lists them. [default: the first in the "
+            "manifest]"
+        ),
+    ] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Entity types to extract, comma-separated. [default: those in the manifest]")
+    ] = None,
+    guidelines: Annotated[
+        Path | None,
+        typer.Option(
+            help='TOML file that explains the types, a line each: label = "what it means". [default: the guidelines '
+            "in the manifest]",
+            metavar="FILE",
+        ),
+    ] = None,
     constraint: Annotated[
         str,
-        typer.Option(help="What the model may write: free, gbnf, grounded or llama-gbnf (llama.cpp's own)."),
+        typer.Option(
+            help="What the model may write: grounded (only spans of the document), gbnf (anything in the format's "
+            "grammar), llama-gbnf (the same grammar in llama.cpp's own sampler) or free (anything)."
+        ),
     ] = "grounded",
-    min_score: Annotated[float, typer.Option(help="Leave out entities below this score.", min=0.0, max=1.0)] = 0.0,
-    out: Annotated[Path | None, typer.Option(help="Output file. [default: standard output]", metavar="FILE")] = None,
+    min_score: Annotated[
+        float, typer.Option(help="Drop entities whose score is lower than this.", min=0.0, max=1.0)
+    ] = 0.0,
+    out: Annotated[
+        Path | None, typer.Option(help="Output file; for brat, a folder. [default: standard output]", metavar="FILE")
+    ] = None,
     to: Annotated[
         str | None,
         typer.Option(
-            help="Output: jsonl, pubtator, or brat, for which --out is a folder. "
-            "[default: by the suffix of --out; without one jsonl]"
+            help="File format of the output: jsonl, pubtator or brat. [default: by the suffix of --out, else jsonl]"
         ),
     ] = None,
     from_: Annotated[
         str | None,
         typer.Option(
             "--from",
-            help="Input file format: text, jsonl, pubtator, brat or bc2gm. [default: by the suffix, else the content]",
+            help="File format of the input: text, jsonl, pubtator, brat or bc2gm. [default: by the suffix, else by "
+            "the content]",
         ),
     ] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads. [default: the cores of this process]", min=1)] = None,
-    seed: Annotated[int, typer.Option(help="Decoding is greedy: every seed gives the same entities.")] = 0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output file.")] = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with a run into the same --out that was broken off.")
-    ] = False,
+    threads: Annotated[
+        int | None,
+        typer.Option(help="Number of threads. [default: the cores of this process, within its CPU quota]", min=1),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(help="No effect: decoding is greedy, so every seed gives the same entities.")
+    ] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output where it exists.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run into the same --out.")] = False,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Like --resume, and read the documents again that failed.")
+        bool, typer.Option("--retry-failed", help="Like --resume, and read the documents that failed again.")
     ] = False,
     keep_annotations: Annotated[
-        bool, typer.Option("--keep-annotations", help="Copy the input's own annotations to the output, as 'gold'.")
+        bool,
+        typer.Option(
+            "--keep-annotations",
+            help="Copy the annotations of the input into the output, under the key `gold`; JSON Lines only.",
+        ),
     ] = False,
     show: Annotated[
         bool,
-        typer.Option("--show", help="Print coloured text and tables instead of JSON Lines; give --out for a file too."),
+        typer.Option(
+            "--show",
+            help="Print colored text and a table of entities instead of JSON Lines; add --out to write a file as well.",
+        ),
     ] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Load a model that seems larger than the memory that is free.")
+        bool, typer.Option("--force", help="Load the model even if it seems larger than the free memory.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no warnings.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no warnings.")] = False,
 ) -> None:
-    """Find entities, with exact offsets, and write a JSON line for each document.
+    """Find entities with exact offsets and write one line of JSON per document.
 
-    Exit code: 0 all done; 1 something failed, was named on standard error, and the rest is written; 2 nothing was done.
+    Exit code: 0 all done; 1 something failed and was named on standard error, the rest is written; 2 nothing was done.
     """
     from bioner_edge.hardware.threads import cores
     from bioner_edge.io.inputs import Inputs

@@ -19,9 +19,9 @@ app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 
 @app.callback()
 def formats(context: typer.Context) -> None:
-    """List the output formats, show one, or check them.
+    """List the output formats, show one, or measure what they can express of a corpus.
 
-    Without a command: a table of all formats, what each answers about an example and what it cannot express.
+    Without a command: a table of all formats, with the answer of each to an example and what it cannot express.
     """
     if context.invoked_subcommand is None:
         from bioner_edge.format_tables import overview
@@ -31,25 +31,33 @@ def formats(context: typer.Context) -> None:
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="A format; `bioner-edge formats` lists them.", metavar="NAME")],
-    labels: Annotated[str, typer.Option(help="Entity types, comma-separated.")] = "Chemical,Disease",
+    name: Annotated[str, typer.Argument(help="Output format; `bioner-edge formats` lists them.", metavar="NAME")],
+    labels: Annotated[str, typer.Option(help="Entity types to ask for, comma-separated.")] = "Chemical,Disease",
     guidelines_: Annotated[
-        Path | None, typer.Option("--guidelines", help='TOML file: label = "what it means".', metavar="FILE")
+        Path | None,
+        typer.Option(
+            "--guidelines",
+            help='TOML file that explains the types, a line each: label = "what it means".',
+            metavar="FILE",
+        ),
     ] = None,
-    gbnf: Annotated[bool, typer.Option("--gbnf", help="Print the llama.cpp grammar of its answers, alone.")] = False,
+    gbnf: Annotated[
+        bool, typer.Option("--gbnf", help="Print only the GBNF grammar of its answers, for any llama.cpp program.")
+    ] = False,
     prompt: Annotated[
-        str | None, typer.Option(help="Print the prompt about this text as the model gets it, alone.", metavar="TEXT")
+        str | None, typer.Option(help="Print only the prompt for this text, as the model gets it.", metavar="TEXT")
     ] = None,
     model: Annotated[
         str | None,
         typer.Option(
-            help="Whose chat template and tokens: a name, a GGUF file or an ONNX folder. [default: the bundled model]"
+            help="Model whose chat template and tokenizer are used: a name, a GGUF file or an ONNX folder. "
+            "[default: the bundled model]"
         ),
     ] = None,
 ) -> None:
     """Show a format, its grammar or a prompt.
 
-    Without --gbnf or --prompt: what it asks about an example and what it answers.
+    Without --gbnf or --prompt: the question about an example and its answer.
     """
     from bioner_edge import format_tables
 
@@ -77,19 +85,29 @@ def show(
 @app.command()
 def check(
     corpus: Annotated[
-        list[str], typer.Argument(help="Annotated files, folders or globs; '-' is standard input.", metavar="CORPUS")
+        list[str], typer.Argument(help="Annotated files, folders or globs; `-` reads standard input.", metavar="CORPUS")
     ],
-    formats: Annotated[str | None, typer.Option(help="Formats, comma-separated. [default: all]")] = None,
-    from_: Annotated[str | None, typer.Option("--from", help="Input file format. [default: by the name]")] = None,
-    labels: Annotated[
-        str | None, typer.Option(help="Entity types, comma-separated. [default: those of the corpus]")
+    formats: Annotated[
+        str | None, typer.Option(help="Output formats to check, comma-separated. [default: all]")
     ] = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print a JSON object for each format, a line each.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no warnings.")] = False,
+    from_: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            help="File format of the input: text, jsonl, pubtator, brat or bc2gm. [default: by the suffix, else by "
+            "the content]",
+        ),
+    ] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Entity types to check, comma-separated. [default: those of the corpus]")
+    ] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print a JSON object per format, one per line.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no warnings.")] = False,
 ) -> None:
     """Measure what formats can express of a corpus.
 
-    Each document's annotations are written as an answer and read back: the score of that is the format's ceiling.
+    The gold annotations of each document are rendered as an answer and parsed back: the F1 of that is the format's
+    ceiling.
 
     Exit code: 0 all done; 1 a format is defective, or text of the corpus could not be read; 2 nothing was done.
     """

@@ -20,8 +20,8 @@ app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 def models(context: typer.Context) -> None:
     """List models, show one, check their files, fetch base models.
 
-    The models are those of bioner-edge, and those of the folder in $BIONER_MODELS, as `bioner-edge convert` leaves it.
-    Without a command: the list.
+    Models are those that ship with bioner-edge and those in the folder $BIONER_MODELS, as `bioner-edge convert` writes
+    it. Without a command: the list.
     """
     if context.invoked_subcommand is None:
         list_()
@@ -29,9 +29,9 @@ def models(context: typer.Context) -> None:
 
 @app.command("list")
 def list_(
-    json_: Annotated[bool, typer.Option("--json", help="Print a JSON object for each model, a line each.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print a JSON object per model, one per line.")] = False,
 ) -> None:
-    """List the models that can be named, and the base models that can be fetched."""
+    """List the models that can be used by name, and the base models that can be fetched."""
     from bioner_edge.cli import model_tables
 
     rows = model_tables.rows()
@@ -44,10 +44,12 @@ def list_(
 
 @app.command()
 def show(
-    model: Annotated[str, typer.Argument(help="A model's name, a GGUF file or an ONNX folder.", metavar="NAME|PATH")],
+    model: Annotated[
+        str, typer.Argument(help="Name of a listed model, a GGUF file or an ONNX folder.", metavar="MODEL")
+    ],
     json_: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
 ) -> None:
-    """Show all that is known of a model: its manifest, how it was verified, what it was made from."""
+    """Show everything known about a model: manifest, verification figures, tensor types, sources."""
     from bioner_edge.cli import model_tables
 
     found = model_tables.describe(model)
@@ -63,14 +65,14 @@ def verify(
     targets: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Names, GGUF files, ONNX folders, or folders of models. [default: every model that is here]",
-            metavar="WHAT",
+            help="Names, GGUF files, ONNX folders, or folders of models. [default: every model on this machine]",
+            metavar="MODEL",
         ),
     ] = None,
 ) -> None:
-    """Check the hashes of model files against models.toml, their manifests, and what the hub said.
+    """Check the hashes of model files against models.toml, their manifests and what the hub stated.
 
-    Exit code: 0 all are as they must be; 1 one is not; 2 nothing was checked.
+    Exit code: 0 all match; 1 one does not; 2 nothing was checked.
     """
     from bioner_edge.models.verify import verify_files
 
@@ -86,20 +88,20 @@ def verify(
 
 @app.command()
 def pull(
-    name: Annotated[str, typer.Argument(help="A base model; `bioner-edge models list` names them.", metavar="NAME")],
+    name: Annotated[str, typer.Argument(help="Base model; `bioner-edge models list` names them.", metavar="NAME")],
     to: Annotated[
         Path | None,
-        typer.Option(help="Folder that the model's own folder is made in. [default: models]", metavar="FOLDER"),
+        typer.Option(help="Folder in which the folder of the model is made. [default: models]", metavar="FOLDER"),
     ] = None,
     revision: Annotated[
-        str | None, typer.Option(help="Commit, branch or tag. [default: the commit that models.toml pins]")
+        str | None, typer.Option(help="Commit, branch or tag. [default: the commit pinned in models.toml]")
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no notes.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no notes.")] = False,
 ) -> None:
     """Fetch a base model from the Hugging Face hub into FOLDER/NAME, and print that folder.
 
-    What was broken off goes on where it was. Each file is checked against the hash that the hub states, and that
-    models.toml knows. A gated model needs a token in $HF_TOKEN; $HF_ENDPOINT can name another hub.
+    An interrupted download is resumed. Each file is checked against the hash that the hub states and the one in
+    models.toml. A gated model needs a token in $HF_TOKEN; $HF_ENDPOINT names a mirror.
     """
     from bioner_edge.models import hub
     from bioner_edge.models.hub_lock import FOLDER
