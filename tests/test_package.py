@@ -127,7 +127,7 @@ def bindings(body: list[ast.stmt]) -> Iterator[tuple[str, ast.stmt]]:
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             each = (name for target in targets for name in getattr(target, "elts", [target]))
             yield from ((name.id, node) for name in each if isinstance(name, ast.Name))
-        elif isinstance(node, ast.If):
+        elif isinstance(node, ast.If | ast.Try):
             yield from bindings(node.body)
 
 

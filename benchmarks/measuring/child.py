@@ -37,7 +37,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from functools import partial
-from io import RawIOBase
+from io import FileIO
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -131,7 +131,7 @@ def predict(spec: Spec) -> dict[str, Any]:
     return {"documents": len(documents), "resumed": resumed, "load_s": load_s, "new_seconds": new_s, **sums}
 
 
-def _read_on(reader: Reader, documents: Sequence[Document], out: RawIOBase, costs: list[dict[str, float]]) -> None:
+def _read_on(reader: Reader, documents: Sequence[Document], out: FileIO, costs: list[dict[str, float]]) -> None:
     """Read documents, each of which is a line of the file, and a cost, as soon as it is done.
 
     Those that end the process that reads wait for one that does not. Raises ModelError where too many in a row do: then

@@ -95,7 +95,7 @@ def show(
     json_: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
 ) -> None:
     """Show everything known about a corpus: labels and their meaning, splits, counts, license, citation."""
-    from bioner_edge.corpora.named import chosen
+    from bioner_edge.corpora.named import select
 
     entry, _ = select(name)
     folder = _folder()
