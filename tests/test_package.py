@@ -122,7 +122,7 @@ def test_the_two_outer_folders_are_imported_under_the_package_alone() -> None:
 
 
 def bindings(body: list[ast.stmt]) -> Iterator[tuple[str, ast.stmt]]:
-    """The names that statements bind, each with its statement; imports under `if TYPE_CHECKING` included."""
+    """The names that statements bind, each with its statement; those under `if` and `try` included."""
     for node in body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield node.name, node
@@ -132,7 +132,7 @@ def bindings(body: list[ast.stmt]) -> Iterator[tuple[str, ast.stmt]]:
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             each = (name for target in targets for name in getattr(target, "elts", [target]))
             yield from ((name.id, node) for name in each if isinstance(name, ast.Name))
-        elif isinstance(node, ast.If):
+        elif isinstance(node, ast.If | ast.Try):
             yield from bindings(node.body)
 
 

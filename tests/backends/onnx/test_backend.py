@@ -675,8 +675,8 @@ import sys
 sys.modules.update(dict.fromkeys({HEAVY!r}))
 import bioner_edge
 from pathlib import Path
-from bioner_edge.backends.onnx import Onnx
-with Onnx(Path(sys.argv[1]), threads=1) as backend:
+from bioner_edge.backends.onnx.backend import OnnxRuntime
+with OnnxRuntime(Path(sys.argv[1]), threads=1) as backend:
     sequence = backend.new_sequence()
     print(int(backend.eval(sequence, backend.tokenize(b"in", False)).argmax()))
 """

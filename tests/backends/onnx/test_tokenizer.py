@@ -307,7 +307,7 @@ def test_a_fork_prints_nothing(tmp_path: Path) -> None:
     code = """
 import os, sys
 from pathlib import Path
-from bioner_edge.backends.hf_tokenizer import HfTokenizer
+from bioner_edge.backends.onnx.tokenizer import HfTokenizer
 tokenizer = HfTokenizer(Path(sys.argv[1]), frozenset())
 before = tokenizer.tokenize(b"in<tag> ing" * 999, False)
 child = os.fork()
