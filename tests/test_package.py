@@ -117,7 +117,7 @@ def test_the_two_outer_folders_are_imported_under_the_package_alone() -> None:
 
 
 def bindings(body: list[ast.stmt]) -> Iterator[tuple[str, ast.stmt]]:
-    """The names that statements bind, each with its statement; imports under `if TYPE_CHECKING` included."""
+    """The names that statements bind, each with its statement; those under `if` and `try` included."""
     for node in body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield node.name, node

@@ -288,7 +288,8 @@ def test_the_names_of_tensors_that_can_be_adapted(tiny_model: Path) -> None:
     assert not any("norm" in name or "embd" in name for name in names)
 
 
-def test_few_modules_import_the_library() -> None:
+def test_one_module_imports_the_library() -> None:
+    """It tells why where that fails. The baseline takes more of it, after that one."""
     package = Path(bioner_edge.__file__).parent
     root = package.parent
     files = [*package.rglob("*.py"), *(root / "convert").rglob("*.py"), *(root / "benchmarks").rglob("*.py")]
@@ -297,9 +298,4 @@ def test_few_modules_import_the_library() -> None:
         for path in files
         if re.search(r"^\s*(import|from) llama_cpp\b", path.read_text("utf-8"), re.MULTILINE)
     }
-    backends = {f"bioner_edge/backends/{name}.py" for name in ("llama_cpp", "native", "vocab_only")}
-    assert found - backends == {
-        "bioner_edge/decoding/llama_sampler.py",
-        "convert/gguf/quantize.py",
-        "benchmarks/measuring/completions.py",
-    }
+    assert found == {"bioner_edge/backends/native.py", "benchmarks/measuring/completions.py"}
