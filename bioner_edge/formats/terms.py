@@ -46,8 +46,8 @@ class _Occurrences:
         self.starts, self.ends = boundaries(text)
 
     def of(self, surface: str) -> Iterator[int]:
-        """The starts of all occurrences, in order; they may overlap."""
-        start = self.text.find(surface)
+        """The starts of all occurrences, in order; they may overlap. An empty surface is no mention and has none."""
+        start = self.text.find(surface) if surface else -1
         while start >= 0:
             if start in self.starts and start + len(surface) in self.ends:
                 yield start

@@ -126,6 +126,14 @@ def test_tokens_are_found_as_the_text_spells_them(text: str, answer: str, surfac
     assert [e.mention(text) for e in found.entities] == [surface]
 
 
+@pytest.mark.parametrize("text", ["asthma.", "(a)", "..", ""])
+@pytest.mark.parametrize("blank", [" ", "\\t", "\u3000"])
+def test_a_blank_mention_is_none(text: str, blank: str) -> None:
+    """Between two signs a mention could begin and end at once; what is blank marks nothing there."""
+    parsed = text_filter("multi_brat").salvage(f"T1\tChemical 0 8\t{blank}", Document("d", text), LABELS)
+    assert parsed.entities == ()
+
+
 def test_escapes_are_read() -> None:
     text = r"a <b> \ @@c## \d"
     tagged = Document("d", text, (Entity.at("Disease", 2, 7), Entity.at("Chemical", 8, 13)))
