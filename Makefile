@@ -50,7 +50,7 @@ model: $(VENV)/.installed-dev
 
 # What is cheap to make again. The environment, and build/tuning with its hours of training, stay.
 clean:
-	rm -rf build/site build/types build/lib build/bdist.* dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis demo.jsonl
+	rm -rf build/site build/types build/lib build/bdist.* dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis demo.jsonl .demo.jsonl.finished
 	find bioner_edge convert benchmarks docs tests -name __pycache__ -prune -exec rm -rf {} +
 
 $(BIN)/python:
