@@ -35,7 +35,7 @@ class RunRequest:
     settings: Settings
     models: Sequence[str] = ()
     formats: str = "tuned"
-    decodings: Sequence[str] = ("grounded",)
+    constraints: Sequence[str] = ("default",)
     reference: str | None = None
     force: bool = False
     command: Sequence[str] = field(default_factory=tuple)
@@ -52,11 +52,11 @@ def launch(asked: RunRequest, folder: Path, tell: Tell | None = None) -> tuple[R
     if asked.reference and asked.reference not in (names := [*{m.level: 0 for m in models}, *(m.name for m in models)]):
         raise UsageError(unknown_name("reference", asked.reference, filter(None, names)))
     corpora = [open_corpus(name) for name in asked.corpora]
-    tasks = list(plan.tasks(models, corpora, asked.formats, asked.decodings, asked.settings.labels))
+    tasks = list(plan.tasks(models, corpora, asked.formats, asked.constraints, asked.settings.labels))
     if not tasks:
         raise UsageError("nothing to measure: of these constraints none is for ONNX models; add gbnf or grounded")
     notices = [notice for corpus in corpora for notice in corpus.notices]
-    for notice in [*notices, *plan.left_out(models, tasks, asked.decodings)]:
+    for notice in [*notices, *plan.left_out(models, tasks, asked.constraints)]:
         tell.say(f"warning: {notice}")
     rows: list[Line] = [model.to_json() for model in models]
     rows += {task.key.corpus: corpus_line(task.corpus, asked.settings.limit) for task in tasks}.values()

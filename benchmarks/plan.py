@@ -1,4 +1,4 @@
-"""What a run measures: models × corpora × formats × decodings, each a cell, found out before anything is measured."""
+"""What a run measures: models × corpora × formats × constraints, each a cell, found out before anything is measured."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from bioner_edge import formats
-from bioner_edge.benchmarks.measuring.baselines import DECODINGS
+from bioner_edge.benchmarks.baselines import ROWS
 from bioner_edge.benchmarks.results import Key
+from bioner_edge.constraints import DEFAULT
 from bioner_edge.corpora.named import Corpus
 from bioner_edge.errors import BionerError, ModelError, UsageError, unknown_name
 from bioner_edge.models import memory, models_toml, registry
@@ -20,7 +21,7 @@ from bioner_edge.models.onnx import folder as onnx_folder
 
 __all__ = ["Candidate", "Task", "find_models", "left_out", "tasks"]
 
-_LLAMA_ONLY = ("llama-gbnf", "llama-cpp-python")
+_OWN = "default"
 _FORMATS = ("tuned", "default", "all")
 
 
@@ -40,6 +41,11 @@ class Candidate:
     @property
     def runtime(self) -> str:
         return "onnxruntime" if self.path.is_dir() else "llama.cpp"
+
+    @property
+    def constraint(self) -> str:
+        """What `extract` reads with."""
+        return (self.manifest.constraint if self.manifest else "") or DEFAULT
 
     def to_json(self) -> dict[str, Any]:
         """The `model` line of the results."""
@@ -135,12 +141,15 @@ def tasks(
     models: Sequence[Candidate],
     corpora: Sequence[Corpus],
     asked_formats: str,
-    decodings: Sequence[str],
+    constraints: Sequence[str],
     labels: Sequence[str] | None = None,
 ) -> Iterator[Task]:
-    """The cells, in the order in which they are measured. Raises UsageError for an unknown format or decoding."""
-    if unknown := [name for name in decodings if name not in DECODINGS]:
-        raise UsageError(unknown_name("constraint", unknown[0], DECODINGS))
+    """The cells, in the order in which they are measured. The constraint "default" is each model's own.
+
+    Raises UsageError for an unknown format or constraint.
+    """
+    if unknown := [name for name in constraints if name not in (_OWN, *ROWS)]:
+        raise UsageError(unknown_name("constraint", unknown[0], [_OWN, *ROWS]))
     if asked_formats not in _FORMATS:
         for name in asked_formats.split(","):
             if name not in formats.FORMATS:
@@ -148,9 +157,9 @@ def tasks(
     for corpus in corpora:
         for model in models:
             for form in _formats(model, asked_formats):
-                for decoding in decodings:
-                    if not (model.path.is_dir() and decoding in _LLAMA_ONLY):
-                        yield _task(model, corpus, form, decoding, labels)
+                for constraint in dict.fromkeys(model.constraint if name == _OWN else name for name in constraints):
+                    if not (model.path.is_dir() and ROWS[constraint].llama_only):
+                        yield _task(model, corpus, form, constraint, labels)
 
 
 def _formats(model: Candidate, asked: str) -> list[str]:
@@ -163,8 +172,8 @@ def _formats(model: Candidate, asked: str) -> list[str]:
     return list(known[:1] if asked == "default" else known) or [""]
 
 
-def _task(model: Candidate, corpus: Corpus, form: str, decoding: str, labels: Sequence[str] | None) -> Task:
-    task = Task(Key(model.name, corpus.name, form, decoding), model, corpus)
+def _task(model: Candidate, corpus: Corpus, form: str, constraint: str, labels: Sequence[str] | None) -> Task:
+    task = Task(Key(model.name, corpus.name, form, constraint), model, corpus)
     manifest = model.manifest
     if model.broken:
         return replace(task, broken=model.broken)
@@ -184,12 +193,11 @@ def _task(model: Candidate, corpus: Corpus, form: str, decoding: str, labels: Se
     return replace(labelled, guidelines=guidelines, tuned=tuned)
 
 
-def left_out(models: Sequence[Candidate], tasks: Sequence[Task], decodings: Sequence[str]) -> list[str]:
+def left_out(models: Sequence[Candidate], tasks: Sequence[Task], constraints: Sequence[str]) -> list[str]:
     """What was asked for, or is in a corpus, and will not be measured; a line each."""
     onnx = any(model.path.is_dir() for model in models)
-    told = [
-        f"{name} is left out for ONNX models: it is llama.cpp's" for name in decodings if onnx and name in _LLAMA_ONLY
-    ]
+    llama_only = [name for name in constraints if name in ROWS and ROWS[name].llama_only]
+    told = [f"{name} is left out for ONNX models: it is llama.cpp's" for name in llama_only if onnx]
     for task in tasks:
         if task.unscored:
             told.append(

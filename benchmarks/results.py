@@ -6,7 +6,7 @@ A run is a folder:
     predictions/CELL.jsonl     what was found, as `bioner-edge extract` writes it, with `cost`: what each document took
     counts/CELL.json           what was right and wrong, by document and label (`accuracy.Tallies`)
 
-A CELL is a model × corpus × format × decoding. The lines of results.jsonl, told apart by `kind`:
+A CELL is a model × corpus × format × constraint. The lines of results.jsonl, told apart by `kind`:
 
     run          the command, seed, settings, machine, versions; one more each time that the run is taken up again
     model        a model: path, level, runtime, bytes, hash, what it was tuned for
@@ -44,14 +44,14 @@ class Key:
     model: str
     corpus: str
     format: str
-    decoding: str
+    constraint: str
 
     def to_json(self) -> dict[str, str]:
-        return {"model": self.model, "corpus": self.corpus, "format": self.format, "decoding": self.decoding}
+        return {"model": self.model, "corpus": self.corpus, "format": self.format, "constraint": self.constraint}
 
     @classmethod
     def of(cls, line: Line) -> Key:
-        return cls(line["model"], line["corpus"], line["format"], line["decoding"])
+        return cls(line["model"], line["corpus"], line["format"], line.get("constraint") or line["decoding"])
 
     @property
     def slug(self) -> str:

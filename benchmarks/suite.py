@@ -136,7 +136,7 @@ class Suite:
             "format": task.key.format,
             "labels": list(task.asked),
             "guidelines": dict(task.guidelines or {}),
-            "decoding": task.key.decoding,
+            "constraint": task.key.constraint,
             "documents": str(documents),
             "force": self.force,
             "spawned": time.time(),

@@ -9,79 +9,100 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import groupby
+from typing import Any
 
-from bioner_edge import formats, prompts
+from bioner_edge import formats
 from bioner_edge.backends.contract import Backend, CachedSequence
-from bioner_edge.decoding.automaton import Anything
-from bioner_edge.decoding.gbnf import GrammarAutomaton
-from bioner_edge.decoding.loop import Answer, decode
+from bioner_edge.constraints import DEFAULT, Constraint, find_constraint
+from bioner_edge.decoding.loop import Answer
 from bioner_edge.decoding.method_cache import method_cache
-from bioner_edge.decoding.token_masks import TokenMask, Vocabulary
 from bioner_edge.document import Document, Entity, Span
+from bioner_edge.engine import Engine
 from bioner_edge.errors import InputError, UsageError, unknown_name
 from bioner_edge.extraction import Extraction
-from bioner_edge.formats.contract import Parsed, Problem
+from bioner_edge.formats.contract import Format, Parsed, Problem
 from bioner_edge.models.manifest import UNITS
+from bioner_edge.questions import ask
 from bioner_edge.scores import score_entities
 from bioner_edge.text.chunks import chunks
 from bioner_edge.text.sentences import unwrap
 from bioner_edge.text.surrogates import lone_surrogate
 
-__all__ = ["CONSTRAINTS", "Extraction", "Extractor"]
+__all__ = ["Extraction", "Extractor"]
 
-CONSTRAINTS = ("free", "gbnf", "grounded", "llama-gbnf")
+_LEAST_ROOM = 48  # tokens for a chunk with its answer
 
 
 class Extractor:
     """Reads documents with one model, one format and one list of labels; see `load`."""
 
-    vocabulary_class = Vocabulary
-
     def __init__(
         self,
-        backend: Backend,
+        model: Backend | Engine,
         *,
         format: str,
         labels: Sequence[str],
-        constraint: str = "grounded",
+        constraint: str | Constraint = DEFAULT,
         guidelines: Mapping[str, str] | None = None,
         unit: str = "document",
         min_score: float = 0.0,
         removed_mass: bool = True,
     ) -> None:
-        if constraint not in CONSTRAINTS:
-            raise UsageError(unknown_name("constraint", constraint, CONSTRAINTS))
         if unit not in UNITS:
             raise UsageError(unknown_name("unit", unit, UNITS))
         if bad := next(
             (reason for text in (*labels, *(guidelines or {}).values()) if (reason := lone_surrogate(text))), None
         ):
             raise UsageError(f"a label or guideline cannot be read: {bad}")
-        self.backend = backend
+        self.constraint = find_constraint(constraint)
         self.format = formats.get(format)
         self.labels = list(labels)
-        self.constraint = constraint
+        self.guidelines = dict(guidelines or {})
         self.unit = unit
         self.min_score = min_score
         self.removed_mass = removed_mass
-        self.vocabulary = self.vocabulary_class(backend)
-        self._calls = [_Call(self, asked, guidelines or {}) for asked in self.format.questions(self.labels)]
-        self._prefixes: dict[tuple[int, ...], CachedSequence] = {}
-        cached = sum(map(len, {tuple(c.before) for c in self._calls}))
-        self._least: Callable[[str], int] = method_cache(
-            self._least_tokens, 8
-        )  # asked for a chunk's limit, then for its budget
+        self.engine = model if isinstance(model, Engine) else Engine(model)
+        self.backend = backend = self.engine.backend
+        asked = ask(self.format, self.labels, self.guidelines, backend.chat_template, backend.template_tokens)
+        self._asked = [_Asked(question.labels, *question.around(backend)) for question in asked]
+        self._instructions = {tuple(question.before) for question in self._asked}
+        # asked for a chunk's limit, then for its budget
+        self._least: Callable[[str], int] = method_cache(self._least_tokens, 8)
         self._empty = self._least("")
-        self._room = backend.context - cached - max(len(c.after) for c in self._calls) - 2 * self._empty
-        if self._room < 48:
+        fixed = sum(map(len, self._instructions)) + max(len(question.after) for question in self._asked)
+        self._room = backend.context - fixed - 2 * self._empty
+        if self._room < _LEAST_ROOM:
             raise UsageError(f"a context of {backend.context} tokens is too small for this prompt; take a larger one")
+
+    def using(
+        self,
+        *,
+        format: str | None = None,
+        labels: Sequence[str] | None = None,
+        constraint: str | Constraint | None = None,
+        guidelines: Mapping[str, str] | None = None,
+    ) -> Extractor:
+        """An extractor of the same loaded model that asks for something else; what is not given stays as it is here.
+
+        Both may be used in turn. They share the model: closing one closes the other. Raises UsageError as `load` does.
+        """
+        return Extractor(
+            self.engine,
+            format=format or _name(self.format),
+            labels=self.labels if labels is None else labels,
+            constraint=self.constraint if constraint is None else constraint,
+            guidelines=self.guidelines if guidelines is None else guidelines,
+            unit=self.unit,
+            min_score=self.min_score,
+            removed_mass=self.removed_mass,
+        )
 
     @property
     def prompts(self) -> list[tuple[list[int], list[int]]]:
         """Of each question the token ids before and after the text."""
-        return [(call.before, call.after) for call in self._calls]
+        return [(question.before, question.after) for question in self._asked]
 
     def __call__(self, source: str | Document) -> Extraction:
         """The entities of a document, its own annotations unread. Raises InputError for a lone surrogate."""
@@ -119,16 +140,16 @@ class Extractor:
 
     def _least_tokens(self, text: str) -> int:
         """The tokens of an answer that finds nothing in a text."""
-        empty = self.format.render(Document("", text), self._calls[0].labels)
+        empty = self.format.render(Document("", text), self._asked[0].labels)
         return len(self.backend.tokenize(empty.encode(), False))
 
     def _answers(self, part: Document) -> Iterator[tuple[Answer, Parsed]]:
-        """The answers about a chunk, in the order of the calls; calls whose prompts begin alike read the text once."""
+        """The answers about a chunk, by question; questions whose prompts begin alike read the text once."""
         text = self.backend.tokenize(part.text.encode(), False)
         budget = self._budget(part, text)
-        for before, calls in groupby(self._calls, key=lambda call: call.before):
-            sharing = list(calls)
-            prefix = self._prefix(before)
+        for before, questions in groupby(self._asked, key=lambda question: question.before):
+            sharing = list(questions)
+            prefix = self.engine.instruction(before, self._instructions)
             # The last token is left to each prompt, so that none is empty.
             asked = [*before[prefix.length :], *text]
             read, left = asked[:-1], asked[-1:]
@@ -138,27 +159,45 @@ class Extractor:
                 if len(sharing) > 1 and read:
                     self.backend.eval(shared, read)
                     once, read = len(read), []
-                for call in sharing:
-                    answer, parsed = call.answer(part, shared, [*read, *left, *call.after], budget)
+                for question in sharing:
+                    answer = self._answer(question, part, shared, [*read, *left, *question.after], budget)
                     if once:  # what was read for all is counted with the first
                         fed, prompted = answer.fed + once, answer.prompt + once
                         answer, once = replace(answer, calls=answer.calls + 1, fed=fed, prompt=prompted), 0
-                    yield answer, parsed
+                    yield answer, self.read(answer, part, question.labels)
             finally:
                 self.backend.release(shared)
+
+    def _answer(
+        self, question: _Asked, part: Document, shared: CachedSequence, prompt: list[int], budget: int
+    ) -> Answer:
+        """One answer about a chunk; `shared` holds what was read of it before."""
+        budget = min(self.backend.context - shared.length - len(prompt), budget)
+        allowed = question.allowed
+        if allowed is None:
+            row = self.constraint
+            allowed = row.make(self.format, question.labels, part, self.engine.vocabulary)
+            question.allowed = None if row.per_document else allowed
+        sequence = self.backend.fork(shared, shared.length)
+        try:
+            return self.constraint.decode(
+                self.backend, sequence, prompt, allowed, budget=budget, removed_mass=self.removed_mass
+            )
+        finally:
+            self.backend.release(sequence)
+
+    def read(self, answer: Answer, part: Document, labels: Sequence[str]) -> Parsed:
+        """What an answer says; one that ended at its budget has that among its problems."""
+        parsed = self.constraint.read(self.format, answer.text, part, labels)
+        if not answer.closed:
+            return parsed
+        limit = f"closed after {answer.fed} tokens, the budget of this chunk"
+        problem = Problem.at("cut", answer.text, len(answer.text), limit)
+        return replace(parsed, problems=(*parsed.problems, problem))
 
     def _budget(self, part: Document, text: Sequence[int]) -> int:
         """The tokens that may be fed after the prompt: more than any answer takes, so that a model may not ramble."""
         return 4 * max(len(text), self._least(part.text)) + 128
-
-    def _prefix(self, before: list[int]) -> CachedSequence:
-        """The cached instruction, less its last token."""
-        key = tuple(before)
-        if key not in self._prefixes:
-            self._prefixes[key] = self.backend.new_sequence()
-            if len(before) > 1:
-                self.backend.eval(self._prefixes[key], before[:-1])
-        return self._prefixes[key]
 
     def close(self) -> None:
         self.backend.close()
@@ -170,58 +209,15 @@ class Extractor:
         self.close()
 
 
-class _Call:
-    """One question asked of every chunk: the prompt's parts before and after the text, and the constraint."""
+@dataclass(slots=True)
+class _Asked:
+    """A question as it is fed, and what its answers may hold, where no document changes that."""
 
-    def __init__(self, extractor: Extractor, labels: list[str], guidelines: Mapping[str, str]) -> None:
-        self.extractor = extractor
-        self.labels = labels
-        backend = extractor.backend
-        messages = extractor.format.instruction(labels, guidelines)
-        prompt = prompts.build(backend.chat_template, messages, backend.template_tokens)
-        self.before = backend.tokenize(prompt.before.encode(), True)
-        if backend.bos is not None and self.before[:1] != [backend.bos]:
-            self.before.insert(0, backend.bos)
-        self.after = backend.tokenize(prompt.after.encode(), True)
-        self._shared: TokenMask | None = None
+    labels: list[str]
+    before: list[int]
+    after: list[int]
+    allowed: Any = None
 
-    def answer(self, part: Document, shared: CachedSequence, prompt: list[int], budget: int) -> tuple[Answer, Parsed]:
-        """One answer about a chunk, and what it says; `shared` holds what was read of it before."""
-        backend, form = self.extractor.backend, self.extractor.format
-        sequence = backend.fork(shared, shared.length)
-        budget = min(backend.context - shared.length - len(prompt), budget)
-        mask = self._mask(part)
-        try:
-            if self.extractor.constraint == "llama-gbnf":
-                from bioner_edge.decoding import llama_sampler
 
-                answer = llama_sampler.decode(backend, sequence, prompt, mask, form.gbnf(self.labels), budget=budget)
-            else:
-                answer = decode(
-                    backend, sequence, prompt, mask, budget=budget, removed_mass=self.extractor.removed_mass
-                )
-        finally:
-            backend.release(sequence)
-        return answer, self.read(answer, part)
-
-    def read(self, answer: Answer, part: Document) -> Parsed:
-        """What an answer says; one that ended at its budget has that among its problems."""
-        form = self.extractor.format
-        reading = form.parse if self.extractor.constraint == "grounded" else form.salvage
-        parsed = reading(answer.text, part, self.labels)
-        if answer.closed:
-            limit = Problem.at(
-                "cut", answer.text, len(answer.text), f"closed after {answer.fed} tokens, the budget of this chunk"
-            )
-            parsed = replace(parsed, problems=(*parsed.problems, limit))
-        return parsed
-
-    def _mask(self, part: Document) -> TokenMask:
-        """The constraint of this chunk; one that no document changes is made once, so that its states stay cached."""
-        vocabulary, form = self.extractor.vocabulary, self.extractor.format
-        if self.extractor.constraint == "grounded":
-            return TokenMask(form.constraint(part, self.labels), vocabulary)
-        if self._shared is None:
-            free = self.extractor.constraint == "free"
-            self._shared = TokenMask(Anything() if free else GrammarAutomaton(form.gbnf(self.labels)), vocabulary)
-        return self._shared
+def _name(form: Format) -> str:
+    return next(name for name, row in formats.FORMATS.items() if row is form)

@@ -14,12 +14,13 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from bioner_edge import formats, prompts
+from bioner_edge import formats
 from bioner_edge.backends.loading import NEEDS_LLAMA
 from bioner_edge.document import Document, Entity
 from bioner_edge.errors import ModelError, UsageError
 from bioner_edge.formats.contract import TEXT
 from bioner_edge.models import registry
+from bioner_edge.questions import ask
 from bioner_edge.text.surrogates import lone_surrogate
 
 if TYPE_CHECKING:
@@ -183,7 +184,7 @@ def written_prompts(
     written and ModelError for a model or chat template that cannot be used.
     """
     form = formats.get(name)
-    calls = form.questions(labels)
+    form.questions(labels)  # refuses labels before a model is looked for
     if reason := lone_surrogate(text):
         raise UsageError(f"--prompt: {reason}")
     path = registry.find(model)[0] if model is not None else (default_model() or registry.find(None))[0]
@@ -191,13 +192,10 @@ def written_prompts(
         assert vocabulary is not None  # there is a path
         found = []
         notes: list[str] = []
-        for asked in calls:
-            messages = form.instruction(asked, guidelines)
-            prompt = prompts.build(vocabulary.chat_template, messages, vocabulary.template_tokens, tell=notes.append)
-            ids = vocabulary.tokenize(prompt.before.encode(), True)
-            missing = vocabulary.bos is not None and ids[:1] != [vocabulary.bos]
-            first = vocabulary.template_tokens["bos_token"] if missing else ""
-            found.append((asked, f"{first}{prompt.before}{text}{prompt.after}"))
+        template, tokens = vocabulary.chat_template, vocabulary.template_tokens
+        for question in ask(form, labels, guidelines, template, tokens, tell=notes.append):
+            first = tokens["bos_token"] if question.lacks_bos(vocabulary) else ""
+            found.append((question.labels, f"{first}{question.before}{text}{question.after}"))
         for note in dict.fromkeys(notes):
             tell(note)
         return found

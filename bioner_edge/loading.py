@@ -8,12 +8,12 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from bioner_edge import __version__, formats
 from bioner_edge.backends.loading import load_backend
-from bioner_edge.errors import UsageError, unknown_name
-from bioner_edge.extract import CONSTRAINTS, Extractor
+from bioner_edge.constraints import CONSTRAINTS, DEFAULT, Constraint, find_constraint
+from bioner_edge.errors import ModelError, UsageError
+from bioner_edge.extract import Extractor
 from bioner_edge.extraction import About, FileState
 from bioner_edge.models import memory, registry
 from bioner_edge.models.manifest import Manifest
@@ -26,8 +26,9 @@ def load(
     *,
     format: str | None = None,
     labels: Sequence[str] | None = None,
-    constraint: str = "grounded",
+    constraint: str | Constraint | None = None,
     guidelines: Mapping[str, str] | None = None,
+    unit: str | None = None,
     min_score: float = 0.0,
     threads: int | None = None,
     adapter: str | Path | None = None,
@@ -36,6 +37,7 @@ def load(
     """An extractor for a model by name or path, for the first format and the labels of its manifest.
 
     Without a model it is the bundled one, or, where that was not tuned for `format`, a bundled one that was.
+    `constraint` and `unit` are the manifest's unless given, "grounded" and "document" where it names none.
     `adapter` is the path of a GGUF LoRA file that was tuned on the model: what it was tuned for stands in the manifest
     beside it, and the model's own counts no more. `force` loads a model that seems larger than the memory that is free.
 
@@ -44,41 +46,42 @@ def load(
     """
     source = _Source.find(model, adapter, format)
     asked = source.chosen(format, labels)
-    return _extractor(source, *asked, constraint, guidelines or {}, min_score=min_score, threads=threads, force=force)
+    settings = _Settings(*asked, source.constraint(constraint), guidelines or {}, unit, min_score)
+    return _extractor(source, settings, threads=threads, force=force)
 
 
-def _extractor(
-    source: _Source,
-    format: str,
-    labels: Sequence[str],
-    constraint: str,
-    guidelines: Mapping[str, str],
-    *,
-    min_score: float,
-    threads: int | None,
-    force: bool,
-) -> Extractor:
-    if constraint not in CONSTRAINTS:  # known before a model is loaded
-        raise UsageError(unknown_name("constraint", constraint, CONSTRAINTS))
-    if constraint == "llama-gbnf" and source.model.is_dir():
-        raise UsageError(f"{source.model}: llama-gbnf is llama.cpp's own sampler; take gbnf, or a GGUF model")
-    if isinstance(labels, str):
-        raise UsageError(f"labels must be a list of names, not the string {labels!r}")
-    formats.get(format)
-    for told in source.unusual(format, labels, guidelines):
-        warnings.warn(told, stacklevel=3)
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    """What an extractor is asked for; a `unit` of None is the manifest's."""
+
+    format: str
+    labels: Sequence[str]
+    constraint: Constraint
+    guidelines: Mapping[str, str]
+    unit: str | None
+    min_score: float
+
+
+def _extractor(source: _Source, asked: _Settings, *, threads: int | None, force: bool) -> Extractor:
+    if asked.constraint.llama_only and source.model.is_dir():
+        raise UsageError(f"{source.model}: {asked.constraint.name} needs llama.cpp; take gbnf, or a GGUF model")
+    if isinstance(asked.labels, str):
+        raise UsageError(f"labels must be a list of names, not the string {asked.labels!r}")
+    formats.get(asked.format)
+    for message in source.unusual(asked.format, asked.labels, asked.guidelines):
+        warnings.warn(message, stacklevel=3)
     memory.refuse_larger(source.model, force)
     manifest = source.manifest
     backend = load_backend(source.model, threads=threads, adapter=source.adapter)
     try:
         return Extractor(
             backend,
-            format=format,
-            labels=labels,
-            constraint=constraint,
-            guidelines=guidelines or (manifest.guidelines if manifest else None),
-            unit=manifest.unit if manifest else "document",
-            min_score=min_score,
+            format=asked.format,
+            labels=asked.labels,
+            constraint=asked.constraint,
+            guidelines=asked.guidelines or (manifest.guidelines if manifest else None),
+            unit=asked.unit or (manifest.unit if manifest else "document"),
+            min_score=asked.min_score,
         )
     except BaseException:
         backend.close()
@@ -121,6 +124,17 @@ class _Source:
             raise UsageError(f"{self.tuned}: {message}, so --format and --labels must be given")
         return format or (manifest.formats[0] if manifest else ""), labels or (manifest.labels if manifest else ())
 
+    def constraint(self, given: str | Constraint | None) -> Constraint:
+        """The constraint that is asked for, else the manifest's, else the default one.
+
+        Raises UsageError for an unknown name, ModelError for one in the manifest.
+        """
+        own = self.manifest.constraint if self.manifest else ""
+        if own and not given and own not in CONSTRAINTS:
+            message = f"{self.tuned}: its manifest names the constraint {own!r}, which this version does not know"
+            raise ModelError(f"{message}; choose one with --constraint: {', '.join(CONSTRAINTS)}")
+        return find_constraint(given or own or DEFAULT)
+
     def unusual(self, format: str, labels: Sequence[str], guidelines: Mapping[str, str]) -> Iterator[str]:
         """What is asked of the model that it was not tuned for, and guidelines that no label has."""
         manifest, name = self.manifest, self.tuned.name
@@ -142,23 +156,28 @@ def open_reader(
     adapter: Path | None,
     format: str | None,
     labels: Sequence[str] | None,
-    constraint: str,
+    constraint: str | None,
     guidelines: Mapping[str, str] | None,
-    **options: Any,
+    *,
+    min_score: float = 0.0,
+    threads: int | None = None,
+    force: bool = False,
 ) -> tuple[Extractor, About]:
     """An extractor as `load` opens it, and what to know of it; see `guard.Opening`."""
     source = _Source.find(model, adapter, format)
     chosen, asked = source.chosen(format, labels)
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always", UserWarning)  # ours; a library's own stay as they are
-        extractor = _extractor(source, chosen, asked, constraint, guidelines or {}, **options)
+        row = source.constraint(constraint)
+        settings = _Settings(chosen, asked, row, guidelines or {}, None, min_score)
+        extractor = _extractor(source, settings, threads=threads, force=force)
     fingerprint = {
         "version": __version__,
         "model": _identity(source.model, source.of_model),
         "adapter": _identity(source.adapter, source.of_adapter) if source.adapter else None,
         "format": chosen,
         "labels": list(asked),
-        "constraint": constraint,
+        "constraint": row.name,
         "prompt": hashlib.sha256(json.dumps(extractor.prompts).encode()).hexdigest(),
         "unit": extractor.unit,
         "min_score": extractor.min_score,

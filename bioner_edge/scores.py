@@ -13,7 +13,13 @@ __all__ = ["score_entities"]
 
 
 def score_entities(answer: Answer, parsed: Parsed) -> Iterator[Entity]:
-    """Each entity with the product of the probabilities of the choices that wrote it, and the largest removed mass."""
+    """Each entity with the product of the probabilities of the choices that wrote it, and the largest removed mass.
+
+    Both are None where nothing is known of the choices.
+    """
+    if not answer.choices:
+        yield from parsed.entities
+        return
     ends = [0, *_ends(answer.data)]
     for entity, place in zip(parsed.entities, parsed.places, strict=True):
         made = [c for c in answer.choices if c.start < ends[place.end] and ends[place.start] < c.end]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bioner_edge import formats
+from bioner_edge.constraints import find_constraint
 from bioner_edge.errors import UsageError, unknown_name
 from bioner_edge.models import models_toml
 from bioner_edge.models.manifest import UNITS
@@ -29,6 +30,7 @@ class About:
     license: str = "unknown"
     guidelines: Mapping[str, str] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
+    constraint: str = ""
 
     def __post_init__(self) -> None:
         if not self.name or Path(self.name).name != self.name:
@@ -37,6 +39,8 @@ class About:
             raise UsageError(f"the name {self.name!r} cannot be a model's: {reason}; give another with --name")
         if self.unit not in UNITS:
             raise UsageError(unknown_name("unit", self.unit, UNITS))
+        if self.constraint:
+            find_constraint(self.constraint)
         if bool(self.formats) != bool(self.labels):
             there, missing = ("labels", "formats") if self.labels else ("formats", "labels")
             raise UsageError(f"{there} without {missing}: give both, or neither for a model that is not tuned yet")
@@ -57,6 +61,7 @@ class About:
         license: str | None = None,
         guidelines: Mapping[str, str] | None = None,
         training: Mapping[str, Any] | None = None,
+        constraint: str | None = None,
     ) -> About:
         """What was asked for; where it was not, the name is the first folder's, and the license those on all cards."""
         for what, value in (("labels", labels), ("formats", formats)):
@@ -71,6 +76,7 @@ class About:
             license=found,
             guidelines=dict(guidelines or {}),
             training=dict(training or {}),
+            constraint=constraint or "",
         )
 
 

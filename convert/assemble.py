@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bioner_edge import formats, prompts
+from bioner_edge import prompts
 from bioner_edge.convert import architectures, domain, vocabulary
 from bioner_edge.convert.about import About
 from bioner_edge.convert.checkpoint import Checkpoint, Source
@@ -26,7 +26,7 @@ from bioner_edge.convert.vocabulary.unused_tokens import drop_unused
 from bioner_edge.errors import UsageError
 from bioner_edge.report import Report
 
-__all__ = ["SourceModel", "assemble", "questions", "tell_prompt", "trim"]
+__all__ = ["SourceModel", "assemble", "prompting", "tell_prompt", "trim"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ def trim(model: SourceModel, texts: Sequence[Path], about: About, work: Path, re
     return replace(model, source=Trimmed(model.whole, kept), tokens=work / "tokenizer", kept=kept)
 
 
-def questions(model: SourceModel, about: About) -> domain.Prompting:
+def prompting(model: SourceModel, about: About) -> domain.Prompting:
     """What this model will be asked about a document."""
     tokenizer = model.tokenizer
     names = {"bos_token": tokenizer.bos, "eos_token": tokenizer.ends[0]}
@@ -141,16 +141,17 @@ def tell_prompt(model: SourceModel, about: About, report: Report) -> None:
         told = ", ".join(f"{name}={value}" for name, value in written.items())
         report.step(f"chat template: {told}, in every prompt")
     if about.formats:
-        form, its = formats.get(about.formats[0]), questions(model, about)
-        messages = form.instruction(form.questions(about.labels)[0], about.guidelines)
-        prompts.build(its.template, messages, its.template_tokens, tell=lambda note: report.step(f"warning: {note}"))
+        notes: list[str] = []
+        prompting(model, about).questions(about.formats[0], notes.append)
+        for note in dict.fromkeys(notes):
+            report.step(f"warning: {note}")
 
 
 def _spelled(model: SourceModel, texts: Sequence[Path], about: About, report: Report) -> Iterator[str]:
     """Every part of every prompt and answer on its own, as the extraction tokenizes them; what repeats comes once."""
     seen, empty = set(), True
-    for before, text, after, answer in domain.examples(domain.documents(texts, report.step), questions(model, about)):
-        for part in (before, after):
+    for question, text, answer in domain.examples(domain.documents(texts, report.step), prompting(model, about)):
+        for part in (question.before, question.after):
             if part and part not in seen:
                 seen.add(part)
                 yield part

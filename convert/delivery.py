@@ -95,6 +95,7 @@ class Delivery:
             formats=self.about.formats,
             labels=self.about.labels,
             unit=self.about.unit,
+            constraint=self.about.constraint,
             license=self.about.license,
             sha256=digest(path),
             level=level,

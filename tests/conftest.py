@@ -77,14 +77,14 @@ def _teach(model: Any, vocabulary: Path) -> None:
 
     from bioner_edge.document import Document, Entity
     from bioner_edge.tuning import pack
-    from bioner_edge.tuning.vocabulary import load
+    from bioner_edge.tuning.vocabulary import TrainedVocabulary
 
-    rows = []
+    rows, spelling = [], TrainedVocabulary(vocabulary)
     for text in TAUGHT:
         found = [(label, m) for label, mentions in TAUGHT_MENTIONS.items() for m in mentions if m in text]
         gold = Document("", text, tuple(Entity.at(x, text.index(m), text.index(m) + len(m)) for x, m in found))
         for labels in (["Chemical", "Disease"], ["Disease"]):
-            rows += [torch.tensor(row.ids) for row in pack.encode(load(vocabulary), gold, labels, "multi_tag")]
+            rows += [torch.tensor(row.ids) for row in pack.encode(spelling, gold, labels, "multi_tag")]
     ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
     targets = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-100)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)

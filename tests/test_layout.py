@@ -22,6 +22,7 @@ FLOORS = (
     "decoding",
     "formats",
     "prompts scores extraction",
+    "questions constraints engine",
     "extract",
     "loading guard io",
     "corpora progress terminal",

@@ -4,8 +4,8 @@
 
 The first run is what the others are compared with. Where it has one cell of a corpus, every cell of the others on that
 corpus is compared with that one. Where it has several, `correspondence` says which belong together. One
-run by itself: every cell is compared with the reference level of the same model, format and decoding. What has nothing
-that it could be compared with is refused, with the reason.
+run by itself: every cell is compared with the reference level of the same model, format and constraint. What has
+nothing that it could be compared with is refused, with the reason.
 
 A difference counts where its p-value, adjusted for all comparisons that were asked for at once, is below 0.05.
 """
@@ -118,7 +118,7 @@ def compare(
 def versus_reference(
     run: Run, reference: str | None = None, *, mode: str = "strict", seed: int = 0, resamples: int = RESAMPLES
 ) -> dict[Key, dict[str, Any]]:
-    """The cells of a run, each held against the reference level of the same model, format and decoding, by key.
+    """The cells of a run, each held against the reference level of the same model, format and constraint, by key.
 
     `reference` names a level or a model; by default it is, of each model, the level with the most bits per weight that
     was scored. A cell that has no such reference, or is it, is not among them. Raises UsageError for an unknown one.

@@ -17,13 +17,13 @@ from bioner_edge.errors import InputError, UsageError, unknown_name
 __all__ = ["Matching", "Place", "Refused", "family", "with_first", "with_level", "with_one"]
 
 _AGREEING = (
-    ("model", "format", "decoding"),
-    ("family", "format", "decoding"),  # another level
-    ("format", "decoding"),  # another model
+    ("model", "format", "constraint"),
+    ("family", "format", "constraint"),  # another level
+    ("format", "constraint"),  # another model
     ("model", "format"),
     ("family", "format"),
-    ("model", "decoding"),
-    ("family", "decoding"),
+    ("model", "constraint"),
+    ("family", "constraint"),
 )
 """In what cells of one corpus must agree to correspond: the first of these in which any cell of the one run agrees with
 one of the other."""
@@ -118,7 +118,7 @@ def with_level(runs: Sequence[Run], reference: str | None) -> Matching:
     one with the most bits per weight.
 
     A model that is named is the reference of all others too: where it has one cell of a corpus, of every cell there,
-    else of those with the same format and decoding.
+    else of those with the same format and constraint.
     """
     matching = Matching()
     every = [Place(run, cell) for run in runs for cell in run.cells]
@@ -127,20 +127,20 @@ def with_level(runs: Sequence[Run], reference: str | None) -> Matching:
         raise UsageError(unknown_name("level or model", reference, sorted(names)))
     scored = [place for run in runs for place in matching.scored(run)]
     often = Counter(place.corpus for place in scored if place.cell.key.model == reference)
-    agreeing: dict[int, tuple[str, ...]] = {0: ("family", "format", "decoding"), 1: ()}  # by cells of a named model
+    agreeing: dict[int, tuple[str, ...]] = {0: ("family", "format", "constraint"), 1: ()}  # by cells of a named model
     groups: defaultdict[tuple[str, ...], list[Place]] = defaultdict(list)
     for place in scored:
-        traits = place.traits(agreeing.get(often[place.corpus], ("format", "decoding")))
+        traits = place.traits(agreeing.get(often[place.corpus], ("format", "constraint")))
         groups[place.corpus, *traits].append(place)
     for places in groups.values():
         chosen = [place for place in places if reference is None or place.called(reference)]
         if not chosen:
-            matching.refuse(places, f"there is no score of {reference} in this format and decoding")
+            matching.refuse(places, f"there is no score of {reference} in this format and constraint")
             continue
         best = min(chosen, key=lambda place: (-(place.cell.about.get("bits_per_weight") or 0.0), place.cell.key))
         matching.matched += [(place, best) for place in places if place is not best]
         if len(places) == 1:
-            matching.refuse(places, "nothing else of this model was scored in this format and decoding")
+            matching.refuse(places, "nothing else of this model was scored in this format and constraint")
     return matching
 
 

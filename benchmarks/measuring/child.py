@@ -7,7 +7,7 @@ when the process with the number PARENT does. SPEC is one JSON object:
 
     phase        "read": write what is found to `predictions`; "repetition": measure speed and memory
     model        a listed model's name, a GGUF file or the folder of an ONNX model
-    format, labels, guidelines (or null), unit (left out: that of the manifest), decoding: see baselines.reader
+    format, labels, guidelines (or null), unit (left out: that of the manifest), constraint: see baselines.load_reader
     threads      of the runtime; the process stays on as many cores
     documents    JSON Lines of documents: `id`, `text`, perhaps `title_end`; `limit` says how many of them, or null
     predictions  read: the file that is appended to
@@ -42,7 +42,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from bioner_edge.benchmarks.measuring import bandwidth, baselines, memory, speed
+from bioner_edge.benchmarks import baselines
+from bioner_edge.benchmarks.measuring import bandwidth, memory, speed
 from bioner_edge.benchmarks.measuring.energy import Meter
 from bioner_edge.benchmarks.measuring.machine import pin
 from bioner_edge.benchmarks.process import describe_error
@@ -91,8 +92,8 @@ def run(spec: Spec) -> dict[str, Any]:
 
 
 def _asked(spec: Spec) -> dict[str, Any]:
-    """What `baselines.reader` is given."""
-    names = ("model", "decoding", "format", "labels", "guidelines", "unit", "threads", "force")
+    """What `baselines.load_reader` is given."""
+    names = ("model", "constraint", "format", "labels", "guidelines", "unit", "threads", "force")
     return {name: spec[name] for name in names if name in spec}
 
 
@@ -212,7 +213,7 @@ def measure(spec: Spec) -> dict[str, Any]:
     documents, mark = _documents(spec), memory.Watermark()
     started = time.perf_counter()
     with mark.looking():
-        reader = baselines.reader(**_asked(spec))
+        reader = baselines.load_reader(**_asked(spec))
     load_s = time.perf_counter() - started
     with reader:
         loaded = time.perf_counter()

@@ -16,12 +16,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
-import bioner_edge.extract
 from bioner_edge.benchmarks.process import describe_error
 from bioner_edge.document import Document
 from bioner_edge.errors import InputError
@@ -99,31 +98,15 @@ class Watch:
 
 @contextmanager
 def watching(reader: Extractor) -> Iterator[Watch]:
-    """Times the steps and answers of a reader, of whatever decoding, while it lasts; one reader at a time."""
+    """Times the steps and answers of a reader, under whatever constraint, while it lasts; one reader at a time."""
     watch = Watch(reader)
-    with ExitStack() as stack:
-        for owner, name, timed in _seams(reader, watch):
-            inner = getattr(owner, name)
-            setattr(owner, name, timed(inner))
-            stack.callback(setattr, owner, name, inner)
+    model: Any = getattr(reader.backend, "llama", reader.backend)  # llama-cpp-python's own object calls itself
+    step, row = model.eval, reader.constraint
+    model.eval, reader.constraint = watch.step(step), replace(row, decode=watch.answer(row.decode))
+    try:
         yield watch
-
-
-def _seams(reader: Extractor, watch: Watch) -> Iterator[tuple[Any, str, Callable[..., Any]]]:
-    """(where a function is looked up, its name, what times it)"""
-    backend: Any = reader.backend
-    if hasattr(backend, "llama"):
-        from bioner_edge.benchmarks.measuring import completions
-
-        yield backend.llama, "eval", watch.step
-        yield completions, "complete", watch.answer
-        return
-    yield backend, "eval", watch.step
-    yield bioner_edge.extract, "decode", watch.answer
-    if reader.constraint == "llama-gbnf":
-        from bioner_edge.decoding import llama_sampler
-
-        yield llama_sampler, "decode", watch.answer
+    finally:
+        model.eval, reader.constraint = step, row
 
 
 def warm_up(reader: Extractor, documents: Sequence[Document]) -> None:

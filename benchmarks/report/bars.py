@@ -16,10 +16,10 @@ __all__ = ["best", "formats"]
 
 
 def best(group: Group) -> list[Entry]:
-    """The cell with the highest F1 of each format and decoding; those of a format together."""
+    """The cell with the highest F1 of each format and constraint; those of a format together."""
     found: dict[tuple[str, str], Entry] = {}
     for entry in group.entries:
-        key = (entry.cell.key.format, entry.cell.key.decoding)
+        key = (entry.cell.key.format, entry.cell.key.constraint)
         if key not in found or entry.interval[0] > found[key].interval[0]:
             found[key] = entry
     order = list(dict.fromkeys(form for form, _ in found))
@@ -27,9 +27,9 @@ def best(group: Group) -> list[Entry]:
 
 
 def formats(group: Group) -> Plot:
-    """A bar for each format and decoding, with the interval, the model, and the format's ceiling."""
+    """A bar for each format and constraint, with the interval, the model, and the format's ceiling."""
     bars = best(group)
-    title = f"Strict F1 by format and decoding: {group.title}"
+    title = f"Strict F1 by format and constraint: {group.title}"
     with sheet(f"formats{group.slug}", title, 7.4, 1.2 + 0.27 * len(bars)) as (figure, axes):
         several = len({entry.cell.key.model for entry in group.entries}) > 1
         for row, entry in enumerate(bars):
@@ -56,4 +56,4 @@ def _bar(axes: Axes, row: int, entry: Entry, several: bool) -> None:
 
 def _called(entry: Entry) -> str:
     key = entry.cell.key
-    return shorten(printable(f"{key.format or '–'} {key.decoding}"))
+    return shorten(printable(f"{key.format or '–'} {key.constraint}"))

@@ -15,7 +15,7 @@ THREADS = Column("threads", "threads")
 
 def identity(entries: Sequence[Entry]) -> tuple[Column, ...]:
     """The columns that tell cells apart; run and corpus where there are several."""
-    keys = [("model", "model"), ("level", "level"), ("format", "format"), ("decoding", "decoding")]
+    keys = [("model", "model"), ("level", "level"), ("format", "format"), ("constraint", "constraint")]
     if len({entry.cell.key.corpus for entry in entries}) > 1:
         keys.insert(0, ("corpus", "corpus"))
     if len({entry.run for entry in entries}) > 1:
@@ -33,7 +33,7 @@ def who(entry: Entry) -> Row:
         "model": text(entry.model),
         "level": text(entry.level),
         "format": Value(named.text, range="untuned") if untuned else named,
-        "decoding": text(key.decoding),
+        "constraint": text(key.constraint),
     }
 
 

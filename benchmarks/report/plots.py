@@ -68,7 +68,7 @@ def _points(axes: Axes, group: Group, axis: Axis) -> None:
         axes.vlines(x, low, high, color=tint, lw=1, alpha=0.45, zorder=2)
         axes.hlines(y, figure.low / axis.scale, figure.high / axis.scale, color=tint, lw=1, alpha=0.45, zorder=2)
         on_front = id(entry) in unbeaten
-        marker = MARKERS.get(entry.cell.key.decoding, "v")
+        marker = MARKERS.get(entry.cell.key.constraint, "v")
         edge, size = (INK, 68.0) if on_front else (PAGE, 46.0)
         size *= 1.5 if marker in "PX" else 1.0  # thin shapes
         above = 4 + on_front
@@ -104,9 +104,9 @@ def _legend(figure: Figure, entries: Sequence[Entry]) -> None:
     from matplotlib.lines import Line2D
 
     _, meaning = colours(entries)
-    decodings = list(dict.fromkeys(entry.cell.key.decoding for entry in entries))
+    constraints = list(dict.fromkeys(entry.cell.key.constraint for entry in entries))
     keys = [(colour, "o", name) for name, colour in meaning.items()] if len(meaning) > 1 else []
-    keys += [(MUTED, MARKERS.get(name, "v"), name) for name in decodings] if len(decodings) > 1 else []
+    keys += [(MUTED, MARKERS.get(name, "v"), name) for name in constraints] if len(constraints) > 1 else []
     handles = [
         Line2D([], [], ls="", marker=marker, color=colour, markersize=6, label=shorten(name))
         for colour, marker, name in keys

@@ -47,12 +47,12 @@ def names(entries: Sequence[Entry], *, beside_shapes: bool = False) -> list[str]
 
     How it was decoded, which shapes tell too, is left out beside them where a name is long enough without.
     """
-    keys = ("run", "model", "level", "format", "decoding")
+    keys = ("run", "model", "level", "format", "constraint")
     parts = [
-        (e.run, shorten(e.model, _LONGEST_MODEL), e.level, e.cell.key.format, e.cell.key.decoding) for e in entries
+        (e.run, shorten(e.model, _LONGEST_MODEL), e.level, e.cell.key.format, e.cell.key.constraint) for e in entries
     ]
     differ = [n for n in range(len(keys)) if len({part[n] for part in parts}) > 1]
-    spare = beside_shapes and len(differ) > 2 and keys[differ[-1]] == "decoding"
+    spare = beside_shapes and len(differ) > 2 and keys[differ[-1]] == "constraint"
     chosen = (differ[:-1] if spare else differ) or [1, 2]
     told = [printable(" ".join(part[n] for n in chosen if part[n])) for part in parts]
     return [shorten(name) for name in told] if beside_shapes else told

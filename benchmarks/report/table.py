@@ -14,7 +14,7 @@ from bioner_edge.benchmarks.report.figures import MISSING, Column, Sheet, Value
 __all__ = ["to_table"]
 
 _STYLES = {"failed": "red", "front": "green", "muted": "dim"}
-_LINES = (("run", "corpus"), ("model", "level"), ("format", "decoding"))
+_LINES = (("run", "corpus"), ("model", "level"), ("format", "constraint"))
 _NARROWEST = 14  # characters of the column that says which cell it is
 
 

@@ -111,7 +111,7 @@ def difference(one: Extractor, other: Extractor, document: Document) -> Differen
     Both are asked anew. Up to there they have read the same tokens, so that the logits can be compared.
     """
     runs = [_steps(extractor, document) for extractor in (one, other)]
-    pieces = one.vocabulary.pieces
+    pieces = one.engine.vocabulary().pieces
     for number, (ours, theirs) in enumerate(zip(*runs, strict=False)):
         if ours.ids != theirs.ids:  # other tokens of the same text
             return None

@@ -14,7 +14,7 @@ that always likes the longest token which goes on with it, so that what is force
 loop asked of the constraint between two steps of the model. `loop` is the time of the whole loop for one answer, the
 model's own left out. A grounded constraint is built for each document and starts with an empty cache, as in extraction;
 a grammar is built once and keeps its cache. llama.cpp tests either the whole vocabulary, as llama-cpp-python does, or
-only the one token that comes, as `--constraint llama-gbnf` does; llguidance makes a mask for the same grammar.
+only the one token that comes, as the baseline `llama-gbnf` does; llguidance makes a mask for the same grammar.
 
 The second table is growth: abstracts joined to 1k, 10k and 100k characters, one answer. Peak memory is what tracemalloc
 saw of constraint and mask, as a multiple of the text's bytes; it is taken in a run of its own, since tracing is slow.
@@ -45,10 +45,10 @@ import bioner_edge
 from bioner_edge import formats
 from bioner_edge.backends.contract import CachedSequence, Logits
 from bioner_edge.backends.vocab_only import VocabOnly
+from bioner_edge.benchmarks.baselines.llama_sampler import LlamaGrammar
 from bioner_edge.benchmarks.measuring import machine
 from bioner_edge.decoding.automaton import ByteAutomaton, State
 from bioner_edge.decoding.gbnf import GrammarAutomaton
-from bioner_edge.decoding.llama_sampler import LlamaGrammar
 from bioner_edge.decoding.loop import decode
 from bioner_edge.decoding.token_masks import Ids, TokenMask, Vocabulary
 from bioner_edge.document import Document, Entity

@@ -64,9 +64,9 @@ def examples(f32: Path, corpus: Path, documents: int) -> list[Example]:
             model.template_tokens,
         )
         found = []
-        for parts in domain.examples(islice(read_file(corpus, lambda notice: None), documents), asked):
-            before = len(domain.token_ids(model, (*parts[:3], "")))
-            ids = domain.token_ids(model, parts)[: model.context]
+        for question, *rest in domain.examples(islice(read_file(corpus, lambda notice: None), documents), asked):
+            before = len(question.token_ids(model, rest[0]))
+            ids = question.token_ids(model, *rest)[: model.context]
             if before < len(ids):
                 found.append(Example(ids, before - 1))
         return found

@@ -69,14 +69,17 @@ def run(
         ),
     ] = "tuned",
     constraints: Annotated[
-        str, typer.Option(help="Constraints: grounded, gbnf, llama-gbnf, free; comma-separated.")
-    ] = "grounded",
+        str,
+        typer.Option(
+            help="Constraints: default (that of each manifest), grounded, gbnf, free, or a baseline; comma-separated."
+        ),
+    ] = "default",
     baselines: Annotated[
         bool,
         typer.Option(
             "--baselines",
-            help="Also measure llama-cpp-python (its own completion and grammar) and text-filter (free decoding; "
-            "surfaces that are not in the text are dropped).",
+            help="Also measure llama-gbnf (llama.cpp's grammar sampler), llama-cpp-python (its own completion and "
+            "grammar) and text-filter (free decoding; surfaces that are not in the text are dropped).",
         ),
     ] = False,
     labels: Annotated[
@@ -117,19 +120,19 @@ def run(
     """
     import time
 
+    from bioner_edge.benchmarks.baselines import BASELINES
     from bioner_edge.benchmarks.cost import CostInputs
     from bioner_edge.benchmarks.launch import RunRequest, launch
-    from bioner_edge.benchmarks.measuring.baselines import BASELINES
     from bioner_edge.benchmarks.suite import Settings
     from bioner_edge.benchmarks.tell import Seen
 
     started = time.monotonic()
     prices = CostInputs.load(cost)
-    decodings = [*(names("--constraints", constraints) or []), *(BASELINES if baselines else ())]
+    rows = [*(names("--constraints", constraints) or []), *(BASELINES if baselines else ())]
     entities = names("--labels", labels)
     settings = Settings(_numbers(threads), limit, repetitions, timed, seed, tuple(entities) if entities else None)
     named = [name for listed in models or [] for name in names("--models", listed) or []]
-    asked = RunRequest(corpus, settings, named, formats, decodings, reference, force, _command())
+    asked = RunRequest(corpus, settings, named, formats, rows, reference, force, _command())
     seen = Seen(quiet)
     try:
         measured, suite = launch(asked, out, seen)

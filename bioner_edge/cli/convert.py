@@ -60,6 +60,12 @@ def convert(
     unit: Annotated[
         str, typer.Option(help="How much text a prompt held in training: document or sentence.")
     ] = "document",
+    constraint: Annotated[
+        str | None,
+        typer.Option(
+            help="Constraint that `extract` takes unless told otherwise: grounded, gbnf or free. [default: grounded]"
+        ),
+    ] = None,
     guidelines: Annotated[
         Path | None,
         typer.Option(help='TOML file that explains the types, a line each: label = "what it means".', metavar="FILE"),
@@ -160,6 +166,7 @@ def convert(
         labels=names("--labels", labels) or (),
         formats=names("--format", format) or (),
         unit=unit,
+        constraint=constraint,
         license=license,
         guidelines=read_guidelines(guidelines),
     )

@@ -62,12 +62,12 @@ def extract(
         ),
     ] = None,
     constraint: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="What the model may write: grounded (only spans of the document), gbnf (anything in the format's "
-            "grammar), llama-gbnf (the same grammar in llama.cpp's own sampler) or free (anything)."
+            "grammar) or free (anything). [default: the one in the manifest, else grounded]"
         ),
-    ] = "grounded",
+    ] = None,
     min_score: Annotated[
         float, typer.Option(help="Drop entities whose score is lower than this.", min=0.0, max=1.0)
     ] = 0.0,
@@ -92,9 +92,6 @@ def extract(
         int | None,
         typer.Option(help="Number of threads. [default: the cores of this process, within its CPU quota]", min=1),
     ] = None,
-    seed: Annotated[
-        int, typer.Option(help="No effect: decoding is greedy, so every seed gives the same entities.")
-    ] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output where it exists.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run into the same --out.")] = False,
     retry_failed: Annotated[

@@ -41,7 +41,8 @@ class Manifest:
 
     `formats` are those that it was tuned to write, its default first; none where it was not tuned. `unit` is how much
     text one prompt holds, "sentence" or "document". `guidelines` explains labels, where the model was tuned with
-    explanations. `sources` are SHA-256 of what it was made from, `verification` the figures of each stage, `tensor_mix`
+    explanations. `constraint` is the one to decode with unless another is asked for; empty where the default serves the
+    model best. `sources` are SHA-256 of what it was made from, `verification` the figures of each stage, `tensor_mix`
     how many tensors have which type, `training` whatever is known of the tuning. `importance` says from which texts and
     how many tokens the weights' importance was measured, `fingerprint` what `bioner-edge verify` must find again,
     `base` the model and the adapter that it was merged from, or the model that an adapter is for. `sha256` is that of
@@ -65,6 +66,7 @@ class Manifest:
     fingerprint: Mapping[str, Any] = field(default_factory=dict)
     base: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
+    constraint: str = ""
 
     @classmethod
     def load(cls, path: Path) -> Manifest:
@@ -140,6 +142,7 @@ _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "fingerprint": (lambda v: isinstance(v, dict), "an object"),
     "base": (lambda v: isinstance(v, dict), "an object"),
     "files": (_hashes, "SHA-256 by file name"),
+    "constraint": (lambda v: isinstance(v, str), "a string"),
 }
 
 

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tokenizers import Tokenizer
 
 from bioner_edge import formats
+from bioner_edge.backends.contract import Spelling
 from bioner_edge.document import Document
-from bioner_edge.prompts import build
+from bioner_edge.questions import ask
 from bioner_edge.tuning.sources import Recipe
-from bioner_edge.tuning.vocabulary import CHAT_TEMPLATE, END, load
+from bioner_edge.tuning.vocabulary import END, TrainedVocabulary
 
 __all__ = ["Row", "encode", "write"]
 
@@ -34,16 +34,14 @@ class Row(NamedTuple):
     answer: int
 
 
-def encode(tokenizer: Tokenizer, document: Document, labels: list[str], format_name: str) -> Iterator[Row]:
+def encode(spelling: Spelling, document: Document, labels: list[str], format_name: str) -> Iterator[Row]:
     """The rows of one document: one for each answer that the format takes. Annotations go into the answer alone."""
     form = formats.get(format_name)
-    end = tokenizer.encode(END, add_special_tokens=False).ids
-    for asked in form.questions(labels):
-        prompt = build(CHAT_TEMPLATE, form.instruction(asked, {}), {})
-        # Piece by piece, as extraction does it: the text never merges with what stands around it.
-        parts = [prompt.before, document.text, prompt.after, form.render(document, asked)]
-        before, text, after, answer = (tokenizer.encode(part, add_special_tokens=False).ids for part in parts)
-        yield Row([*before, *text, *after, *answer, *end], len(before) + len(text) + len(after))
+    end = spelling.tokenize(END.encode(), True)
+    for question in ask(form, labels, {}, spelling.chat_template, spelling.template_tokens):
+        prompt = question.token_ids(spelling, document.text)
+        answer = spelling.tokenize(form.render(document, question.labels).encode(), False)
+        yield Row([*prompt, *answer, *end], len(prompt))
 
 
 def write(examples: Iterable[tuple[Document, bool]], vocabulary: Path, out: Path, settings: Recipe) -> int:
@@ -52,7 +50,7 @@ def write(examples: Iterable[tuple[Document, bool]], vocabulary: Path, out: Path
     Of the recipe: `labels`, `formats` with the share of the documents that each is written for, `subset_share` (of
     documents of which one label alone is asked) and `max_tokens`. What people marked is written in every format.
     """
-    tokenizer = load(vocabulary)
+    spelling = TrainedVocabulary(vocabulary)
     chosen = random.Random(settings["seed"])
     labels: list[str] = settings["labels"]
     rows: list[Row] = []
@@ -63,7 +61,7 @@ def write(examples: Iterable[tuple[Document, bool]], vocabulary: Path, out: Path
         for number, (name, share) in enumerate(settings["formats"].items()):
             if not is_gold and chosen.random() >= share:
                 continue
-            for row in encode(tokenizer, document, asked, name):
+            for row in encode(spelling, document, asked, name):
                 if len(row.ids) <= settings["max_tokens"]:
                     rows.append(row)
                     gold.append(is_gold)

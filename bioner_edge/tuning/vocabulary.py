@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-__all__ = ["CHAT_TEMPLATE", "END", "load", "train"]
+__all__ = ["CHAT_TEMPLATE", "END", "TrainedVocabulary", "load", "train"]
 
 END = "<|end|>"
 _SPECIAL = [END, "<|system|>", "<|user|>", "<|assistant|>"]
@@ -42,3 +42,21 @@ def train(texts: Iterable[str], size: int, folder: Path) -> None:
 def load(folder: Path) -> Tokenizer:
     """The tokenizer alone, without transformers around it."""
     return Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+
+class TrainedVocabulary:
+    """The tokenizer of a folder as extraction sees one; see `backends.contract.Spelling`."""
+
+    chat_template: str | None = CHAT_TEMPLATE
+    template_tokens: Mapping[str, str] = {"bos_token": "", "eos_token": END}
+    bos: int | None = None
+
+    def __init__(self, folder: Path) -> None:
+        self._special, self._plain = load(folder), load(folder)
+        self._plain.encode_special_tokens = True  # the name of a special token is then plain text
+
+    def tokenize(self, text: bytes, special: bool) -> list[int]:
+        """The ids of a text; `special` reads names of special tokens as these tokens."""
+        tokenizer = self._special if special else self._plain
+        ids: list[int] = tokenizer.encode(text.decode(), add_special_tokens=False).ids
+        return ids

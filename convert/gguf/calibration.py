@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bioner_edge.backends.vocab_only import VocabOnly
 from bioner_edge.convert import architectures, domain
 from bioner_edge.convert.about import About
-from bioner_edge.convert.assemble import SourceModel, questions
+from bioner_edge.convert.assemble import SourceModel, prompting
 from bioner_edge.convert.gguf import writer
 from bioner_edge.convert.gguf.imatrix import importance
 from bioner_edge.errors import UsageError
@@ -52,8 +52,8 @@ def _sequences(model: SourceModel, f32: Path, texts: Sequence[Path], about: Abou
     left, cut = _MOST, 0
     longest = min(_LONGEST, architectures.positive(model.source.config, "max_position_embeddings"))
     with VocabOnly(f32) as vocabulary:
-        for parts in domain.examples(domain.documents(texts, report.step), questions(model, about)):
-            ids = domain.token_ids(vocabulary, parts)
+        for question, text, answer in domain.examples(domain.documents(texts, report.step), prompting(model, about)):
+            ids = question.token_ids(vocabulary, text, answer)
             cut += len(ids) > min(longest, left)
             ids = ids[: min(longest, left)]
             left -= len(ids)

@@ -8,12 +8,13 @@ from typing import Any
 
 from bioner_edge.convert import domain, vocabulary
 from bioner_edge.convert.about import About
-from bioner_edge.convert.assemble import SourceModel, questions
+from bioner_edge.convert.assemble import SourceModel, prompting
 from bioner_edge.convert.target import Target
 from bioner_edge.convert.verification import measure, reference, verify
 from bioner_edge.convert.verification.samples import DOCUMENTS, LINES
 from bioner_edge.document import Document
 from bioner_edge.errors import UsageError
+from bioner_edge.questions import Question
 from bioner_edge.report import Figure, Report
 
 __all__ = ["Levels", "against_source", "load", "of_adapter"]
@@ -42,15 +43,15 @@ def against_source(
         measured(verify.token_ids(ours, encode, [*lines, *vocabulary.specials(model.tokens)], report.step))
         tolerance = target.tolerance(model)
         measured(verify.logits(theirs, ours, lines, tolerance=tolerance, kept=model.kept))
-        prompts = [domain.token_ids(ours, (*parts[:3], "")) for parts in _examples(model, about)[: len(DOCUMENTS)]]
+        prompts = [question.token_ids(ours, text) for question, text, _ in _examples(model, about)[: len(DOCUMENTS)]]
         measured(verify.greedy(theirs, ours, prompts, tolerance=tolerance, kept=model.kept))
     return figures
 
 
-def _examples(model: SourceModel, about: About) -> list[tuple[str, str, str, str]]:
+def _examples(model: SourceModel, about: About) -> list[tuple[Question, str, str]]:
     """The questions about `DOCUMENTS` in the model's formats, with answers; the documents alone where it has none."""
     documents = (Document(str(number), text) for number, text in enumerate(DOCUMENTS))
-    return list(domain.examples(documents, questions(model, about)))
+    return list(domain.examples(documents, prompting(model, about)))
 
 
 def of_adapter(model: SourceModel, f32: Path, path: Path, tolerance: float, report: Report) -> list[Figure]:
@@ -69,7 +70,7 @@ class Levels:
         self._about, self._report = about, report
         with measure.open_exact(f32) as runtime:
             if about.formats:
-                fed = (domain.token_ids(runtime, parts) for parts in _examples(model, about))
+                fed = (question.token_ids(runtime, *rest) for question, *rest in _examples(model, about))
                 self._fed = measure.cut(fed, runtime.context)
             else:
                 self._fed = measure.sequences(runtime, lines)

@@ -44,7 +44,6 @@ def run(*arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
     [
         (["extract"], LLAMA),
         (["extract", "--model", GGUF], LLAMA),
-        (["extract", "--model", GGUF, "--constraint", "llama-gbnf"], LLAMA),
         (["verify", GGUF], LLAMA),
         (["formats", "show", "multi_tag", "--model", GGUF], LLAMA),
         (["extract", "--model", ONNX], f"{ONNX}: onnxruntime is installed, but cannot be loaded: {NO_GOMP}; install"),
@@ -65,9 +64,8 @@ def test_the_doctor_names_the_library() -> None:
 @pytest.mark.usefixtures("lacking")
 def test_a_measuring_process_says_so_too() -> None:
     asked = {"model": GGUF, "format": "multi_tag", "labels": ["Disease"], "guidelines": None}
-    for decoding in ("grounded", "llama-cpp-python"):
-        code = (
-            f"from bioner_edge.benchmarks.measuring.baselines import reader; reader(**{asked}, decoding={decoding!r})"
-        )
+    for constraint in ("grounded", "llama-cpp-python"):
+        code = "from bioner_edge.benchmarks.baselines import load_reader; "
+        code += f"load_reader(**{asked}, constraint={constraint!r})"
         done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
         assert done.stderr.splitlines()[-1].startswith(f"bioner_edge.errors.ModelError: {LLAMA}")

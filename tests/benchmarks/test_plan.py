@@ -1,4 +1,4 @@
-"""Which cells a run has: models behind names, files and folders, formats, decodings, labels."""
+"""Which cells a run has: models behind names, files and folders, formats, constraints, labels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import bioner_edge
-from bioner_edge.benchmarks.measuring.baselines import DECODINGS
+from bioner_edge.benchmarks.baselines import ROWS
 from bioner_edge.benchmarks.plan import Candidate, Task, find_models, left_out, tasks
 from bioner_edge.corpora.named import open_corpus
 from bioner_edge.errors import ModelError, UsageError
@@ -22,9 +22,9 @@ EXAMPLES = str(Path(bioner_edge.__file__).parent / "examples" / "abstracts.pubta
 
 
 def planned(
-    models: list[Candidate], formats: str = "tuned", *decodings: str, labels: list[str] | None = None
+    models: list[Candidate], formats: str = "tuned", *constraints: str, labels: list[str] | None = None
 ) -> list[Task]:
-    return list(tasks(models, [open_corpus(EXAMPLES)], formats, decodings or ("grounded",), labels))
+    return list(tasks(models, [open_corpus(EXAMPLES)], formats, constraints or ("grounded",), labels))
 
 
 def test_without_a_name_it_is_the_bundled_model() -> None:
@@ -103,9 +103,9 @@ def test_labels_are_the_models_and_scored_where_the_corpus_has_them(tmp_path: Pa
 
 def test_llama_cpps_own_ways_are_not_for_onnx_models() -> None:
     models = find_models(["chemdis-9m", "chemdis-9m-onnx"])
-    cells = planned(models, "tuned", *DECODINGS)
-    assert [cell.key.decoding for cell in cells if cell.model is models[0]] == list(DECODINGS)
-    assert {cell.key.decoding for cell in cells if cell.model is models[1]} == {
+    cells = planned(models, "tuned", *ROWS)
+    assert [cell.key.constraint for cell in cells if cell.model is models[0]] == list(ROWS)
+    assert {cell.key.constraint for cell in cells if cell.model is models[1]} == {
         "free",
         "gbnf",
         "grounded",
@@ -125,15 +125,15 @@ def test_what_is_left_out_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("formats", "decoding", "told"),
+    ("formats", "constraint", "told"),
     [
         ("multi_tags", "free", "unknown format 'multi_tags'; known: tuned, default, all, conv_term"),
         ("tuned", "grounde", "unknown constraint 'grounde'; known: free, gbnf, grounded, llama-gbnf"),
     ],
 )
-def test_unknown_formats_and_constraints_are_refused(formats: str, decoding: str, told: str) -> None:
+def test_unknown_formats_and_constraints_are_refused(formats: str, constraint: str, told: str) -> None:
     with pytest.raises(UsageError) as refused:
-        planned(find_models([]), formats, decoding)
+        planned(find_models([]), formats, constraint)
     assert str(refused.value).startswith(told)
 
 

@@ -176,7 +176,7 @@ class MadeUp:
         name: str = "m-Q8_0",
         level: str = "Q8_0",
         form: str = "multi_tag",
-        decoding: str = "grounded",
+        constraint: str = "grounded",
         *,
         hits: int = 8,
         threads: Sequence[int] = (1, 2),
@@ -185,7 +185,7 @@ class MadeUp:
         timed: Mapping[str, Any] | None = None,
     ) -> Key:
         """A cell that was read and timed; `scored` and `timed` are put into its lines."""
-        key = Key(name, corpus, form, decoding)
+        key = Key(name, corpus, form, constraint)
         self.log.append(model_line(name, level))
         counts = tallies(hits, seed=len(name))
         counts.save(self.folder / "counts" / f"{key.slug}.json")
@@ -286,11 +286,11 @@ def markdown_tables(text: str) -> dict[str, list[list[str]]]:
 
 @pytest.fixture
 def several(tmp_path: Path) -> Run:
-    """Two levels and three decodings, one model that does not fit, one that fails, an untuned format."""
+    """Two levels and three constraints, one model that does not fit, one that fails, an untuned format."""
     made = MadeUp(tmp_path / "today")
     made.cell("m-F32", "F32", hits=9, timed={"peak_rss_bytes": 150_000_000})
     made.cell("m-Q8_0", "Q8_0", hits=8)
-    made.cell("m-Q8_0", "Q8_0", decoding="free", hits=4, timed={"decode_tokens_per_s": 900.0})
+    made.cell("m-Q8_0", "Q8_0", constraint="free", hits=4, timed={"decode_tokens_per_s": 900.0})
     made.cell("m-Q8_0", "Q8_0", form="multi_code", hits=7, scored={"tuned": False, "ceiling": None})
     made.log.append(model_line("big-F16", "F16"))
     made.failed(
@@ -685,8 +685,8 @@ def test_html_sorts_by_the_figures_themselves(several: Run, tmp_path: Path) -> N
 @pytest.mark.parametrize("width", [80, 100])
 def test_the_terminal_shows_every_figure_whole(several: Run, width: int, tmp_path: Path) -> None:
     made = MadeUp(tmp_path / "long")
-    made.cell("a-name-that-somebody-thought-up-for-a-model-Q8_0", decoding="llama-cpp-python")
-    made.cell("a-name-that-somebody-thought-up-for-a-model-F32", "F32", decoding="llama-cpp-python")
+    made.cell("a-name-that-somebody-thought-up-for-a-model-Q8_0", constraint="llama-cpp-python")
+    made.cell("a-name-that-somebody-thought-up-for-a-model-F32", "F32", constraint="llama-cpp-python")
     made.cell("another-name", "F32", hits=3, timed={"anonymous_bytes": 12_345_678_900, "decode_tokens_per_s": 12345.0})
     for run in (several, made.load()):
         terminal_shows(run, width)
@@ -855,7 +855,7 @@ def test_a_hundred_cells(tmp_path: Path) -> None:
                 "decode_tokens_per_s": 1000.0 - n,
                 "documents_per_s": 1.0 + n,
             }
-            made.cell(f"m{n}-Q8_0", "Q8_0", decoding=decoding, hits=n % 10, threads=(2,), timed=timed)
+            made.cell(f"m{n}-Q8_0", "Q8_0", constraint=decoding, hits=n % 10, threads=(2,), timed=timed)
     paths = report.write([made.load()], tmp_path / "out", INPUTS)
     assert [path.name for path in paths] == ALL
     assert len(Page(paths[-1].read_text("utf-8")).tables["overview"]) == 101

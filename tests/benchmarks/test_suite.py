@@ -72,9 +72,9 @@ def scores(run: Run) -> list[Any]:
 
 def test_every_cell_is_read_scored_and_timed(tiny_model: Path, corpus: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    run, suite = launch(asked(tiny_model, corpus, decodings=["free", "grounded"]), out)
+    run, suite = launch(asked(tiny_model, corpus, constraints=["free", "grounded"]), out)
 
-    keys = [Key("tiny-F32", str(corpus), "multi_tag", decoding) for decoding in ("free", "grounded")]
+    keys = [Key("tiny-F32", str(corpus), "multi_tag", constraint) for constraint in ("free", "grounded")]
     assert [cell.key for cell in run.cells] == keys
     for cell in run.cells:
         assert cell.failed is None and cell.accuracy is not None
@@ -116,7 +116,7 @@ def test_a_run_that_is_whole_is_not_measured_again(
 def test_a_run_that_was_broken_off_is_taken_up(
     call: int, tiny_model: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, _ = launch(asked(tiny_model, corpus, decodings=["free", "gbnf"]), tmp_path / "whole")
+    whole, _ = launch(asked(tiny_model, corpus, constraints=["free", "gbnf"]), tmp_path / "whole")
     out, calls, apart = tmp_path / "broken", 0, suites.apart
 
     def stopped(*arguments: Any, **more: Any) -> dict[str, Any]:
@@ -128,11 +128,11 @@ def test_a_run_that_was_broken_off_is_taken_up(
 
     monkeypatch.setattr(suites, "apart", stopped)
     with pytest.raises(KeyboardInterrupt):
-        launch(asked(tiny_model, corpus, decodings=["free", "gbnf"]), out)
+        launch(asked(tiny_model, corpus, constraints=["free", "gbnf"]), out)
     with (out / "results.jsonl").open("ab") as stream:
         stream.write(b'{"kind": "accu')  # as a power cut leaves it
 
-    again, _ = launch(asked(tiny_model, corpus, decodings=["free", "gbnf"]), out)
+    again, _ = launch(asked(tiny_model, corpus, constraints=["free", "gbnf"]), out)
     assert found(out) == found(tmp_path / "whole")
     assert scores(again) == scores(whole)
     assert [[line["number"] for line in cell.repetitions] for cell in again.cells] == [[1, 2], [1, 2]]
@@ -160,7 +160,7 @@ def test_predictions_that_were_broken_off_go_on(tiny_model: Path, corpus: Path, 
 def test_two_runs_give_the_same(tiny_model: Path, corpus: Path, tmp_path: Path) -> None:
     settings = Settings((1,), repetitions=0, seed=7)
     runs = [
-        launch(asked(tiny_model, corpus, settings, decodings=["free", "gbnf", "grounded"]), tmp_path / name)[0]
+        launch(asked(tiny_model, corpus, settings, constraints=["free", "gbnf", "grounded"]), tmp_path / name)[0]
         for name in ("one", "other")
     ]
     assert found(tmp_path / "one") == found(tmp_path / "other")
@@ -216,8 +216,8 @@ def test_two_runs_do_not_write_into_one_folder(tiny_model: Path, corpus: Path, t
 def test_more_cells_can_be_added(tiny_model: Path, corpus: Path, tmp_path: Path) -> None:
     out, settings = tmp_path / "run", Settings((1,), repetitions=0)
     launch(asked(tiny_model, corpus, settings), out)
-    run, _ = launch(asked(tiny_model, corpus, settings, formats="multi_tag,multi_term", decodings=["gbnf"]), out)
-    assert {(cell.key.format, cell.key.decoding) for cell in run.cells} == {
+    run, _ = launch(asked(tiny_model, corpus, settings, formats="multi_tag,multi_term", constraints=["gbnf"]), out)
+    assert {(cell.key.format, cell.key.constraint) for cell in run.cells} == {
         ("multi_tag", "grounded"),
         ("multi_tag", "gbnf"),
         ("multi_term", "gbnf"),
@@ -322,7 +322,7 @@ def test_a_document_that_cannot_be_read_costs_itself_alone(
     monkeypatch.setattr(launching, "open_corpus", lambda name: broken)
     heard = Heard()
     settings = Settings((1,), repetitions=1, timed=3)
-    run, _ = launch(asked(tiny_model, corpus, settings, decodings=["free", "grounded"]), tmp_path / "run", heard)
+    run, _ = launch(asked(tiny_model, corpus, settings, constraints=["free", "grounded"]), tmp_path / "run", heard)
     for cell in run.cells:
         assert cell.failed is None and cell.accuracy and cell.accuracy["documents"] == 4
         assert sum(cell.accuracy["unpredicted"].values()) == 1
@@ -345,8 +345,8 @@ def test_what_goes_wrong_with_one_cell_is_its_own(
 
     monkeypatch.setattr(suites.predictions, "score_predictions", failing)
     settings = Settings((1,), repetitions=1, timed=1)
-    run, _ = launch(asked(tiny_model, corpus, settings, decodings=["free", "grounded"]), tmp_path / "run")
-    free, grounded = sorted(run.cells, key=lambda cell: cell.key.decoding)
+    run, _ = launch(asked(tiny_model, corpus, settings, constraints=["free", "grounded"]), tmp_path / "run")
+    free, grounded = sorted(run.cells, key=lambda cell: cell.key.constraint)
     assert free.failed and free.accuracy is None and "Aspirin" not in free.failed["reason"]
     assert "no gold" in free.failed["reason"] or f"{type(error).__name__} in test_suite.py:" in free.failed["reason"]
     assert grounded.failed is None and grounded.accuracy and len(grounded.repetitions) == 1

@@ -26,8 +26,8 @@ TEXT = "a" * 60
 LEVELS = {"F32": 32.0, "Q8_0": 8.5, "Q4_K_M": 4.9, "int8": 8.5}
 
 
-def key(model: str, decoding: str = "grounded", format: str = "multi_tag", corpus: str = "c:dev") -> Key:
-    return Key(model, corpus, format, decoding)
+def key(model: str, constraint: str = "grounded", format: str = "multi_tag", corpus: str = "c:dev") -> Key:
+    return Key(model, corpus, format, constraint)
 
 
 def tallies(share: float, seed: int = 0, documents: Sequence[int] = range(60), labels: str = "XY") -> Tallies:
@@ -83,7 +83,7 @@ def refused(found: Comparison) -> dict[str, str]:
 
 
 def told(key: Key) -> str:
-    return f"{key.model}/{key.format}/{key.decoding}"
+    return f"{key.model}/{key.format}/{key.constraint}"
 
 
 def test_a_run_does_not_differ_from_itself_nor_from_one_that_found_the_same(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ TAG, CODE = "multi_tag", "multi_code"
             [("n/multi_code/free", "m/multi_code/free"), ("n/multi_tag/free", "m/multi_tag/free")],
             {"n/multi_tag/gbnf": "no cell of the first run corresponds to it"},
         ),
-        # Another decoding of the same formats.
+        # Another constraint of the same formats.
         (
             [("m-Q8_0", TAG, "free"), ("m-F32", TAG, "free")],
             [("m-F32", TAG, "grounded"), ("m-Q8_0", TAG, "grounded")],
@@ -166,14 +166,14 @@ TAG, CODE = "multi_tag", "multi_code"
             ],
             {},
         ),
-        # Another decoding and another level.
+        # Another constraint and another level.
         (
             [("m-Q8_0", TAG, "free"), ("m-Q8_0", CODE, "free")],
             [("m-F32", CODE, "gbnf"), ("m-F32", TAG, "gbnf")],
             [("m-F32/multi_code/gbnf", "m-Q8_0/multi_code/free"), ("m-F32/multi_tag/gbnf", "m-Q8_0/multi_tag/free")],
             {},
         ),
-        # Another format, the same decodings.
+        # Another format, the same constraints.
         (
             [("m-Q8_0", TAG, "free"), ("m-Q8_0", TAG, "gbnf")],
             [("m-F32", CODE, "gbnf"), ("m-F32", CODE, "free")],
@@ -217,8 +217,8 @@ def test_which_cells_correspond(
 ) -> None:
     made = [Made(tmp_path / "one"), Made(tmp_path / "other")]
     for run, cells in zip(made, (first, second), strict=True):
-        for model, form, decoding in cells:
-            run.cell(key(model, decoding, form), tallies(0.8))
+        for model, form, constraint in cells:
+            run.cell(key(model, constraint, form), tallies(0.8))
     found = compare([run.run for run in made], resamples=20)
     assert (paired_keys(found), refused(found)) == (expected, reasons)
     assert found.exit_code == bool(reasons)
@@ -365,14 +365,14 @@ def test_each_corpus_has_its_own_reference(tmp_path: Path) -> None:
 def test_one_run_alone(levels: Run) -> None:
     found = compare([levels], resamples=20)
     assert len(found.pairs) == 4
-    alone = "nothing else of this model was scored in this format and decoding"
+    alone = "nothing else of this model was scored in this format and constraint"
     assert refused(found) == {
         "m-Q8_0/multi_code/grounded": "has failed: it broke",
         "m-F32/multi_tag/free": alone,
         "other/multi_tag/grounded": alone,
     }
     found = compare([levels], "Q8_0", resamples=20)
-    missing = "there is no score of Q8_0 in this format and decoding"
+    missing = "there is no score of Q8_0 in this format and constraint"
     assert refused(found)["m-Q4_K_M/multi_code/grounded"] == missing
 
 

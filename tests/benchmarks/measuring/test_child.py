@@ -18,8 +18,9 @@ import pytest
 
 import bioner_edge
 from bioner_edge.backends.contract import ContextFull
-from bioner_edge.benchmarks.measuring import baselines, child, energy
-from bioner_edge.benchmarks.measuring.baselines import reader
+from bioner_edge.benchmarks import baselines
+from bioner_edge.benchmarks.baselines import load_reader
+from bioner_edge.benchmarks.measuring import child, energy
 from bioner_edge.document import Document
 from bioner_edge.errors import InputError, ModelError
 from bioner_edge.extract import Extractor
@@ -59,7 +60,7 @@ def spec(tiny_model: Path, tmp_path: Path) -> dict[str, Any]:
         "format": "multi_tag",
         "labels": LABELS,
         "guidelines": None,
-        "decoding": "grounded",
+        "constraint": "grounded",
         "threads": 1,
         "documents": str(documents(tmp_path)),
         "limit": None,
@@ -100,10 +101,10 @@ def untimed(spec: dict[str, Any]) -> list[str]:
 # Reading
 
 
-@pytest.mark.parametrize("decoding", ["grounded", "free", "llama-gbnf", "llama-cpp-python", "text-filter"])
-def test_lines_are_what_extract_writes(spec: dict[str, Any], decoding: str) -> None:
-    answer = answered(spec | {"decoding": decoding})
-    with reader(spec["model"], decoding=decoding, format="multi_tag", labels=LABELS, threads=1) as own:
+@pytest.mark.parametrize("constraint", ["grounded", "free", "llama-gbnf", "llama-cpp-python", "text-filter"])
+def test_lines_are_what_extract_writes(spec: dict[str, Any], constraint: str) -> None:
+    answer = answered(spec | {"constraint": constraint})
+    with load_reader(spec["model"], constraint=constraint, format="multi_tag", labels=LABELS, threads=1) as own:
         found = [own(Document(f"d{n}", text)) for n, text in enumerate(TEXTS)]
     for row, extraction in zip(lines(spec), found, strict=True):
         cost, broken, salvaged = row.pop("cost"), row.pop("broken_answers"), row.pop("salvaged")
@@ -259,13 +260,14 @@ def test_nothing_else_is_on_standard_output(spec: dict[str, Any]) -> None:
     """What a library prints, in Python or below it, goes to standard error."""
     noisy = """
 import os
-from bioner_edge.benchmarks.measuring import baselines, child
-reader = baselines.reader
+from bioner_edge.benchmarks import baselines
+from bioner_edge.benchmarks.measuring import child
+reader = baselines.load_reader
 def loud(*given, **settings):
     os.write(1, b"from below; ")
     print("from above")
     return reader(*given, **settings)
-baselines.reader = loud
+baselines.load_reader = loud
 raise SystemExit(child.main())
 """
     command = [sys.executable, "-P", "-c", noisy]
@@ -374,12 +376,12 @@ def test_ctrl_c(spec: dict[str, Any], tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"phase": "wait"}, "unknown phase 'wait'; known: read, repetition"),
-        ({"decoding": "tight"}, "unknown decoding 'tight'; known: free, "),
+        ({"constraint": "tight"}, "unknown constraint 'tight'; known: free, "),
         ({"format": "xml"}, "unknown format 'xml'; known: "),
         ({"threads": 100_000}, "100000 threads on the "),
         ({"model": "nosuch"}, "unknown model 'nosuch'; known: "),
         ({"documents": "/nowhere/documents.jsonl"}, "/nowhere/documents.jsonl: cannot be read: No such file"),
-        ({"model": str(DATA / "chemdis-9m-int8-onnx"), "decoding": "llama-gbnf"}, "llama.cpp's own sampler"),
+        ({"model": str(DATA / "chemdis-9m-int8-onnx"), "constraint": "llama-gbnf"}, "llama.cpp's own sampler"),
     ],
 )
 def test_refused(spec: dict[str, Any], change: dict[str, Any], message: str) -> None:
@@ -390,13 +392,13 @@ def test_refused(spec: dict[str, Any], change: dict[str, Any], message: str) -> 
 
 
 @pytest.mark.parametrize("phase", ["read", "repetition"])
-@pytest.mark.parametrize("decoding", ["grounded", "llama-cpp-python"])
-def test_a_model_that_cannot_be_loaded(spec: dict[str, Any], tmp_path: Path, phase: str, decoding: str) -> None:
+@pytest.mark.parametrize("constraint", ["grounded", "llama-cpp-python"])
+def test_a_model_that_cannot_be_loaded(spec: dict[str, Any], tmp_path: Path, phase: str, constraint: str) -> None:
     path = tmp_path / "broken.gguf"
     path.write_bytes(
         (DATA / "chemdis-9m-Q8_0.gguf").read_bytes().replace(b"blk.0.attn_q.weight", b"blk.0.attn_z.weight")
     )
-    done = start(spec | {"model": str(path), "phase": phase, "decoding": decoding})
+    done = start(spec | {"model": str(path), "phase": phase, "constraint": constraint})
     assert (done.returncode, done.stdout) == (2, "")
     assert "broken.gguf" in done.stderr and done.stderr.count("\n") == 1
 
@@ -411,9 +413,9 @@ def test_documents_of_another_kind(spec: dict[str, Any], content: str) -> None:
 # Repetitions
 
 
-@pytest.mark.parametrize("decoding", ["grounded", "llama-cpp-python"])
-def test_a_repetition(spec: dict[str, Any], decoding: str) -> None:
-    found = answered(spec | {"phase": "repetition", "decoding": decoding, "warm_up": 2})
+@pytest.mark.parametrize("constraint", ["grounded", "llama-cpp-python"])
+def test_a_repetition(spec: dict[str, Any], constraint: str) -> None:
+    found = answered(spec | {"phase": "repetition", "constraint": constraint, "warm_up": 2})
     assert found.keys() == REPETITION
     assert (found["threads"], found["documents"], len(found["latencies_s"])) == (1, 4, 4)
     assert found["seconds"] == pytest.approx(sum(found["latencies_s"]))
@@ -422,7 +424,7 @@ def test_a_repetition(spec: dict[str, Any], decoding: str) -> None:
     assert found["model_bytes"] == Path(spec["model"]).stat().st_size
     assert found["cache_bytes"] == 2048 * 2 * 2 * 32 * 2
     assert found["read_bytes_per_s"] > 0 and found["bandwidth_share"] is None
-    assert (found["forced_share"] > 0) == (decoding == "grounded")
+    assert (found["forced_share"] > 0) == (constraint == "grounded")
     assert not Path(spec["predictions"]).exists()
     if sys.platform == "linux":
         assert found["peak_rss_bytes"] >= found["before_bytes"] > 0

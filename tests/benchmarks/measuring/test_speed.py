@@ -12,8 +12,8 @@ import pytest
 
 import bioner_edge.extract
 from bioner_edge.backends.scripted import Scripted
+from bioner_edge.benchmarks.baselines import load_reader
 from bioner_edge.benchmarks.measuring import completions, speed
-from bioner_edge.benchmarks.measuring.baselines import reader
 from bioner_edge.document import Document
 from bioner_edge.errors import InputError
 from bioner_edge.extract import Extractor
@@ -220,7 +220,7 @@ def test_figures_of_nothing_written(clock: Clock) -> None:
 
 @pytest.fixture(params=["free", "gbnf", "grounded", "llama-gbnf", "llama-cpp-python", "text-filter"])
 def any_reader(request: pytest.FixtureRequest, tiny_model: Path) -> Iterator[Extractor]:
-    with reader(str(tiny_model), decoding=request.param, format="multi_tag", labels=LABELS, threads=1) as made:
+    with load_reader(str(tiny_model), constraint=request.param, format="multi_tag", labels=LABELS, threads=1) as made:
         yield made
 
 
@@ -240,7 +240,7 @@ def test_every_decoding_is_timed_the_same(any_reader: Extractor) -> None:
 
 def test_the_baseline_is_put_back_too(tiny_model: Path) -> None:
     settings: dict[str, Any] = {"format": "multi_tag", "labels": LABELS, "threads": 1}
-    with reader(str(tiny_model), decoding="llama-cpp-python", **settings) as made:
+    with load_reader(str(tiny_model), constraint="llama-cpp-python", **settings) as made:
         before, backend = completions.complete, made.backend
         assert isinstance(backend, completions.Completions)
         step = backend.llama.eval

@@ -323,7 +323,7 @@ def test_the_adapters_manifest_counts(tiny_model: Path, tmp_path: Path) -> None:
         first, second = (e.backend.eval(e.backend.new_sequence(), [5, 6, 7]).copy() for e in (plain, extractor))
         assert np.abs(first - second).max() > 0.01
         assert "as it is written" in "".join(
-            (extractor.backend.piece(token) or b"").decode(errors="replace") for token in extractor._calls[0].before
+            (extractor.backend.piece(token) or b"").decode(errors="replace") for token in extractor.prompts[0][0]
         )
 
 

@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from bioner_edge import load
+from bioner_edge.benchmarks.baselines import LLAMA_GBNF
 from bioner_edge.cli import app
 from bioner_edge.errors import BionerError, ModelError, UsageError
 from bioner_edge.models import registry
@@ -277,8 +278,8 @@ def test_refused(base: Path, tmp_path: Path, options: list[str], told: str) -> N
 
 
 def test_not_for_onnx(folders: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"llama-gbnf is llama\.cpp's own sampler; take gbnf, or a GGUF model"):
-        load(folders["int8"], constraint="llama-gbnf")
+    with pytest.raises(UsageError, match=r"llama-gbnf needs llama\.cpp; take gbnf, or a GGUF model"):
+        load(folders["int8"], constraint=LLAMA_GBNF)
     with pytest.raises(ModelError, match="no such model file"):
         load(folders["int8"], adapter=tmp_path / "adapter.gguf")
 

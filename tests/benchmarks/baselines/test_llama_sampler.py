@@ -13,10 +13,11 @@ from bioner_edge import formats, prompts
 from bioner_edge.backends.contract import CachedSequence, ContextFull, Logits
 from bioner_edge.backends.llama_cpp import LlamaCpp
 from bioner_edge.backends.scripted import Scripted
-from bioner_edge.decoding import llama_sampler, loop
+from bioner_edge.benchmarks.baselines import llama_sampler
+from bioner_edge.benchmarks.baselines.llama_sampler import LLAMA_GBNF, Grammar, LlamaGrammar, decode
+from bioner_edge.decoding import loop
 from bioner_edge.decoding.automaton import accepts_all
 from bioner_edge.decoding.gbnf import GrammarAutomaton, GrammarError
-from bioner_edge.decoding.llama_sampler import LlamaGrammar, decode
 from bioner_edge.decoding.loop import Answer
 from bioner_edge.decoding.token_masks import TokenMask, Vocabulary
 from bioner_edge.errors import ModelError, UsageError
@@ -72,7 +73,7 @@ def answer(backend: LlamaCpp, vocabulary: Vocabulary, grammar: str, budget: int 
     prompt = backend.tokenize(PROMPT, False)
     sequence = backend.new_sequence()
     try:
-        found = decode(backend, sequence, prompt, mask, grammar, budget=budget)
+        found = decode(backend, sequence, prompt, Grammar(grammar, mask), budget=budget)
     finally:
         backend.release(sequence)
     assert accepts_all(mask.automaton, found.data)
@@ -175,7 +176,7 @@ def test_the_sampler_is_freed(backend: Recorded, vocabulary: Vocabulary, monkeyp
     assert len(freed) == 1
     mask, sequence = TokenMask(GrammarAutomaton(NO_TAG), vocabulary), backend.new_sequence()
     with pytest.raises(ContextFull):
-        decode(backend, sequence, 600 * [token(backend, b"a")], mask, NO_TAG, budget=9)
+        decode(backend, sequence, 600 * [token(backend, b"a")], Grammar(NO_TAG, mask), budget=9)
     backend.release(sequence)
     assert len(freed) == 2
     engine = LlamaGrammar(backend, NO_TAG)
@@ -193,7 +194,7 @@ def test_damaged_weights(backend: Recorded, vocabulary: Vocabulary, monkeypatch:
 
 def test_another_back_end_is_refused() -> None:
     backend = Scripted(lambda ids: np.zeros(257, np.float32))
-    reader = Extractor(backend, format="multi_tag", labels=LABELS, constraint="llama-gbnf")
+    reader = Extractor(backend, format="multi_tag", labels=LABELS, constraint=LLAMA_GBNF)
     with pytest.raises(UsageError, match=r"^llama-gbnf needs a GGUF model on llama\.cpp$"):
         reader("Aspirin.")
 
@@ -227,7 +228,7 @@ def both(bundled: tuple[LlamaCpp, Vocabulary], grammar: str, text: str) -> tuple
     sequence = backend.new_sequence()
     ours = loop.decode(backend, sequence, prompt, mask, budget=150)
     backend.truncate(sequence, 0)
-    theirs = decode(backend, sequence, prompt, mask, grammar, budget=150)
+    theirs = decode(backend, sequence, prompt, Grammar(grammar, mask), budget=150)
     backend.release(sequence)
     return ours, theirs
 

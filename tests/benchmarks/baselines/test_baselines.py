@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 
 import bioner_edge
 from bioner_edge.backends.scripted import Scripted
-from bioner_edge.benchmarks.measuring import completions
-from bioner_edge.benchmarks.measuring.baselines import _MARKS, BASELINES, DECODINGS, reader, text_filter
-from bioner_edge.benchmarks.measuring.completions import Completions, HighLevel
+from bioner_edge.benchmarks.baselines import BASELINES, ROWS, completions, load_reader, text_filter
+from bioner_edge.benchmarks.baselines.completions import Completions
+from bioner_edge.benchmarks.baselines.text_filter import TEXT_FILTER
+from bioner_edge.constraints import CONSTRAINTS
 from bioner_edge.document import Document, Entity, Span
 from bioner_edge.errors import ModelError, UsageError
-from bioner_edge.extract import CONSTRAINTS, Extractor
+from bioner_edge.extract import Extractor
 from bioner_edge.formats import FORMATS, multi_tag, single_tag
 from bioner_edge.formats.contract import Parsed
 from bioner_edge.text.tokens import boundaries
@@ -37,7 +38,7 @@ TEXTS = [
 
 def read(form: str, answer: str, text: str = TEXT, labels: Sequence[str] = LABELS) -> Parsed:
     asked = ["Chemical"] if form.startswith(("single", "conv")) else labels
-    return text_filter(form).salvage(answer, Document("d", text), asked)
+    return TEXT_FILTER.read(FORMATS[form], answer, Document("d", text), asked)
 
 
 def spans(parsed: Parsed) -> list[tuple[str, int, int]]:
@@ -130,7 +131,7 @@ def test_tokens_are_found_as_the_text_spells_them(text: str, answer: str, surfac
 @pytest.mark.parametrize("blank", [" ", "\\t", "\u3000"])
 def test_a_blank_mention_is_none(text: str, blank: str) -> None:
     """Between two signs a mention could begin and end at once; what is blank marks nothing there."""
-    parsed = text_filter("multi_brat").salvage(f"T1\tChemical 0 8\t{blank}", Document("d", text), LABELS)
+    parsed = TEXT_FILTER.read(FORMATS["multi_brat"], f"T1\tChemical 0 8\t{blank}", Document("d", text), LABELS)
     assert parsed.entities == ()
 
 
@@ -181,34 +182,27 @@ def test_whatever_is_written_what_is_found_is_in_the_text(form: str, answer: str
 @pytest.mark.parametrize("form", [single_tag, multi_tag])
 @given(answer=WILD)
 def test_the_copy_is_that_of_the_format(form: Any, answer: str) -> None:
-    name = form.__name__.rpartition(".")[2]
     pieces = "".join(piece.value for piece in form._pieces(answer) if piece.kind == "character")
-    assert _MARKS[name].sub(lambda found: found["kept"] or "", answer) == pieces
-
-
-def test_a_filtered_format_is_the_format_otherwise() -> None:
-    form, own = text_filter("multi_tag"), FORMATS["multi_tag"]
-    assert (form.gbnf, form.parse, form.instruction, form.CANNOT) == (own.gbnf, own.parse, own.instruction, own.CANNOT)
-    assert form.salvage is not own.salvage and FORMATS["multi_tag"].salvage is multi_tag.salvage
-    with pytest.raises(UsageError, match="unknown format 'multi_tga'"):
-        text_filter("multi_tga")
+    assert text_filter.MARKS[form].sub(lambda found: found["kept"] or "", answer) == pieces
 
 
 # Readers
 
 
-def opened(model: str | Path, decoding: str, **settings: Any) -> Extractor:
-    return reader(str(model), decoding=decoding, **{"format": "multi_tag", "labels": LABELS, "threads": 1, **settings})
+def opened(model: str | Path, constraint: str, **settings: Any) -> Extractor:
+    return load_reader(
+        str(model), constraint=constraint, **{"format": "multi_tag", "labels": LABELS, "threads": 1, **settings}
+    )
 
 
-def test_decodings_have_names_of_their_own() -> None:
-    assert len(set(DECODINGS)) == len(CONSTRAINTS) + len(BASELINES) == 6
+def test_rows_have_names_of_their_own() -> None:
+    assert len(ROWS) == len(CONSTRAINTS) + len(BASELINES) == 6
 
 
-@pytest.mark.parametrize("decoding", DECODINGS)
-def test_every_decoding_reads(tiny_model: Path, decoding: str, recwarn: pytest.WarningsRecorder) -> None:
+@pytest.mark.parametrize("constraint", ROWS)
+def test_every_row_reads(tiny_model: Path, constraint: str, recwarn: pytest.WarningsRecorder) -> None:
     settings: dict[str, Any] = {"format": "multi_code", "labels": ["Drug", "Disease"], "guidelines": {"Drug": "x"}}
-    with opened(tiny_model, decoding, **settings, unit="document") as made:
+    with opened(tiny_model, constraint, **settings, unit="document") as made:
         assert made.unit == "document" and made.labels == ["Drug", "Disease"]
         found = [made(text) for text in TEXTS]
     assert len(recwarn) == 0  # that it was not tuned so is no news
@@ -217,14 +211,10 @@ def test_every_decoding_reads(tiny_model: Path, decoding: str, recwarn: pytest.W
         assert all(e.end <= len(text) for e in extraction.entities)
 
 
-def test_decodings_are_what_they_say(tiny_model: Path) -> None:
-    for decoding in CONSTRAINTS:
-        with opened(tiny_model, decoding) as made:
-            assert made.constraint == decoding and made.format is multi_tag and made.unit == "sentence"
-    with opened(tiny_model, "text-filter") as made:
-        assert made.constraint == "free" and made.format.salvage is not multi_tag.salvage
-    with opened(tiny_model, "llama-cpp-python") as made:
-        assert isinstance(made, HighLevel) and made.unit == "sentence"
+@pytest.mark.parametrize("name", ROWS)
+def test_rows_are_what_they_say(tiny_model: Path, name: str) -> None:
+    with opened(tiny_model, name) as made:
+        assert made.constraint is ROWS[name] and made.format is multi_tag and made.unit == "sentence"
 
 
 def test_a_text_filter_reads_what_a_free_model_writes() -> None:
@@ -243,9 +233,7 @@ def test_a_text_filter_reads_what_a_free_model_writes() -> None:
         return logits
 
     made = Extractor(Scripted(play), format="multi_tag", labels=LABELS, constraint="free")
-    free = made(text)
-    made.format = text_filter("multi_tag")
-    found = made(text)
+    free, found = made(text), made.using(constraint=TEXT_FILTER)(text)
     assert {e.key for e in free.entities} < {e.key for e in found.entities}
     assert {e.mention(text) for e in found.entities} == {"Aspirin", "asthma"}
     assert [p.kind for _, p in found.problems] == ["ungrounded"] and found.broken == 1
@@ -254,7 +242,7 @@ def test_a_text_filter_reads_what_a_free_model_writes() -> None:
 
 def test_what_is_refused(tiny_model: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        UsageError, match="unknown decoding 'tight'; known: free, gbnf, grounded, llama-gbnf, llama-cpp"
+        UsageError, match="unknown constraint 'tight'; known: free, gbnf, grounded, llama-gbnf, llama-cpp"
     ):
         opened(tiny_model, "tight")
     with pytest.raises(UsageError, match="llama-cpp-python reads GGUF models alone"):
@@ -285,13 +273,12 @@ def test_a_model_too_large_is_refused(tiny_model: Path, monkeypatch: pytest.Monk
 
 
 @pytest.fixture(scope="module")
-def high() -> Iterator[HighLevel]:
+def high() -> Iterator[Extractor]:
     with opened("chemdis-9m", "llama-cpp-python") as made:
-        assert isinstance(made, HighLevel)
         yield made
 
 
-def test_it_finds_what_our_own_sampling_by_grammar_finds(high: HighLevel) -> None:
+def test_it_finds_what_our_own_sampling_by_grammar_finds(high: Extractor) -> None:
     with opened("chemdis-9m", "llama-gbnf") as own:
         assert high.backend.context == own.backend.context and high._room == own._room
         for text in TEXTS:
@@ -302,19 +289,18 @@ def test_it_finds_what_our_own_sampling_by_grammar_finds(high: HighLevel) -> Non
     assert "score" not in high(TEXT).to_json()["entities"][0]
 
 
-def test_steps_and_tokens_are_counted(high: HighLevel) -> None:
+def test_steps_and_tokens_are_counted(high: Extractor) -> None:
     high(TEXTS[0])
     found = high(TEXTS[0])
     assert found.answers == 1 and found.problems == ()
     assert found.calls == found.tokens + 1  # the prompt, then each token; the end is not read
     assert found.fed == found.prompt + found.tokens
-    whole = (
-        len(high._calls[0].before) + len(high._calls[0].after) + len(high.backend.tokenize(TEXTS[0].encode(), False))
-    )
+    ((before, after),) = high.prompts
+    whole = len(before) + len(after) + len(high.backend.tokenize(TEXTS[0].encode(), False))
     assert 0 < found.prompt < whole  # what begins as before is not read again
 
 
-def test_an_answer_that_comes_to_its_budget_is_cut(high: HighLevel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_comes_to_its_budget_is_cut(high: Extractor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(high, "_budget", lambda part, text: 5)
     found = high(TEXTS[0])
     assert (found.tokens, found.calls, found.broken) == (5, 5, 1)
@@ -344,9 +330,9 @@ def test_what_it_is_asked_for(tiny_model: Path, monkeypatch: pytest.MonkeyPatch)
     with opened(tiny_model, "llama-cpp-python", format="single_tag") as made, opened(tiny_model, "free") as own:
         made(TEXTS[0])
         assert [grammar for _, grammar, _ in asked] == [single_tag.gbnf([label]) for label in LABELS]
-        for (prompt, _, budget), call in zip(asked, made._calls, strict=True):
+        for (prompt, _, budget), (before, after) in zip(asked, made.prompts, strict=True):
             text = own.backend.tokenize(TEXTS[0].encode(), False)
-            assert prompt == [*call.before, *text, *call.after]
+            assert prompt == [*before, *text, *after]
             assert budget == made._budget(Document("", TEXTS[0]), text) > 100
         assert (made.backend.chat_template, made.backend.end_tokens) == (
             own.backend.chat_template,
@@ -374,7 +360,7 @@ def test_the_model_is_loaded_once_and_its_pieces_are_not_read(
     assert loads == [str(tiny_model).encode()]
 
 
-def test_hostile_texts(high: HighLevel) -> None:
+def test_hostile_texts(high: Extractor) -> None:
     for text in (
         "",
         " \n\t ",

@@ -11,29 +11,30 @@ chunks, grammar and the limit of an answer are ours, token by token, so that the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bioner_edge.backends.contract import Backend
+import numpy as np
+
+from bioner_edge.backends.contract import CachedSequence, Logits, refuse_outside
 from bioner_edge.backends.kernels import PLAIN, choose, settle
 from bioner_edge.backends.llama_cpp import LlamaCpp
 from bioner_edge.backends.native import lib, library, listen
+from bioner_edge.constraints import Constraint, LateVocabulary, salvage
 from bioner_edge.decoding.loop import Answer
-from bioner_edge.decoding.token_masks import Vocabulary
 from bioner_edge.document import Document
 from bioner_edge.errors import ModelError, UsageError
 from bioner_edge.extract import Extractor
-from bioner_edge.extraction import Extraction
-from bioner_edge.formats.contract import Parsed
+from bioner_edge.formats.contract import Format
 from bioner_edge.hardware.threads import cores
 from bioner_edge.models import gguf_header, memory, registry
 
 if TYPE_CHECKING:
     from llama_cpp.llama_grammar import LlamaGrammar
 
-__all__ = ["Completions", "HighLevel", "complete", "load"]
+__all__ = ["COMPLETIONS", "Completions", "complete", "load"]
 
 _MOST_CONTEXT = 2048  # tokens, as our back end takes
 _AS_OURS: dict[str, Any] = {"tokenizer.ggml.add_space_prefix": False}  # else a text would have other tokens
@@ -49,8 +50,8 @@ class Completions(LlamaCpp):
         header = gguf_header.check(path)
         trained = header.get(f"{header['general.architecture']}.context_length", _MOST_CONTEXT)
         self.context = min(trained, _MOST_CONTEXT)
-        count = threads or cores()
-        settings: dict[str, Any] = {"n_ctx": self.context, "n_threads": count, "n_threads_batch": count}
+        number = threads or cores()
+        settings: dict[str, Any] = {"n_ctx": self.context, "n_threads": number, "n_threads_batch": number}
         listen()
         from llama_cpp import Llama  # after `native`, which tells why it cannot be loaded
 
@@ -66,6 +67,8 @@ class Completions(LlamaCpp):
         self._vocab = lib.llama_model_get_vocab(self._model)
         self._describe()
         self.read: list[int] = []
+        self._written: dict[int, list[int]] = {}
+        self._slots = count()
         step = self.llama.eval
 
         def counted(tokens: Sequence[int]) -> None:
@@ -73,6 +76,40 @@ class Completions(LlamaCpp):
             step(tokens)
 
         self.llama.eval = counted  # type: ignore[method-assign]
+
+    def written(self, sequence: CachedSequence) -> list[int]:
+        """The tokens of a sequence. There is one cache, whose beginning a sequence shares or not."""
+        return self._written[sequence.slot]
+
+    def new_sequence(self) -> CachedSequence:
+        return self._sequence([])
+
+    def fork(self, sequence: CachedSequence, upto: int) -> CachedSequence:
+        refuse_outside(sequence, upto)
+        return self._sequence(self.written(sequence)[:upto])
+
+    def release(self, sequence: CachedSequence) -> None:
+        refuse_outside(sequence, 0)
+        del self._written[sequence.slot]
+        sequence.slot = -1
+
+    def eval(self, sequence: CachedSequence, ids: Sequence[int]) -> Logits:
+        """Read what the cache does not begin with, as a completion does."""
+        tokens = [*self.written(sequence), *ids]
+        cached = self.llama.input_ids[: self.llama.n_tokens]
+        same = 0
+        while same < min(len(cached), len(tokens) - 1) and cached[same] == tokens[same]:
+            same += 1
+        self.llama.n_tokens = same
+        self.llama.eval(tokens[same:])
+        self._written[sequence.slot] = tokens
+        sequence.length = len(tokens)
+        return np.ctypeslib.as_array(self.llama._ctx.get_logits(), shape=(self.vocabulary_size,))
+
+    def _sequence(self, ids: list[int]) -> CachedSequence:
+        slot = next(self._slots)
+        self._written[slot] = ids
+        return CachedSequence(slot, len(ids))
 
     def close(self) -> None:
         self.llama.close()
@@ -91,63 +128,39 @@ def complete(backend: Completions, prompt: Sequence[int], grammar: LlamaGrammar,
     return Answer(choice["text"].encode(), (), cut, calls, fed, prompted, tokens, tokens)
 
 
-class _Unread(Vocabulary):
-    """Stands for the pieces of the tokens, which nobody asks for here: to read them takes time and memory."""
+def _grammar(form: Format, labels: Sequence[str], document: Document, vocabulary: LateVocabulary) -> LlamaGrammar:
+    from llama_cpp.llama_grammar import LlamaGrammar
 
-    def __init__(self, backend: Backend) -> None:
-        pass
-
-
-class HighLevel(Extractor):
-    """An extractor whose answers `complete` writes. Its entities have no score: completions tell no probabilities."""
-
-    backend: Completions
-    vocabulary_class = _Unread
-
-    def __init__(self, backend: Completions, **settings: Any) -> None:
-        from llama_cpp.llama_grammar import LlamaGrammar
-
-        super().__init__(backend, constraint="llama-gbnf", **settings)
-        self._grammars = [
-            LlamaGrammar.from_string(self.format.gbnf(call.labels), verbose=False) for call in self._calls
-        ]
-
-    def __call__(self, source: str | Document) -> Extraction:
-        found = super().__call__(source)
-        return replace(found, entities=tuple(replace(entity, score=None) for entity in found.entities))
-
-    def _answers(self, part: Document) -> Iterator[tuple[Answer, Parsed]]:
-        text = self.backend.tokenize(part.text.encode(), False)
-        for call, grammar in zip(self._calls, self._grammars, strict=True):
-            prompt = [*call.before, *text, *call.after]
-            budget = min(self.backend.context - len(prompt), self._budget(part, text))
-            answer = complete(self.backend, prompt, grammar, budget=budget)
-            yield answer, call.read(answer, part)
+    return LlamaGrammar.from_string(form.gbnf(labels), verbose=False)
 
 
-def load(
-    model: str,
+def _decode(
+    backend: Completions,
+    sequence: CachedSequence,
+    prompt: Sequence[int],
+    grammar: LlamaGrammar,
     *,
-    format: str,
-    labels: Sequence[str],
-    guidelines: Mapping[str, str] | None = None,
-    threads: int | None = None,
-    force: bool = False,
-) -> HighLevel:
+    budget: int,
+    removed_mass: bool,
+) -> Answer:
+    return complete(backend, [*backend.written(sequence), *prompt], grammar, budget=budget)
+
+
+COMPLETIONS = Constraint("llama-cpp-python", _grammar, salvage, _decode, llama_only=True)
+"""Its entities have no score: completions tell no probabilities."""
+
+
+def load(model: str, *, unit: str | None, threads: int | None, force: bool, **settings: Any) -> Extractor:
     """As `bioner_edge.load`. Raises UsageError for an ONNX model."""
     path, manifest = registry.find(model)
     if path.is_dir():
-        raise UsageError(f"{path}: llama-cpp-python reads GGUF models alone; take another decoding")
+        raise UsageError(f"{path}: llama-cpp-python reads GGUF models alone; take another constraint")
     memory.refuse_larger(path, force)
+    settings["guidelines"] = settings["guidelines"] or (manifest.guidelines if manifest else None)
+    settings["unit"] = unit or (manifest.unit if manifest else "document")
     backend = Completions(path, threads=threads)
     try:
-        return HighLevel(
-            backend,
-            format=format,
-            labels=labels,
-            guidelines=guidelines or (manifest.guidelines if manifest else None),
-            unit=manifest.unit if manifest else "document",
-        )
+        return Extractor(backend, constraint=COMPLETIONS, **settings)
     except BaseException:
         backend.close()
         raise

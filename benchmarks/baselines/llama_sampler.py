@@ -1,4 +1,4 @@
-"""The constraint `llama-gbnf`: llama.cpp's own grammar sampler, as the baseline and the oracle of our decoding.
+"""The baseline `llama-gbnf`: llama.cpp's own grammar sampler; the tests use it as the oracle of our grammars.
 
 One token a step, forced or not, as llama.cpp's users have it; but the model's favourite is tested first, alone, then
 the best 64, then the whole vocabulary: exact for greedy decoding, and nearly free where the model knows the format.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +19,16 @@ from numpy.typing import NDArray
 from bioner_edge.backends.contract import Backend, CachedSequence, Logits
 from bioner_edge.backends.llama_cpp import LlamaCpp
 from bioner_edge.backends.native import lib
+from bioner_edge.constraints import Constraint, LateVocabulary, grammar_mask, salvage
 from bioner_edge.decoding.automaton import ByteAutomaton, State
 from bioner_edge.decoding.gbnf import GrammarError
 from bioner_edge.decoding.loop import Answer, Choice
 from bioner_edge.decoding.token_masks import TokenMask
+from bioner_edge.document import Document
 from bioner_edge.errors import ModelError, UsageError
+from bioner_edge.formats.contract import Format
 
-__all__ = ["LlamaGrammar", "decode"]
+__all__ = ["LLAMA_GBNF", "Grammar", "LlamaGrammar", "decode"]
 
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
 _SHORTLIST = 64  # candidates tested together where the favourite was refused
@@ -71,19 +75,39 @@ class LlamaGrammar:
         self.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """A grammar's text for llama.cpp, and our automaton of it."""
+
+    text: str
+    mask: TokenMask
+
+
+def _grammar(form: Format, labels: Sequence[str], document: Document, vocabulary: LateVocabulary) -> Grammar:
+    return Grammar(form.gbnf(labels), grammar_mask(form, labels, document, vocabulary))
+
+
 def decode(
-    backend: Backend, sequence: CachedSequence, prompt: Sequence[int], mask: TokenMask, grammar: str, *, budget: int
+    backend: Backend,
+    sequence: CachedSequence,
+    prompt: Sequence[int],
+    grammar: Grammar,
+    *,
+    budget: int,
+    removed_mass: bool = False,
 ) -> Answer:
-    """What `decoding.loop.decode` does, decided by llama.cpp; `mask` holds the GrammarAutomaton of `grammar`.
+    """What `decoding.loop.decode` does, decided by llama.cpp.
 
     The automaton only keeps the place, for the end of a budget and for UTF-8. A choice's probability is the model's
     own, of the whole vocabulary: p(chosen | allowed), which is never less, would need what is avoided here, a test of
-    every token. Forced tokens are choices too, so scores are lower than under other constraints. No `removed_mass`.
+    every token. Forced tokens are choices too, so scores are lower than under other constraints. `removed_mass` is not
+    known.
 
     Raises UsageError for a back end that is not llama.cpp, GrammarError (one of them) for a grammar refused there.
     """
     if not isinstance(backend, LlamaCpp):
         raise UsageError("llama-gbnf needs a GGUF model on llama.cpp")
+    mask = grammar.mask
     automaton, pieces = mask.automaton, mask.vocabulary.pieces
     state: State = automaton.start
     written = bytearray()
@@ -91,7 +115,7 @@ def decode(
     pending, limit = list(prompt), len(prompt) + budget
     calls = fed = tokens = 0
     closed = False
-    with LlamaGrammar(backend, grammar) as engine:
+    with LlamaGrammar(backend, grammar.text) as engine:
         while True:
             best = None
             if fed + len(pending) < limit:
@@ -149,3 +173,6 @@ def _follows(automaton: ByteAutomaton, state: State, piece: bytes) -> bool:
 def _probability(logits: Logits, token: int) -> float:
     """The softmax of one token; the cap holds float32 in range where better ones were refused."""
     return float(1 / np.exp(np.minimum(logits - logits[token], np.float32(80))).sum(dtype=np.float64))
+
+
+LLAMA_GBNF = Constraint("llama-gbnf", _grammar, salvage, decode, llama_only=True)
