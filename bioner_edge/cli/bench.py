@@ -70,9 +70,7 @@ def run(
     ] = "tuned",
     constraints: Annotated[
         str,
-        typer.Option(
-            help="Constraints: default (that of each manifest), grounded, gbnf, free, or a baseline; comma-separated."
-        ),
+        typer.Option(help="Constraints, comma-separated: default (the manifest's), grounded, gbnf, free, baselines."),
     ] = "default",
     baselines: Annotated[
         bool,

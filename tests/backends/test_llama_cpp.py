@@ -298,4 +298,4 @@ def test_one_module_imports_the_library() -> None:
         for path in files
         if re.search(r"^\s*(import|from) llama_cpp\b", path.read_text("utf-8"), re.MULTILINE)
     }
-    assert found == {"bioner_edge/backends/native.py", "benchmarks/measuring/completions.py"}
+    assert found == {"bioner_edge/backends/native.py", "benchmarks/baselines/completions.py"}

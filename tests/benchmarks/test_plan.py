@@ -101,6 +101,16 @@ def test_labels_are_the_models_and_scored_where_the_corpus_has_them(tmp_path: Pa
     assert {entity.label for document in cell.corpus.documents for entity in document.entities} == {"Disease"}
 
 
+def test_the_default_constraint_is_that_of_each_manifest() -> None:
+    models = find_models(["chemdis-9m", "chemdis-9m-lists"])
+    cells = planned(models, "default", "default", "gbnf")
+    assert [(cell.model.name[:12], cell.key.constraint) for cell in cells] == [
+        ("chemdis-9m-Q", "grounded"),
+        ("chemdis-9m-Q", "gbnf"),
+        ("chemdis-9m-l", "gbnf"),
+    ]
+
+
 def test_llama_cpps_own_ways_are_not_for_onnx_models() -> None:
     models = find_models(["chemdis-9m", "chemdis-9m-onnx"])
     cells = planned(models, "tuned", *ROWS)
@@ -128,7 +138,7 @@ def test_what_is_left_out_is_named() -> None:
     ("formats", "constraint", "told"),
     [
         ("multi_tags", "free", "unknown format 'multi_tags'; known: tuned, default, all, conv_term"),
-        ("tuned", "grounde", "unknown constraint 'grounde'; known: free, gbnf, grounded, llama-gbnf"),
+        ("tuned", "grounde", "unknown constraint 'grounde'; known: default, free, gbnf, grounded, llama-gbnf"),
     ],
 )
 def test_unknown_formats_and_constraints_are_refused(formats: str, constraint: str, told: str) -> None:

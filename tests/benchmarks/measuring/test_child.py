@@ -381,7 +381,7 @@ def test_ctrl_c(spec: dict[str, Any], tmp_path: Path) -> None:
         ({"threads": 100_000}, "100000 threads on the "),
         ({"model": "nosuch"}, "unknown model 'nosuch'; known: "),
         ({"documents": "/nowhere/documents.jsonl"}, "/nowhere/documents.jsonl: cannot be read: No such file"),
-        ({"model": str(DATA / "chemdis-9m-int8-onnx"), "constraint": "llama-gbnf"}, "llama.cpp's own sampler"),
+        ({"model": str(DATA / "chemdis-9m-int8-onnx"), "constraint": "llama-gbnf"}, "llama-gbnf needs llama.cpp"),
     ],
 )
 def test_refused(spec: dict[str, Any], change: dict[str, Any], message: str) -> None:
@@ -516,7 +516,7 @@ def test_the_cores_are_taken_before_the_runtime_starts(
         raise ModelError("enough")
 
     before = os.sched_getaffinity(0)
-    monkeypatch.setattr(child.baselines, "reader", refused)
+    monkeypatch.setattr(child.baselines, "load", refused)
     with pytest.raises(ModelError):
         child.run(spec | {"phase": phase})
     assert len(seen[0]) == 1 and os.sched_getaffinity(0) == before

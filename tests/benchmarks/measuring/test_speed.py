@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-import bioner_edge.extract
 from bioner_edge.backends.scripted import Scripted
 from bioner_edge.benchmarks.baselines import load_reader
-from bioner_edge.benchmarks.measuring import completions, speed
+from bioner_edge.benchmarks.baselines.completions import COMPLETIONS, Completions
+from bioner_edge.benchmarks.measuring import speed
 from bioner_edge.document import Document
 from bioner_edge.errors import InputError
 from bioner_edge.extract import Extractor
@@ -150,12 +150,12 @@ def _Fixed() -> Any:
 
 def test_everything_is_as_it_was_afterwards(clock: Clock) -> None:
     made = extractor(clock)
-    before = bioner_edge.extract.decode
+    before = made.constraint
     for _ in range(2):
         with pytest.raises(ZeroDivisionError), speed.watching(made) as watch:
-            assert bioner_edge.extract.decode is not before
+            assert made.constraint is not before
             raise ZeroDivisionError
-        assert bioner_edge.extract.decode is before
+        assert made.constraint is before
     made(TEXTS[1])
     assert watch.prefill_tokens == 0
 
@@ -241,9 +241,9 @@ def test_every_decoding_is_timed_the_same(any_reader: Extractor) -> None:
 def test_the_baseline_is_put_back_too(tiny_model: Path) -> None:
     settings: dict[str, Any] = {"format": "multi_tag", "labels": LABELS, "threads": 1}
     with load_reader(str(tiny_model), constraint="llama-cpp-python", **settings) as made:
-        before, backend = completions.complete, made.backend
-        assert isinstance(backend, completions.Completions)
+        backend = made.backend
+        assert isinstance(backend, Completions)
         step = backend.llama.eval
         with speed.watching(made):
-            assert completions.complete is not before and backend.llama.eval != step
-        assert completions.complete is before and backend.llama.eval == step
+            assert made.constraint.decode is not COMPLETIONS.decode and backend.llama.eval != step
+        assert made.constraint is COMPLETIONS and backend.llama.eval == step
