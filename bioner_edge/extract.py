@@ -57,7 +57,7 @@ class Extractor:
         ):
             raise UsageError(f"a label or guideline cannot be read: {bad}")
         self.constraint = find_constraint(constraint)
-        self.format = formats.get(format)
+        self._name, self.format = format, formats.get(format)
         self.labels = list(labels)
         self.guidelines = dict(guidelines or {})
         self.unit = unit
@@ -90,7 +90,7 @@ class Extractor:
         """
         return Extractor(
             self.engine,
-            format=format or _name(self.format),
+            format=format or self._name,
             labels=self.labels if labels is None else labels,
             constraint=self.constraint if constraint is None else constraint,
             guidelines=self.guidelines if guidelines is None else guidelines,
@@ -217,7 +217,3 @@ class _Asked:
     before: list[int]
     after: list[int]
     allowed: Any = None
-
-
-def _name(form: Format) -> str:
-    return next(name for name, row in formats.FORMATS.items() if row is form)

@@ -79,9 +79,7 @@ def test_what_is_shown_is_what_is_fed(name: str) -> None:
 
 @pytest.mark.parametrize("constraint", CONSTRAINTS)
 def test_another_extractor_of_the_same_model_finds_what_one_of_its_own_finds(constraint: str) -> None:
-    asked = [
-        {"format": name, "labels": labels} for name in ("multi_tag", "single_term") for labels in (LABELS, ["Disease"])
-    ]
+    asked = [(name, labels) for name in ("multi_tag", "single_term") for labels in (LABELS, ["Disease"])]
     first = Extractor(Scripted(anything), format="multi_tag", labels=LABELS, constraint=constraint)
     sharing = [first, *(first.using(format=name, labels=labels) for name, labels in asked)]
     for text in (TEXT, "Aspirin.", TEXT):
