@@ -22,7 +22,7 @@ from bioner_edge.document import Document, Entity, Span
 from bioner_edge.engine import Engine
 from bioner_edge.errors import InputError, UsageError, unknown_name
 from bioner_edge.extraction import Extraction
-from bioner_edge.formats.contract import Format, Parsed, Problem
+from bioner_edge.formats.contract import Parsed, Problem
 from bioner_edge.models.manifest import UNITS
 from bioner_edge.questions import ask
 from bioner_edge.scores import score_entities
