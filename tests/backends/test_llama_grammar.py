@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from automata import accepts_all
 
 from bioner_edge import formats, prompts
 from bioner_edge.backends.contract import CachedSequence, ContextFull, Logits
 from bioner_edge.backends.llama_cpp import LlamaCpp
 from bioner_edge.backends.scripted import Scripted
 from bioner_edge.decoding import llama_sampler, loop
-from bioner_edge.decoding.automaton import accepts_all
 from bioner_edge.decoding.gbnf import GrammarAutomaton, GrammarError
 from bioner_edge.decoding.llama_sampler import LlamaGrammar, decode
 from bioner_edge.decoding.loop import Answer
