@@ -61,7 +61,7 @@ class Backend(Protocol):
     """
 
     context: int
-    """Positions that all sequences may fill together, a shared prefix counted once. A back end may have more."""
+    """Positions that all sequences may fill together, a shared prefix counted once; in some back ends, each of them."""
     vocabulary_size: int
     end_tokens: frozenset[int]
     """The tokens with which the model ends an answer."""

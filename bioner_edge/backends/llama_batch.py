@@ -63,8 +63,8 @@ class TokenBatch:
         for sequence, ids, last in step:
             count = len(ids)
             end = begin + count
-            self._ids[begin:end] = ids
-            self._positions[begin:end] = range(sequence.length, sequence.length + count)
+            self._ids[begin:end] = list(ids)
+            self._positions[begin:end] = list(range(sequence.length, sequence.length + count))
             self._slots[begin:end] = [sequence.slot] * count
             self._wanted[begin:end] = [0] * count
             if last:

@@ -171,8 +171,8 @@ class LlamaCpp:
 
     def _row(self, row: int) -> Logits:
         """The logits after one token of the last step, in llama.cpp's own memory."""
-        logits = lib.llama_get_logits_ith(self._context, row).contents
-        return np.frombuffer((ctypes.c_float * self.vocabulary_size).from_address(ctypes.addressof(logits)), np.float32)
+        logits = lib.llama_get_logits_ith(self._context, row)
+        return np.ctypeslib.as_array(logits, shape=(self.vocabulary_size,))
 
     def _failure(self, status: int, batch: Batch, before: Sequence[int]) -> Exception:
         if status != 1:

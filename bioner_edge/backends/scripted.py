@@ -10,12 +10,14 @@ from bioner_edge.backends.contract import Batch, CachedSequence, Logits, check_b
 
 __all__ = ["Scripted"]
 
+_SLOTS = 16  # as in the real back ends
+
 
 class Scripted:
     """A model played by `logits(ids)`. Tokens 0-255 are the bytes; then come `words` (longer tokens) and one end token.
 
     Tokenization is greedy: the longest token that fits, so `words` are canonical. `context` is in tokens, for each
-    sequence; `slots` bounds the sequences, as in real back ends.
+    sequence.
     """
 
     def __init__(
@@ -24,7 +26,6 @@ class Scripted:
         words: Sequence[bytes] = (),
         *,
         context: int = 1 << 20,
-        slots: int = 16,
         chat_template: str | None = None,
     ) -> None:
         self._logits = logits
@@ -32,7 +33,6 @@ class Scripted:
         self._ids = {piece: n for n, piece in enumerate(self._pieces)}
         self._longest = max(map(len, self._pieces))
         self._cached: dict[int, list[int]] = {}
-        self._slots = slots
         self.context = context
         self.vocabulary_size = len(self._pieces) + 1
         self.end_tokens = frozenset({len(self._pieces)})
@@ -56,9 +56,9 @@ class Scripted:
         return self._pieces[token] if token < len(self._pieces) else None
 
     def new_sequence(self) -> CachedSequence:
-        slot = next((n for n in range(self._slots) if n not in self._cached), None)
+        slot = next((n for n in range(_SLOTS) if n not in self._cached), None)
         if slot is None:
-            raise RuntimeError(f"all {self._slots} sequences are in use; release one")
+            raise RuntimeError(f"all {_SLOTS} sequences are in use; release one")
         self._cached[slot] = []
         return CachedSequence(slot)
 

@@ -96,7 +96,7 @@ def decode(
 ) -> Answer:
     """Drive `generate` on one sequence, which may hold the beginning of the prompt already, and return its answer.
 
-    Raises what the back end raises; the sequence then has what was read before.
+    What the sequence holds afterwards is what was read, not the answer. Raises what the back end raises.
     """
     answering = generate(prompt, mask, budget=budget, removed_mass=removed_mass)
     logits: Any = None  # starts it

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import onnxruntime
 import tokenizers
 
@@ -23,7 +22,6 @@ from bioner_edge.models.onnx.signature import Signature, signature
 __all__ = ["OnnxRuntime"]
 
 _MOST_CONTEXT = 2048  # of itself: chunks of a sentence or an abstract need no more, and scratch memory grows with it
-_NO_LOGITS = np.empty(0, np.float32)
 
 
 class OnnxRuntime:
@@ -73,25 +71,22 @@ class OnnxRuntime:
         check_batch(batch)
         check_room(batch, self.context)
         before = [sequence.length for sequence, _ in batch]
-        logits: list[Logits] = [_NO_LOGITS] * len(batch)
+        logits: dict[int, Logits] = {}
         groups = self._group(batch)
         try:
             for group in groups:
                 rows = self._read([batch[n] for n in group])
                 if group is not groups[-1]:
                     rows = rows.copy()  # the next run overwrites them
-                for n, row in zip(group, rows, strict=True):
-                    logits[n] = row
+                logits.update(zip(group, rows, strict=True))
         except BaseException:
             for (sequence, _), length in zip(batch, before, strict=True):
                 sequence.length = length
             raise
-        return logits
+        return [logits[n] for n in range(len(batch))]
 
     def _group(self, batch: Batch) -> list[list[int]]:
         """The indices of a batch; those that one run can read are in one list."""
-        if len(batch) == 1:
-            return [[0]]
         groups: list[list[int]] = []
         for n in sorted(range(len(batch)), key=lambda n: batch[n][0].slot):
             last = batch[groups[-1][-1]] if groups and self._cache.together else None

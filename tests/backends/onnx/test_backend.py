@@ -27,6 +27,8 @@ from bioner_edge.document import Document
 from bioner_edge.errors import ModelError, UsageError
 from bioner_edge.hardware.threads import cores
 from bioner_edge.models.onnx import folder as onnx_folder
+from bioner_edge.models.onnx.folder import check_confined
+from bioner_edge.models.onnx.signature import signature
 
 KINDS = ("shared", "grown")
 TEXT = b"<Chemical>Naloxone</Chemical> reverses the antihypertensive effect of 29 = 0x5F\r\n!"
@@ -203,6 +205,8 @@ def test_the_cache_is_written_in_place(folders: dict[str, Path]) -> None:
         for buffer in buffers.values():
             assert buffer[third.slot, :, :5].tobytes() == buffer[first.slot, :, :5].tobytes()
             assert not buffer[third.slot, :, 5:].any() and not buffer[second.slot].any()
+        form = signature(check_confined(folders["shared"]), folders["shared"] / "model.onnx")
+        assert form.bytes_per_position == sum(buffer[0, :, 0].nbytes for buffer in buffers.values())
 
 
 def test_slots_are_counted(backend: OnnxRuntime) -> None:
