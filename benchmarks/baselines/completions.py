@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bioner_edge.backends.contract import CachedSequence, Logits, refuse_outside
+from bioner_edge.backends.contract import Batch, CachedSequence, Logits, check_batch, check_filled
 from bioner_edge.backends.kernels import PLAIN, choose, settle
 from bioner_edge.backends.llama_cpp import LlamaCpp
 from bioner_edge.backends.native import lib, library, listen
@@ -85,15 +85,24 @@ class Completions(LlamaCpp):
         return self._sequence([])
 
     def fork(self, sequence: CachedSequence, upto: int) -> CachedSequence:
-        refuse_outside(sequence, upto)
+        check_filled(sequence, upto)
         return self._sequence(self.written(sequence)[:upto])
 
+    def truncate(self, sequence: CachedSequence, length: int) -> None:
+        check_filled(sequence, length)
+        del self.written(sequence)[length:]
+        sequence.length = length
+
     def release(self, sequence: CachedSequence) -> None:
-        refuse_outside(sequence, 0)
+        check_filled(sequence, 0)
         del self._written[sequence.slot]
         sequence.slot = -1
 
-    def eval(self, sequence: CachedSequence, ids: Sequence[int]) -> Logits:
+    def eval_batch(self, batch: Batch) -> list[Logits]:
+        check_batch(batch)
+        return [self._read(sequence, ids).copy() for sequence, ids in batch]
+
+    def _read(self, sequence: CachedSequence, ids: Sequence[int]) -> Logits:
         """Read what the cache does not begin with, as a completion does."""
         tokens = [*self.written(sequence), *ids]
         cached = self.llama.input_ids[: self.llama.n_tokens]

@@ -24,7 +24,7 @@ from bioner_edge.backends.contract import CachedSequence, Logits
 from bioner_edge.backends.loading import load_backend
 from bioner_edge.benchmarks.measuring import machine
 from bioner_edge.benchmarks.scoring.accuracy import score
-from bioner_edge.decoding.loop import Run
+from bioner_edge.decoding.loop import Decoding
 from bioner_edge.document import Document
 from bioner_edge.errors import BionerError, UsageError
 from bioner_edge.extract import Extractor
@@ -137,25 +137,25 @@ class _Step:
 def _steps(extractor: Extractor, document: Document) -> list[_Step]:
     """Every step of reading a document."""
     steps: list[_Step] = []
-    evaluate, choose = extractor.backend.eval, Run.choose
+    evaluate, choose = extractor.backend.eval, Decoding.choose
 
     def evaluated(sequence: CachedSequence, ids: Sequence[int]) -> Logits:
         logits = evaluate(sequence, ids)
         steps.append(_Step(list(ids), np.array(logits)))
         return logits
 
-    def chosen(run: Run, candidates: Any, allowed: Any) -> int | None:
-        token = choose(run, candidates, allowed)  # which evaluates first
+    def chosen(answer: Decoding, logits: Logits, candidates: Any, allowed: Any) -> int | None:
+        token = choose(answer, logits, candidates, allowed)
         steps[-1].chosen = token
         return token
 
     extractor.backend.eval = evaluated  # type: ignore[method-assign]
-    Run.choose = chosen  # type: ignore[method-assign,assignment]
+    Decoding.choose = chosen  # type: ignore[method-assign,assignment]
     try:
         extractor(document)
     finally:
         del extractor.backend.eval
-        Run.choose = choose  # type: ignore[method-assign]
+        Decoding.choose = choose  # type: ignore[method-assign]
     return steps
 
 

@@ -96,7 +96,7 @@ class Player(VocabOnly):
                 break
             self._logits[self.vocabulary.ids[node]] = 40 + depth  # of all the mass: it means what it writes
         if self._at == len(self._answer):
-            self._logits[self.vocabulary.end_tokens] = 40
+            self._logits[self.vocabulary.end_ids] = 40
         self._own_ns += time.perf_counter_ns() - started
         return self._logits
 

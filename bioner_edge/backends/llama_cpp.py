@@ -16,8 +16,9 @@ from typing import Any, Self
 import numpy as np
 
 from bioner_edge.backends import adapter_file
-from bioner_edge.backends.contract import CachedSequence, ContextFull, Logits, refuse_outside
+from bioner_edge.backends.contract import Batch, CachedSequence, ContextFull, Logits, check_batch, check_filled
 from bioner_edge.backends.kernels import PLAIN, choose, settle
+from bioner_edge.backends.llama_batch import TokenBatch, split
 from bioner_edge.backends.native import PROMPT_TEMPLATE, VERSION, lib, library, listen, plain_text, reason, set_fields
 from bioner_edge.errors import ModelError
 from bioner_edge.hardware.threads import cores
@@ -88,8 +89,8 @@ class LlamaCpp:
                 lib.llama_model_free(self._model)
                 raise ModelError(f"{adapter}: llama.cpp does not take it: {reason()}; merge the adapter instead")
         self._memory = lib.llama_get_memory(self._context)
-        self._batch = lib.llama_batch_init(_BATCH, 0, 1)
         self._step = min(_BATCH, lib.llama_n_batch(self._context))  # a small context lowers it; more ends the process
+        self._tokens = TokenBatch(self._step)
         self._free = list(range(_SLOTS - 1, -1, -1))
         self.context: int = context
         self._describe()
@@ -145,37 +146,50 @@ class LlamaCpp:
         return CachedSequence(self._free.pop())
 
     def eval(self, sequence: CachedSequence, ids: Sequence[int]) -> Logits:
-        if not ids:
-            raise ValueError("eval needs at least one token")
-        before = sequence.length
-        for at in range(0, len(ids), self._step):
-            part = ids[at : at + self._step]
-            batch = self._batch
-            for n, token in enumerate(part):
-                batch.token[n] = token
-                batch.pos[n] = sequence.length + n
-                batch.n_seq_id[n] = 1
-                batch.seq_id[n][0] = sequence.slot
-                batch.logits[n] = at + n == len(ids) - 1
-            batch.n_tokens = len(part)
-            if status := lib.llama_decode(self._context, batch):
-                self.truncate(sequence, before)  # a sequence that was released, of no slot, is refused here
-                if status == 1:
-                    raise ContextFull(f"no room for {len(ids)} tokens after {before} in a context of {self.context}")
-                raise ModelError(f"llama.cpp failed to decode (status {status})")
-            sequence.length += len(part)
-        logits = lib.llama_get_logits_ith(self._context, -1)
+        return self.eval_batch([(sequence, ids)])[0]
+
+    def eval_batch(self, batch: Batch) -> list[Logits]:
+        check_batch(batch)
+        before = [sequence.length for sequence, _ in batch]
+        logits: list[Logits] = []
+        kept = 0
+        try:
+            for part in split(batch, self._step):
+                logits[kept:] = [row.copy() for row in logits[kept:]]  # the next step overwrites them
+                kept = len(logits)
+                rows = self._tokens.fill(part)
+                if status := lib.llama_decode(self._context, self._tokens.struct):
+                    raise self._failure(status, batch, before)
+                for sequence, ids, _ in part:
+                    sequence.length += len(ids)
+                logits += [self._row(row) for row in rows]
+        except BaseException:
+            for (sequence, _), length in zip(batch, before, strict=True):
+                self.truncate(sequence, length)
+            raise
+        return logits
+
+    def _row(self, row: int) -> Logits:
+        """The logits after one token of the last step, in llama.cpp's own memory."""
+        logits = lib.llama_get_logits_ith(self._context, row)
         return np.ctypeslib.as_array(logits, shape=(self.vocabulary_size,))
 
+    def _failure(self, status: int, batch: Batch, before: Sequence[int]) -> Exception:
+        if status != 1:
+            return ModelError(f"llama.cpp failed to decode (status {status})")
+        tokens = sum(len(ids) for _, ids in batch)
+        where = f"after {before[0]}" if len(batch) == 1 else f"of {len(batch)} sequences"
+        return ContextFull(f"no room for {tokens} tokens {where} in a context of {self.context}")
+
     def fork(self, sequence: CachedSequence, upto: int) -> CachedSequence:
-        refuse_outside(sequence, upto)
+        check_filled(sequence, upto)
         other = self.new_sequence()
         lib.llama_memory_seq_cp(self._memory, sequence.slot, other.slot, 0, upto)
         other.length = upto
         return other
 
     def truncate(self, sequence: CachedSequence, length: int) -> None:
-        refuse_outside(sequence, length)
+        check_filled(sequence, length)
         lib.llama_memory_seq_rm(self._memory, sequence.slot, length, -1)
         sequence.length = length
 
@@ -186,7 +200,6 @@ class LlamaCpp:
 
     def close(self) -> None:
         if self._context:
-            lib.llama_batch_free(self._batch)
             lib.llama_free(self._context)
             lib.llama_model_free(self._model)
             self._context = None

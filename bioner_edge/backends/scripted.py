@@ -1,4 +1,4 @@
-"""A model without weights: a byte vocabulary and a function from what was read to logits. It drives most tests."""
+"""A back end without weights: a byte vocabulary, and a function from the ids read so far to logits. For tests."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from bioner_edge.backends.contract import CachedSequence, ContextFull, Logits, refuse_outside
+from bioner_edge.backends.contract import Batch, CachedSequence, Logits, check_batch, check_filled, check_room
 
 __all__ = ["Scripted"]
 
+_SLOTS = 16  # as in the real back ends
+
 
 class Scripted:
-    """Tokens 0-255 are the bytes, then `words` (longer tokens), then one end token; `logits(ids)` plays the model.
+    """A model played by `logits(ids)`. Tokens 0-255 are the bytes; then come `words` (longer tokens) and one end token.
 
-    Tokenization is greedy: the longest token that fits, which makes the words canonical.
+    Tokenization is greedy: the longest token that fits, so `words` are canonical. `context` is in tokens, for each
+    sequence.
     """
 
     def __init__(
@@ -39,7 +42,7 @@ class Scripted:
         self.runtime = "a script"
         self.threads = 1
         self.evaluated: list[int] = []
-        """The number of tokens of each call of `eval`, for tests that count calls."""
+        """How many tokens were appended to a sequence, each time: for tests that count steps."""
 
     def tokenize(self, text: bytes, special: bool) -> list[int]:
         ids, at = [], 0
@@ -53,35 +56,40 @@ class Scripted:
         return self._pieces[token] if token < len(self._pieces) else None
 
     def new_sequence(self) -> CachedSequence:
-        slot = max(self._cached, default=-1) + 1
+        slot = next((n for n in range(_SLOTS) if n not in self._cached), None)
+        if slot is None:
+            raise RuntimeError(f"all {_SLOTS} sequences are in use; release one")
         self._cached[slot] = []
         return CachedSequence(slot)
 
     def eval(self, sequence: CachedSequence, ids: Sequence[int]) -> Logits:
-        if not ids:
-            raise ValueError("eval needs at least one token")
-        refuse_outside(sequence, sequence.length)
-        if sequence.length + len(ids) > self.context:
-            raise ContextFull(f"no room for {len(ids)} tokens after {sequence.length} in a context of {self.context}")
-        self._cached[sequence.slot] += ids
-        sequence.length += len(ids)
-        self.evaluated.append(len(ids))
-        return np.asarray(self._logits(self._cached[sequence.slot]), np.float32)
+        return self.eval_batch([(sequence, ids)])[0]
+
+    def eval_batch(self, batch: Batch) -> list[Logits]:
+        check_batch(batch)
+        check_room(batch, self.context)
+        logits = []
+        for sequence, ids in batch:
+            self._cached[sequence.slot] += ids
+            sequence.length += len(ids)
+            self.evaluated.append(len(ids))
+            logits.append(np.asarray(self._logits(self._cached[sequence.slot]), np.float32))
+        return logits
 
     def fork(self, sequence: CachedSequence, upto: int) -> CachedSequence:
-        refuse_outside(sequence, upto)
+        check_filled(sequence, upto)
         other = self.new_sequence()
         self._cached[other.slot] = self._cached[sequence.slot][:upto]
         other.length = upto
         return other
 
     def truncate(self, sequence: CachedSequence, length: int) -> None:
-        refuse_outside(sequence, length)
+        check_filled(sequence, length)
         del self._cached[sequence.slot][length:]
         sequence.length = length
 
     def release(self, sequence: CachedSequence) -> None:
-        refuse_outside(sequence, 0)
+        check_filled(sequence, 0)
         del self._cached[sequence.slot]
         sequence.slot, sequence.length = -1, 0
 

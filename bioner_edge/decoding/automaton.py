@@ -13,7 +13,7 @@ from typing import Any
 
 from bioner_edge.decoding.suffix_array import Searching, SuffixArray
 
-__all__ = ["Anything", "ByteAutomaton", "accepts_all"]
+__all__ = ["Anything", "ByteAutomaton"]
 
 State = Any  # hashable; each automaton has its own kind
 
@@ -96,13 +96,3 @@ class Anything(ByteAutomaton):
 
     def closing(self, state: State) -> bytes:
         return b""
-
-
-def accepts_all(automaton: ByteAutomaton, data: bytes) -> bool:
-    """Whether `data`, whole, is an answer."""
-    state: State | None = automaton.start
-    for byte in data:
-        state = automaton.step(state, byte)
-        if state is None:
-            return False
-    return automaton.accepts(state)

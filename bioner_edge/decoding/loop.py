@@ -1,20 +1,24 @@
-"""The decode loop, one for all back ends: ask the model only where there is a choice.
+"""The constrained decode loop, for one sequence or for a batch: ask the model only where there is a choice.
 
-Bytes that must come next are fed as canonical tokens together with the next question, so they cost no step of their
-own. The last canonical token is held back where a longer token could take its place, and so is white space at the
-end, which tokenizers glue to the word that follows. Greedy, hence deterministic for one setting.
+`generate` writes one answer. It knows no back end: it yields the tokens that the model must read next and is sent the
+logits after them, so that one loop serves a driver of one sequence (`decode`) and a scheduler of many.
 
-A mention is asserted only where the model means it. What a constraint leaves of a model that wanted something else
-is noise, blown up to a probability of one: so a model that fails to copy a character that its tokenizer spells in
-bytes would mark it. Where the automaton knows a neutral way to go on, as a copy does, that way has all the mass that is
-not for a mention, and a mention at one of whose choices nearly all mass was forbidden is taken back.
+Forced bytes, which must come next, are fed as canonical tokens together with the next choice and cost no step of their
+own. The last forced token is held back where a longer token could take its place, and so is trailing white space, which
+tokenizers attach to the next word. Decoding is greedy, hence deterministic for given settings.
+
+A mention is asserted only where the model means it. Where the constraint removes nearly all of the model's probability
+mass, what remains is noise, renormalized to a probability of one: a model that cannot copy a character which its
+tokenizer spells in bytes would mark that character as a mention. So where the automaton knows a neutral continuation,
+as a copy does, all mass that is not for a mention counts for it, and a mention is withdrawn when nearly all mass was
+removed at one of its choices.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,23 +28,21 @@ from bioner_edge.decoding.automaton import State
 from bioner_edge.decoding.token_masks import TokenMask
 from bioner_edge.errors import ModelError
 
-__all__ = ["Answer", "Choice", "Run", "decode"]
+__all__ = ["Answer", "Choice", "Decoding", "Step", "decode", "generate"]
 
 
 _NOISE = 0.9
-"""The share of the model's mass that the constraint forbids from which a choice says nothing about the text."""
-
-_CONTINUATION = bytes(range(0x80, 0xC0))  # the bytes of a UTF-8 character after its first
+"""The removed mass, as a share of all, from which a choice says nothing about the text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One choice: the bytes [start, end) of the answer that it wrote, and two figures of it.
+    """A choice of the model: it wrote the bytes [start, end) of the answer.
 
-    `probability` is p(chosen | candidates): over the tokens that the constraint allows, less those that are shorter
-    than the canonical token of bytes that must come next anyway, and with the end tokens where the answer may end.
-    `removed_mass` is what the model gave to all tokens that the constraint forbids, and to those alone; None where it
-    was not asked for.
+    `probability` is p(chosen | candidates). Candidates are the tokens that the constraint allows, end tokens included
+    where the answer may end, except those shorter than the canonical token of bytes that must come next anyway.
+    `removed_mass` is the probability of all tokens that the constraint forbids, and of no others; None where it was not
+    asked for.
     """
 
     start: int
@@ -51,10 +53,11 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What was written. `closed`: the budget ran out and the automaton's shortest way to the end was appended.
+    """A finished answer. `closed`: the budget ran out, and the automaton's shortest ending was appended.
 
-    `calls` counts steps of the model, `fed` the tokens that it read in them, `prompt` those of them that are the
-    prompt's. `tokens` were written, forced ones too, `chosen` of them by a choice: a choice to end writes none.
+    `calls` counts steps of the model and `fed` the tokens that it read in them, `prompt` of which are the prompt's.
+    `tokens` counts the tokens written, forced ones included, `chosen` those of them that were chosen; choosing to end
+    writes none.
     """
 
     data: bytes
@@ -68,160 +71,18 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """The answer as text; what an unconstrained model wrote outside UTF-8 becomes U+FFFD."""
+        """The answer as text. An unconstrained model may write invalid UTF-8, which becomes U+FFFD."""
         return self.data.decode("utf-8", "replace")
 
 
-class Run:
-    """The state of one decoding, so that each step reads as a sentence."""
+class Step(NamedTuple):
+    """What an answer needs from the model next: drop the last `forget` positions of its sequence, then append `ids`.
 
-    def __init__(
-        self,
-        backend: Backend,
-        sequence: CachedSequence,
-        prompt: Sequence[int],
-        mask: TokenMask,
-        with_removed_mass: bool,
-    ) -> None:
-        self.backend = backend
-        self.sequence = sequence
-        self.mask = mask
-        self.with_removed_mass = with_removed_mass
-        self.state: State = mask.automaton.start
-        self.pending = list(prompt)  # tokens decided on, not yet read by the model
-        self.written = bytearray()
-        self.choices: list[Choice] = []
-        self.calls = self.fed = 0
-        self.tokens = self.chosen = 0
-        self.certain: _Mark | None = None  # the last choice before the mention that is being written, if one is
+    Only the logits after the last of `ids` are wanted; a driver may read the others in steps of their own.
+    """
 
-    def write(self, token: int) -> None:
-        piece = self.mask.vocabulary.pieces[token] or b""
-        self.state = self.mask.advance(self.state, piece)
-        self.written += piece
-        self.pending.append(token)
-        self.tokens += 1
-
-    def canonical(self, data: bytes) -> list[int]:
-        """Canonical tokens. Tokenizers read only whole characters: where a token chosen before ended inside one, its
-        other bytes are spelled one by one; one only begun is left to the choice, since it may be one token."""
-        rest = data.lstrip(_CONTINUATION)
-        whole = rest.decode("utf-8", "ignore").encode()
-        begun = [self.mask.vocabulary.byte(byte) for byte in data[: len(data) - len(rest)]]
-        return begun + (self.spelled(whole) if whole else [])
-
-    def spelled(self, text: bytes) -> list[int]:
-        """Canonical tokens of whole characters; those that the tokenizer would change, as SentencePiece reads ▁ as a
-        blank, are spelled in bytes. Raises ModelError where a byte has no token."""
-        ids = self.backend.tokenize(text, False)
-        if self.mask.vocabulary.spell(ids) == text:
-            return ids
-        changed = {c for c in set(text.decode()) if not self.keeps(c.encode())}
-        ids = []
-        for strange, run in groupby(text.decode(), key=changed.__contains__):
-            part = "".join(run).encode()
-            whole = not strange and self.keeps(part)
-            ids += self.backend.tokenize(part, False) if whole else map(self.mask.vocabulary.byte, part)
-        return ids
-
-    def keeps(self, text: bytes) -> bool:
-        """Whether the tokens of a text spell it."""
-        return self.mask.vocabulary.spell(self.backend.tokenize(text, False)) == text
-
-    def write_forced(self) -> int:
-        """Write what is forced, as canonical tokens; returns the length of the token held back, 0 if none was."""
-        forced = self.mask.automaton.forced(self.state)
-        ids = self.canonical(forced) if forced else []
-        pieces = self.mask.vocabulary.pieces
-        for n, token in enumerate(ids):
-            if self.doubtful(token):
-                return 0
-            size = len(pieces[token] or b"")
-            last = not b"".join(pieces[i] or b"" for i in ids[n + 1 :]).strip()  # nothing but white space follows
-            if last and any(len(pieces[i] or b"") > size for i in self.mask.allowed(self.state)):
-                return size
-            self.write(token)
-        return 0
-
-    def doubtful(self, token: int) -> bool:
-        """Whether a token writes a part of a character of a mention. The model is asked about it even where nothing
-        else may come: it may have meant a character that begins alike, or have nothing to say of such a one at all."""
-        piece = self.mask.vocabulary.pieces[token] or b""
-        return not piece.isascii() and not _whole(piece) and self.mask.automaton.unfinished(self.state)
-
-    def ask(self) -> Logits:
-        logits = self.backend.eval(self.sequence, self.pending)
-        self.calls += 1
-        self.fed += len(self.pending)
-        self.pending = []
-        return logits
-
-    def choose(self, candidates: NDArray[np.int64], allowed: NDArray[np.int64]) -> int | None:
-        """The best candidate by the model's logits, noted with its probability; None where it is noise, and the
-        mention that was being written has been taken back. `allowed` is all that the constraint allows."""
-        logits = self.ask()
-        among = logits[candidates].astype(np.float64)
-        best = int(among.argmax())
-        if not np.isfinite(among[best]):  # argmax prefers NaN, so one is enough to be seen here
-            raise ModelError("the model gives NaN or infinite logits; its weights are damaged, convert it again")
-        top = among[best]
-        unfinished = self.mask.automaton.unfinished(self.state)
-        if not unfinished:
-            self.certain = _Mark(self)
-        ahead = self.mask.automaton.neutral(self.state)
-        begins = ahead is not None and not self.copies(int(candidates[best]), ahead)
-        removed = None
-        if self.with_removed_mass or unfinished or begins:
-            # Relative to the same maximum; over the whole vocabulary, in float32, which is exact enough here.
-            total = float(np.exp(np.minimum(logits - np.float32(top), 80.0)).sum(dtype=np.float64))
-            kept = among if allowed is candidates else logits[allowed].astype(np.float64)
-            removed = max(0.0, 1.0 - float(np.exp(np.minimum(kept - top, 80.0)).sum()) / total)
-            if unfinished and removed >= _NOISE:
-                self.withdraw()
-                return None
-            if ahead is not None and begins:
-                neutral = np.array([self.copies(i, ahead) for i in candidates.tolist()])
-                mentions = float(np.exp(among[~neutral] - top).sum())
-                if neutral.any() and mentions <= total - mentions:
-                    best = int(np.where(neutral, among, -np.inf).argmax())
-        mass = np.exp(among - among[best]).sum()
-        token = int(candidates[best])
-        size = len(self.mask.vocabulary.pieces[token] or b"")
-        at = len(self.written)
-        self.choices.append(Choice(at, at + size, float(1.0 / mass), removed if self.with_removed_mass else None))
-        return token
-
-    def copies(self, token: int, ahead: bytes) -> bool:
-        """Whether a token writes what is ahead where no mention is begun, or ends the answer."""
-        return token in self.backend.end_tokens or ahead.startswith(self.mask.vocabulary.pieces[token] or b"")
-
-    def withdraw(self) -> None:
-        """Go back to where the mention began that is being written, and write its text without it."""
-        mark, self.certain = self.certain, None
-        assert mark is not None  # an answer does not begin inside a mention
-        text = self.mask.automaton.withdrawn(mark.state, self.state)
-        self.backend.truncate(self.sequence, mark.length)
-        self.state = mark.state
-        del self.written[mark.written :], self.choices[mark.choices :]
-        self.tokens, self.chosen = mark.tokens, mark.chosen
-        for token in self.canonical(text):
-            self.write(token)
-
-
-def _whole(piece: bytes) -> bool:
-    """Whether a token's bytes are whole characters."""
-    return piece.decode("utf-8", "ignore").encode() == piece
-
-
-class _Mark:
-    """How far a run had come at a choice, what was asked having been read."""
-
-    __slots__ = ("choices", "chosen", "length", "state", "tokens", "written")
-
-    def __init__(self, run: Run) -> None:
-        self.state, self.length = run.state, run.sequence.length
-        self.written, self.choices = len(run.written), len(run.choices)
-        self.tokens, self.chosen = run.tokens, run.chosen
+    ids: list[int]
+    forget: int = 0
 
 
 def decode(
@@ -233,39 +94,190 @@ def decode(
     budget: int,
     removed_mass: bool = True,
 ) -> Answer:
-    """Read `prompt` after what `sequence` holds, and write one answer of the mask's automaton.
+    """Drive `generate` on one sequence, which may hold the beginning of the prompt already, and return its answer.
 
-    `budget` bounds the tokens that are fed after the prompt. Where it runs out the answer is closed by the shortest
-    legal way, which the model need not read.
+    What the sequence holds afterwards is what was read, not the answer. Raises what the back end raises.
     """
-    run = Run(backend, sequence, prompt, mask, removed_mass)
-    automaton, ends = mask.automaton, mask.vocabulary.end_tokens
-    pieces = mask.vocabulary.pieces
+    answering = generate(prompt, mask, budget=budget, removed_mass=removed_mass)
+    logits: Any = None  # starts it
+    while True:
+        try:
+            step = answering.send(logits)
+        except StopIteration as end:
+            answer: Answer = end.value
+            return answer
+        if step.forget:
+            backend.truncate(sequence, sequence.length - step.forget)
+        logits = backend.eval(sequence, step.ids)
+
+
+def generate(
+    prompt: Sequence[int], mask: TokenMask, *, budget: int, removed_mass: bool = True
+) -> Generator[Step, Logits, Answer]:
+    """Write one answer of the mask's automaton after `prompt`.
+
+    Yields what the model must read next, is sent the logits after it, (vocabulary_size,), which it does not keep, and
+    returns the answer. It holds nothing but its own state: to cancel an answer, close it and release its sequence.
+
+    `budget` bounds the tokens fed after the prompt. When it runs out the answer is closed by the shortest legal ending,
+    which the model need not read. Without `removed_mass`, that of the choices is not computed unless a decision needs
+    it. Raises ModelError for logits that are not finite, and where the vocabulary cannot spell forced bytes.
+    """
+    answer = Decoding(prompt, mask, removed_mass)
+    automaton, vocabulary = mask.automaton, mask.vocabulary
+    pieces, ends = vocabulary.pieces, vocabulary.end_ids
     limit = len(prompt) + budget
     closed = False
     while True:
-        held_back = run.write_forced()
-        candidates = allowed = mask.allowed(run.state)
+        held_back = answer.write_forced()
+        candidates = allowed = mask.allowed(answer.state)
         if held_back:  # a token shorter than the canonical one is never canonical either
-            candidates = candidates[[len(pieces[i] or b"") >= held_back for i in candidates]]
-        accepting = automaton.accepts(run.state)
+            candidates = candidates[[len(pieces[i] or b"") >= held_back for i in candidates.tolist()]]
+        accepting = automaton.accepts(answer.state)
         if accepting and not len(candidates):
             break
-        if run.fed + len(run.pending) >= limit:
-            run.written += automaton.closing(run.state)
+        if answer.fed + len(answer.pending) >= limit:
+            answer.written += automaton.closing(answer.state)
             closed = True
             break
-        if len(candidates) == 1 and not accepting and not run.doubtful(int(candidates[0])):
-            run.write(int(candidates[0]))
+        if len(candidates) == 1 and not accepting and not answer.is_doubtful(int(candidates[0])):
+            answer.write(int(candidates[0]))
             continue
         if accepting:
             candidates, allowed = np.concatenate([candidates, ends]), np.concatenate([allowed, ends])
-        token = run.choose(candidates, allowed)
-        if token is None and run.pending:
+        token = answer.choose((yield answer.next_step()), candidates, allowed)
+        if token is None and answer.pending:
             continue
-        if token is None or token in backend.end_tokens:
+        if token is None or token in vocabulary.end_tokens:
             break
-        run.write(token)
-        run.chosen += 1
-    read = len(prompt) if run.calls else 0  # an answer without a choice is written unread
-    return Answer(bytes(run.written), tuple(run.choices), closed, run.calls, run.fed, read, run.tokens, run.chosen)
+        answer.write(token)
+        answer.chosen += 1
+    return answer.finish(len(prompt), closed)
+
+
+class Decoding:
+    """The state of one answer, and what can be done to it."""
+
+    def __init__(self, prompt: Sequence[int], mask: TokenMask, with_removed_mass: bool) -> None:
+        self.mask = mask
+        self.with_removed_mass = with_removed_mass
+        self.state: State = mask.automaton.start
+        self.pending = list(prompt)  # tokens that the model has yet to read
+        self.forget = 0  # positions that it read for nothing
+        self.length = 0  # positions read, without those
+        self.written = bytearray()
+        self.choices: list[Choice] = []
+        self.calls = self.fed = 0
+        self.tokens = self.chosen = 0
+        self.certain: _Mark | None = None  # the last choice outside a mention
+
+    def next_step(self) -> Step:
+        """The tokens to read now, after which nothing is pending."""
+        step = Step(self.pending, self.forget)
+        self.calls += 1
+        self.fed += len(self.pending)
+        self.length += len(self.pending)
+        self.pending, self.forget = [], 0
+        return step
+
+    def write(self, token: int) -> None:
+        """Append a token to the answer, to be read with the next step."""
+        piece = self.mask.vocabulary.pieces[token] or b""
+        self.state = self.mask.advance(self.state, piece)
+        self.written += piece
+        self.pending.append(token)
+        self.tokens += 1
+
+    def write_forced(self) -> int:
+        """Append the canonical tokens of forced bytes; returns the length of the token held back, 0 if none was."""
+        forced = self.mask.automaton.forced(self.state)
+        ids = self.mask.vocabulary.tokenize_bytes(forced) if forced else []
+        pieces = self.mask.vocabulary.pieces
+        for n, token in enumerate(ids):
+            if self.is_doubtful(token):
+                return 0
+            size = len(pieces[token] or b"")
+            last = not b"".join(pieces[i] or b"" for i in ids[n + 1 :]).strip()  # nothing but white space follows
+            if last and any(len(pieces[i] or b"") > size for i in self.mask.allowed(self.state).tolist()):
+                return size
+            self.write(token)
+        return 0
+
+    def is_doubtful(self, token: int) -> bool:
+        """Whether a token writes part of a character inside a mention. Such a token is a choice even where no other is
+        allowed: the model may mean another character with the same first bytes, or be unable to copy this one."""
+        piece = self.mask.vocabulary.pieces[token] or b""
+        return not piece.isascii() and not _is_whole(piece) and self.mask.automaton.unfinished(self.state)
+
+    def choose(self, logits: Logits, candidates: NDArray[np.int64], allowed: NDArray[np.int64]) -> int | None:
+        """The candidate with the highest logit, recorded with its probability; None where that is noise: then the
+        mention being written has been withdrawn. `allowed` are all tokens that the constraint allows."""
+        among = logits[candidates].astype(np.float64)
+        best = int(among.argmax())
+        if not np.isfinite(among[best]):  # argmax prefers NaN, so a single one shows here
+            raise ModelError("the model gives NaN or infinite logits; its weights are damaged, convert it again")
+        top = among[best]
+        unfinished = self.mask.automaton.unfinished(self.state)
+        if not unfinished:
+            self.certain = _Mark(self)
+        ahead = self.mask.automaton.neutral(self.state)
+        begins = ahead is not None and not self.is_neutral(int(candidates[best]), ahead)
+        removed = None
+        if self.with_removed_mass or unfinished or begins:
+            # Relative to the same maximum; over the whole vocabulary, in float32, which is exact enough here.
+            total = float(np.exp(np.minimum(logits - np.float32(top), 80.0)).sum(dtype=np.float64))
+            kept = among if allowed is candidates else logits[allowed].astype(np.float64)
+            removed = max(0.0, 1.0 - float(np.exp(np.minimum(kept - top, 80.0)).sum()) / total)
+            if unfinished and removed >= _NOISE:
+                self.withdraw()
+                return None
+            if ahead is not None and begins:
+                neutral = np.array([self.is_neutral(i, ahead) for i in candidates.tolist()])
+                mentions = float(np.exp(among[~neutral] - top).sum())
+                if neutral.any() and mentions <= total - mentions:
+                    best = int(np.where(neutral, among, -np.inf).argmax())
+        mass = np.exp(among - among[best]).sum()
+        token = int(candidates[best])
+        size = len(self.mask.vocabulary.pieces[token] or b"")
+        at = len(self.written)
+        self.choices.append(Choice(at, at + size, float(1.0 / mass), removed if self.with_removed_mass else None))
+        return token
+
+    def is_neutral(self, token: int, ahead: bytes) -> bool:
+        """Whether a token begins no mention: it goes on with the neutral continuation, or ends the answer."""
+        vocabulary = self.mask.vocabulary
+        return token in vocabulary.end_tokens or ahead.startswith(vocabulary.pieces[token] or b"")
+
+    def withdraw(self) -> None:
+        """Go back to the choice before the mention being written, and write the text on without the mention."""
+        mark, self.certain = self.certain, None
+        assert mark is not None  # no answer begins inside a mention
+        text = self.mask.automaton.withdrawn(mark.state, self.state)
+        self.forget += self.length - mark.length
+        self.state, self.length = mark.state, mark.length
+        del self.written[mark.written :], self.choices[mark.choices :]
+        self.tokens, self.chosen = mark.tokens, mark.chosen
+        for token in self.mask.vocabulary.tokenize_bytes(text):
+            self.write(token)
+
+    def finish(self, prompt: int, closed: bool) -> Answer:
+        """The answer as it stands, after a prompt of so many tokens; one without any choice was never read."""
+        read = prompt if self.calls else 0
+        counts = (self.calls, self.fed, read, self.tokens, self.chosen)
+        return Answer(bytes(self.written), tuple(self.choices), closed, *counts)
+
+
+def _is_whole(piece: bytes) -> bool:
+    """Whether a token's bytes are whole characters."""
+    return piece.decode("utf-8", "ignore").encode() == piece
+
+
+class _Mark:
+    """How far an answer had come when the logits of a choice were there."""
+
+    __slots__ = ("choices", "chosen", "length", "state", "tokens", "written")
+
+    def __init__(self, answer: Decoding) -> None:
+        self.state, self.length = answer.state, answer.length
+        self.written, self.choices = len(answer.written), len(answer.choices)
+        self.tokens, self.chosen = answer.tokens, answer.chosen

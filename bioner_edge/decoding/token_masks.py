@@ -7,6 +7,7 @@ copy costs microseconds whatever the vocabulary's size, and every tokenization w
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +25,7 @@ _KEPT = 1 << 22  # ids, of all cached states; 64 for a state itself
 _SEARCHES = 1024
 _MANY = 64  # tokens from which numpy filters faster than Python
 _QUOTE = 0x22
+_CONTINUATION = bytes(range(0x80, 0xC0))  # the bytes of a UTF-8 character after its first
 
 
 class Vocabulary:
@@ -31,7 +33,9 @@ class Vocabulary:
 
     def __init__(self, backend: Backend) -> None:
         self.pieces: list[bytes | None] = [backend.piece(t) for t in range(backend.vocabulary_size)]
-        self.end_tokens = np.array(sorted(backend.end_tokens), np.int64)
+        self.end_tokens = backend.end_tokens
+        self.end_ids = np.array(sorted(backend.end_tokens), np.int64)
+        self._tokenize = backend.tokenize
         self.children: list[dict[int, int]] = [{}]  # node -> byte -> node
         self.ids: list[list[int]] = [[]]  # node -> the tokens that end there
         for token, piece in enumerate(self.pieces):
@@ -66,6 +70,36 @@ class Vocabulary:
         if not (ids := self.ids[self.children[0].get(value, 0)]):
             raise ModelError(f"the model's vocabulary cannot spell the byte {value:#x} of this text")
         return ids[0]
+
+    def tokenize_bytes(self, data: bytes) -> list[int]:
+        """The canonical tokens of bytes that may begin or end inside a character.
+
+        Tokenizers read whole characters only. The rest of a character that a token before has begun is spelled byte by
+        byte; a character that is only begun is left out, since one token may write all of it. Raises ModelError where
+        a byte has no token.
+        """
+        rest = data.lstrip(_CONTINUATION)
+        whole = rest.decode("utf-8", "ignore").encode()
+        begun = [self.byte(byte) for byte in data[: len(data) - len(rest)]]
+        return begun + (self._tokenize_text(whole) if whole else [])
+
+    def _tokenize_text(self, text: bytes) -> list[int]:
+        """The canonical tokens of whole characters. Those that the tokenizer would change, as SentencePiece turns ▁
+        into a space, are spelled in bytes."""
+        ids = self._tokenize(text, False)
+        if self.spell(ids) == text:
+            return ids
+        changed = {c for c in set(text.decode()) if not self._keeps(c.encode())}
+        ids = []
+        for strange, run in groupby(text.decode(), key=changed.__contains__):
+            part = "".join(run).encode()
+            whole = not strange and self._keeps(part)
+            ids += self._tokenize(part, False) if whole else map(self.byte, part)
+        return ids
+
+    def _keeps(self, text: bytes) -> bool:
+        """Whether the tokens of a text spell it."""
+        return self.spell(self._tokenize(text, False)) == text
 
 
 class TokenMask:

@@ -39,12 +39,6 @@ class Problem:
     def __str__(self) -> str:
         return f"{self.kind} at line {self.line}, column {self.column}: {self.message}"
 
-    def shown(self, answer: str) -> str:
-        """The problem under its line of the answer, with a caret."""
-        line = answer.split("\n")[self.line - 1]
-        left = max(0, self.column - 60)
-        return f"{self}\n  {line[left : left + 80]}\n  {' ' * (self.column - 1 - left)}^"
-
 
 @dataclass(frozen=True, slots=True)
 class Parsed:

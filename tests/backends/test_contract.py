@@ -6,16 +6,22 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from scheduler import schedule
 
 from bioner_edge.backends.contract import Backend, CachedSequence, ContextFull, Logits
 from bioner_edge.backends.scripted import Scripted
+from bioner_edge.decoding.loop import decode, generate
+from bioner_edge.decoding.token_masks import TokenMask, Vocabulary
+from bioner_edge.document import Document
 from bioner_edge.errors import BionerError, InputError
 from bioner_edge.extract import Extractor
+from bioner_edge.formats import multi_tag
 from bioner_edge.io.inputs import Inputs
 from bioner_edge.io.output import Output
 from bioner_edge.run import run
@@ -68,6 +74,7 @@ def sequence(backend: Backend) -> Iterator[CachedSequence]:
 
 
 def same(left: Logits, right: Logits) -> None:
+    """Up to the rounding of float32: kernels for several tokens add up in another order than those for one."""
     np.testing.assert_allclose(left, right, atol=2e-4)
 
 
@@ -112,6 +119,7 @@ def test_a_released_sequence_is_no_more(backend: Backend, sequence: CachedSequen
     uses: list[Callable[[], Any]] = [
         lambda: backend.eval(gone, [1]),
         lambda: backend.eval(gone, []),
+        lambda: backend.eval_batch([(heir, [1]), (gone, [1])]),
         lambda: backend.fork(gone, 0),
         lambda: backend.truncate(gone, 0),
         lambda: backend.release(gone),
@@ -136,6 +144,127 @@ def test_no_room_is_an_error_of_ours(backend: Backend, sequence: CachedSequence)
     with pytest.raises(ContextFull, match=told) as caught:
         backend.eval(sequence, IDS[:1] * backend.context)
     assert isinstance(caught.value, InputError) and isinstance(caught.value, BionerError)
+
+
+# --- Batches
+
+
+def shadows(backend: Backend, sequences: list[CachedSequence]) -> list[CachedSequence]:
+    """The same sequences once more, to be read one by one."""
+    return [backend.fork(sequence, sequence.length) for sequence in sequences]
+
+
+def release(backend: Backend, *sequences: CachedSequence) -> None:
+    for sequence in sequences:
+        backend.release(sequence)
+
+
+def test_a_batch_is_the_same_as_one_by_one(backend: Backend, sequence: CachedSequence) -> None:
+    """Prompts and single tokens mixed, of fresh, forked and longer sequences, in any order of their slots."""
+    live = [backend.new_sequence(), backend.fork(sequence, 4), backend.new_sequence(), backend.fork(sequence, 7)]
+    backend.eval(live[2], [9, 9])
+    alone = shadows(backend, live)
+    for order, ids in (
+        ([0, 1, 2, 3], [[10, 20, 30, 40, 50], [7], [8], [6]]),
+        ([3, 1, 0], [[1], [2], [3]]),
+        ([2, 3, 1, 0], [[5], [4, 4], [3, 3, 3], [2]]),
+        ([1], [[77]]),
+        ([], []),
+    ):
+        logits = backend.eval_batch([(live[n], own) for n, own in zip(order, ids, strict=True)])
+        together = [row.copy() for row in logits]
+        for n, own, row in zip(order, ids, together, strict=True):
+            assert row.shape == (backend.vocabulary_size,) and row.dtype == np.float32
+            same(row, backend.eval(alone[n], own))
+        assert [s.length for s in live] == [s.length for s in alone]
+    release(backend, *live, *alone)
+
+
+def test_any_batches_one_after_another(backend: Backend) -> None:
+    random = np.random.default_rng(8)
+    live = [backend.new_sequence() for _ in range(6)]
+    alone = shadows(backend, live)
+    for _ in range(40):
+        chosen = random.permutation(6)[: random.integers(1, 7)].tolist()
+        ids = [random.integers(0, 250, random.choice([1, 1, 1, 4])).tolist() for _ in chosen]
+        for n, own in zip(chosen, ids, strict=True):
+            if live[n].length + len(own) > 30 or random.random() < 0.1:
+                length = int(random.integers(live[n].length + 1))
+                for one in (live[n], alone[n]):
+                    backend.truncate(one, min(length, 26))
+        rows = backend.eval_batch([(live[n], own) for n, own in zip(chosen, ids, strict=True)])
+        for n, own, row in zip(chosen, ids, [row.copy() for row in rows], strict=True):
+            same(row, backend.eval(alone[n], own))
+    release(backend, *live, *alone)
+
+
+@pytest.mark.parametrize(
+    ("ids", "told"),
+    [([[1], [2], []], "eval needs at least one token"), ([[1], [2], [3]], "a sequence is twice in the batch")],
+    ids=["nothing to read", "twice"],
+)
+def test_a_batch_that_is_refused_is_not_read(
+    backend: Backend, sequence: CachedSequence, ids: list[list[int]], told: str
+) -> None:
+    one = backend.fork(sequence, 3)
+    with pytest.raises(ValueError, match=f"^{told}$"):
+        backend.eval_batch([(one, ids[0]), (sequence, ids[1]), (one, ids[2])])
+    assert (one.length, sequence.length) == (3, 7)
+    fresh = backend.new_sequence()
+    same(backend.eval(one, [8]).copy(), backend.eval(fresh, [*IDS[:3], 8]))
+    release(backend, one, fresh)
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_batch_without_room_leaves_all_as_they_were(backend: Backend, sequence: CachedSequence, place: int) -> None:
+    live = [backend.fork(sequence, length) for length in (3, 5, 7)]
+    ids = [[1], [2, 2], [3]]
+    ids[place] = [4] * (backend.context - 2)
+    with pytest.raises(ContextFull, match=rf"^no room for \d+ tokens .* in a context of {backend.context}$"):
+        backend.eval_batch(list(zip(live, ids, strict=True)))
+    assert [s.length for s in live] == [3, 5, 7]
+    fresh = backend.new_sequence()
+    for one in live:
+        backend.truncate(fresh, 0)
+        same(backend.eval(one, [8, 9]).copy(), backend.eval(fresh, [*IDS[: one.length - 2], 8, 9]))
+    release(backend, *live, fresh)
+
+
+def test_a_batch_of_as_many_as_there_are_slots(backend: Backend) -> None:
+    live: list[CachedSequence] = []
+    with pytest.raises(RuntimeError, match=r"^all 16 sequences are in use; release one$"):
+        for _ in range(17):
+            live.append(backend.new_sequence())
+    with pytest.raises(RuntimeError, match="in use"):
+        backend.fork(live[0], 0)
+    batch = [(one, IDS[n % 5 : n % 5 + 1 + n % 3]) for n, one in enumerate(live)]
+    rows = [row.copy() for row in backend.eval_batch(batch)]
+    for (one, ids), row in zip(batch, rows, strict=True):
+        backend.truncate(one, 0)
+        same(backend.eval(one, ids), row)
+    release(backend, *live)
+
+
+def test_answers_beside_each_other_are_those_of_one_at_a_time(backend: Backend) -> None:
+    """The same bytes and the same choices; with probabilities up to the rounding of float32."""
+    vocabulary = Vocabulary(backend)
+    texts = ("ing in a lung", "in", "β, or not", "a b c", "", "fever")
+    masks = [TokenMask(multi_tag.constraint(Document("d", text), ["A", "Bb"]), vocabulary) for text in texts]
+    prompts = [IDS[: 1 + n] for n in range(len(texts))]
+    alone = []
+    for prompt, mask in zip(prompts, masks, strict=True):
+        one = backend.new_sequence()
+        alone.append(decode(backend, one, prompt, mask, budget=40))
+        backend.release(one)
+    assert len({answer.calls for answer in alone}) > 2
+    for width, most in ((6, 100), (3, 2)):
+        answering = [generate(prompt, mask, budget=40) for prompt, mask in zip(prompts, masks, strict=True)]
+        for ours, theirs in zip(schedule(backend, answering, width=width, most=most), alone, strict=True):
+            assert ours is not None and replace(ours, choices=()) == replace(theirs, choices=())
+            for left, right in zip(ours.choices, theirs.choices, strict=True):
+                assert (left.start, left.end) == (right.start, right.end)
+                assert left.probability == pytest.approx(right.probability, abs=1e-3)
+                assert left.removed_mass == pytest.approx(right.removed_mass, abs=1e-3)
 
 
 class _Narrow(Scripted):

@@ -98,6 +98,34 @@ def test_what_is_truncated_is_forgotten(backend: LlamaCpp) -> None:
     backend.release(again)
 
 
+def test_a_batch_larger_than_a_step(backend: LlamaCpp) -> None:
+    """Steps of 512 tokens end inside sequences, and their logits outlast the steps that follow."""
+    ids = (backend.tokenize(TEXT, False) * 40)[:300]
+    texts = [ids, ids[::-1], ids[5:6], ids[7:200]]
+    sequences = [backend.new_sequence() for _ in texts]
+    rows = [row.copy() for row in backend.eval_batch(list(zip(sequences, texts, strict=True)))]
+    assert [sequence.length for sequence in sequences] == [300, 300, 1, 193]
+    for sequence in sequences:
+        backend.release(sequence)
+    for row, text in zip(rows, texts, strict=True):
+        same(row, fresh(backend, text))
+
+
+def test_a_batch_whose_second_step_has_no_room(tiny_model: Path) -> None:
+    with LlamaCpp(tiny_model, context=768, threads=1, cache="f32") as backend:
+        ids = (backend.tokenize(TEXT, False) * 40)[:400]
+        one, two = backend.new_sequence(), backend.new_sequence()
+        backend.eval(one, ids[:20])
+        with pytest.raises(ContextFull, match=r"^no room for 790 tokens of 2 sequences in a context of 768$"):
+            backend.eval_batch([(one, ids), (two, ids[:390])])
+        assert (one.length, two.length) == (20, 0)
+        same(backend.eval(one, ids[20:30]).copy(), fresh(backend, ids[:30]))
+        with pytest.raises(ModelError, match=r"^llama\.cpp failed to decode"):  # there is no such token
+            backend.eval_batch([(two, ids), (one, [*ids[:200], 1 << 20])])
+        assert (one.length, two.length) == (30, 0)
+        assert backend.eval(two, ids[:300]).shape == (backend.vocabulary_size,)
+
+
 @pytest.mark.parametrize("context", [256, 768])
 def test_a_full_context_leaves_the_sequence_as_it_was(tiny_model: Path, context: int) -> None:
     with LlamaCpp(tiny_model, context=context, threads=1, cache="f32") as backend:
@@ -126,13 +154,6 @@ def test_slots_are_counted(backend: LlamaCpp) -> None:
     assert sorted(s.slot for s in sequences) == list(range(16))
     for sequence in sequences:
         backend.release(sequence)
-
-
-def test_nothing_to_read_is_refused(backend: LlamaCpp) -> None:
-    sequence = backend.new_sequence()
-    with pytest.raises(ValueError, match="at least one token"):
-        backend.eval(sequence, [])
-    backend.release(sequence)
 
 
 @pytest.mark.parametrize("name", [b"<|end|>", b"<|system|>", b"<|user|>", b"<|assistant|>"])

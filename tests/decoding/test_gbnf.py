@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from automata import accepts_all
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bioner_edge.decoding import gbnf
-from bioner_edge.decoding.automaton import accepts_all
 from bioner_edge.decoding.gbnf import GrammarAutomaton, GrammarError
 from bioner_edge.document import Document, Entity
 from bioner_edge.formats import FORMATS

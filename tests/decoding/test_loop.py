@@ -9,11 +9,12 @@ from zlib import crc32
 
 import numpy as np
 import pytest
+from automata import accepts_all
 from numpy.typing import NDArray
 
 from bioner_edge.backends.contract import Logits
 from bioner_edge.backends.scripted import Scripted
-from bioner_edge.decoding.automaton import Anything, ByteAutomaton, State, accepts_all
+from bioner_edge.decoding.automaton import Anything, ByteAutomaton, State
 from bioner_edge.decoding.gbnf import GrammarAutomaton
 from bioner_edge.decoding.loop import Answer, decode
 from bioner_edge.decoding.tagged_copy import TaggedCopy

@@ -124,7 +124,7 @@ def test_the_same_array_is_given_again() -> None:
     mask = TokenMask(Anything(), Vocabulary(model()))
     assert mask.allowed(0) is mask.allowed(0)
     assert sorted(mask.allowed(0).tolist()) == list(range(256))
-    assert mask.vocabulary.end_tokens.tolist() == [256]
+    assert mask.vocabulary.end_ids.tolist() == [256]
 
 
 class _Without(Scripted):

@@ -8,7 +8,8 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 
-from bioner_edge.decoding.automaton import accepts_all
+from automata import accepts_all
+
 from bioner_edge.decoding.gbnf import GrammarAutomaton
 from bioner_edge.document import Document, Entity
 

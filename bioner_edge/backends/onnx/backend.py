@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import onnxruntime
 import tokenizers
 
-from bioner_edge.backends.contract import CachedSequence, ContextFull, Logits, refuse_outside
+from bioner_edge.backends.contract import Batch, CachedSequence, Logits, check_batch, check_filled, check_room
 from bioner_edge.backends.onnx import session as onnx_session
 from bioner_edge.backends.onnx.cache import CACHES, Cache, probe
 from bioner_edge.backends.onnx.session import MOST_ROWS, MOST_TOKENS, Step
@@ -42,8 +41,6 @@ class OnnxRuntime:
             message = f"a context of {context} tokens was asked for, but it was trained for {runtime.context}"
             raise UsageError(f"{folder}: {message}; take one of at most as many")
         self.vocabulary_size = form.vocabulary_size
-        self.bytes_per_position = form.bytes_per_position
-        """What a token takes in the cache; what is not filled takes nothing."""
         self.bos = runtime.bos
         self.chat_template = runtime.chat_template
         self.template_tokens: Mapping[str, str] = {"bos_token": runtime.bos_token, "eos_token": runtime.eos_token}
@@ -61,74 +58,56 @@ class OnnxRuntime:
     def new_sequence(self) -> CachedSequence:
         if not self._free:
             raise RuntimeError(f"all {MOST_ROWS} sequences are in use; release one")
-        slot = min(self._free)  # side by side as far as may be, for `eval_batch`
+        slot = min(self._free)  # neighbours where possible: `eval_batch` reads them in one run
         self._free.remove(slot)
         return CachedSequence(slot)
 
     def eval(self, sequence: CachedSequence, ids: Sequence[int]) -> Logits:
-        self._refuse_overflow(sequence, ids)
-        before = sequence.length
-        try:
-            for at in range(0, len(ids), MOST_TOKENS):
-                part = ids[at : at + MOST_TOKENS]
-                logits = self._cache.read([sequence.slot], [sequence.length], part)
-                sequence.length += len(part)
-        except BaseException:
-            sequence.length = before
-            raise
-        last: Logits = logits[0]
-        return last
+        return self.eval_batch([(sequence, ids)])[0]
 
-    def eval_batch(self, sequences: Sequence[CachedSequence], ids: Sequence[Sequence[int]]) -> Logits:
-        """Append to each sequence its own ids, at least one, and return the logits after the last of each: an array
-        (sequences, vocabulary_size) of its own.
-
-        Where slots are neighbours and read one token each, they are read in one run, if the graph's cache allows it.
-        Raises ContextFull, with all sequences as they were, where one has no room.
-        """
-        if len({sequence.slot for sequence in sequences}) < len(sequences):
-            raise ValueError("a sequence stands twice in the batch")
-        for sequence, own in zip(sequences, ids, strict=True):
-            self._refuse_overflow(sequence, own)
-        before = [sequence.length for sequence in sequences]
-        logits = np.empty((len(sequences), self.vocabulary_size), np.float32)
+    def eval_batch(self, batch: Batch) -> list[Logits]:
+        """As in `Backend`. Single tokens of sequences in neighbouring slots are read in one run where the graph's cache
+        allows it, all else sequence by sequence."""
+        check_batch(batch)
+        check_room(batch, self.context)
+        before = [sequence.length for sequence, _ in batch]
+        logits: dict[int, Logits] = {}
+        groups = self._group(batch)
         try:
-            for group in self._together(sequences, ids):
-                if len(group) == 1:
-                    logits[group[0]] = self.eval(sequences[group[0]], ids[group[0]])
-                    continue
-                members = [sequences[n] for n in group]
-                slots, pasts = [s.slot for s in members], [s.length for s in members]
-                logits[group] = self._cache.read(slots, pasts, [ids[n][0] for n in group])
-                for sequence in members:
-                    sequence.length += 1
+            for group in groups:
+                rows = self._read([batch[n] for n in group])
+                if group is not groups[-1]:
+                    rows = rows.copy()  # the next run overwrites them
+                logits.update(zip(group, rows, strict=True))
         except BaseException:
-            for sequence, length in zip(sequences, before, strict=True):
+            for (sequence, _), length in zip(batch, before, strict=True):
                 sequence.length = length
             raise
-        return logits
+        return [logits[n] for n in range(len(batch))]
 
-    def _together(self, sequences: Sequence[CachedSequence], ids: Sequence[Sequence[int]]) -> Iterator[list[int]]:
-        """The indices of the sequences, those in one list that one run can read."""
-        group: list[int] = []
-        for n in sorted(range(len(sequences)), key=lambda n: sequences[n].slot):
-            fits = self._cache.together and group and len(ids[n]) == len(ids[group[-1]]) == 1
-            if group and not (fits and sequences[n].slot == sequences[group[-1]].slot + 1):
-                yield group
-                group = []
-            group.append(n)
-        if group:
-            yield group
+    def _group(self, batch: Batch) -> list[list[int]]:
+        """The indices of a batch; those that one run can read are in one list."""
+        groups: list[list[int]] = []
+        for n in sorted(range(len(batch)), key=lambda n: batch[n][0].slot):
+            last = batch[groups[-1][-1]] if groups and self._cache.together else None
+            if last and batch[n][0].slot == last[0].slot + 1 and len(batch[n][1]) == len(last[1]) == 1:
+                groups[-1].append(n)
+            else:
+                groups.append([n])
+        return groups
 
-    def _refuse_overflow(self, sequence: CachedSequence, ids: Sequence[int]) -> None:
-        if not ids:
-            raise ValueError("eval needs at least one token")
-        if sequence.slot < 0 or sequence.length + len(ids) > self.context:
-            refuse_outside(sequence, sequence.length)
-            raise ContextFull(f"no room for {len(ids)} tokens after {sequence.length} in a context of {self.context}")
+    def _read(self, group: Batch) -> Logits:
+        """Read one sequence, or one token of each of several in neighbouring slots: (sequences, vocabulary_size)."""
+        slots = [sequence.slot for sequence, _ in group]
+        for at in range(0, len(group[0][1]), MOST_TOKENS):
+            ids = [token for _, own in group for token in own[at : at + MOST_TOKENS]]
+            rows = self._cache.read(slots, [sequence.length for sequence, _ in group], ids)
+            for sequence, _ in group:
+                sequence.length += len(ids) // len(group)
+        return rows
 
     def fork(self, sequence: CachedSequence, upto: int) -> CachedSequence:
-        refuse_outside(sequence, upto)
+        check_filled(sequence, upto)
         other = self.new_sequence()
         try:
             self._cache.copy(sequence.slot, other.slot, upto)
@@ -139,11 +118,11 @@ class OnnxRuntime:
         return other
 
     def truncate(self, sequence: CachedSequence, length: int) -> None:
-        refuse_outside(sequence, length)
+        check_filled(sequence, length)
         sequence.length = length
 
     def release(self, sequence: CachedSequence) -> None:
-        refuse_outside(sequence, 0)
+        check_filled(sequence, 0)
         self._free.add(sequence.slot)
         sequence.slot, sequence.length = -1, 0
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from numpy.typing import NDArray
 
 from bioner_edge.backends.contract import Logits
 from bioner_edge.errors import ModelError, printable
@@ -77,6 +76,10 @@ class Step:
         self._mask = np.zeros(MOST_ROWS * context, np.int64)
         self._counted = np.arange(context)
         self._logits = np.zeros((MOST_ROWS if pruned else most, signature.vocabulary_size), np.float32)
+        # Asking numpy for an address takes as long as binding it; these never move.
+        self._ids_at, self._positions_at = self._ids.ctypes.data, self._positions.ctypes.data
+        self._ones_at, self._mask_at = self._ones.ctypes.data, self._mask.ctypes.data
+        self._logits_at = self._logits.ctypes.data
 
     def run(self, binding: Any, pasts: Sequence[int], ids: Sequence[int]) -> Logits:
         """Read `ids`, an equal share for each row, behind the positions in `pasts`: (rows, vocabulary_size) logits,
@@ -87,18 +90,18 @@ class Step:
         rows, count = len(pasts), len(ids) // len(pasts)
         total = max(pasts) + count
         self._ids[: len(ids)] = ids
-        mask = self._ones
+        mask = self._ones_at
         if rows > 1:
-            mask = self._mask[: rows * total]
-            mask.reshape(rows, total)[:] = self._counted[:total] <= np.array(pasts)[:, None]
-        _bind(binding, "input_ids", (rows, count), self._ids)
+            mask = self._mask_at
+            self._mask[: rows * total].reshape(rows, total)[:] = self._counted[:total] <= np.array(pasts)[:, None]
+        _bind(binding, "input_ids", (rows, count), self._ids_at)
         _bind(binding, "attention_mask", (rows, total), mask)
         if self._asks_positions:
             self._positions[: len(ids)] = np.add.outer(pasts, self._counted[:count]).reshape(-1)
-            _bind(binding, "position_ids", (rows, count), self._positions)
+            _bind(binding, "position_ids", (rows, count), self._positions_at)
         lines = 1 if self._pruned else count
         logits = self._logits[: rows * lines].reshape(rows, lines, -1)
-        binding.bind_output("logits", "cpu", 0, np.float32, logits.shape, logits.ctypes.data)
+        binding.bind_output("logits", "cpu", 0, np.float32, logits.shape, self._logits_at)
         try:
             self._session.run_with_iobinding(binding)
         except Exception as error:
@@ -106,5 +109,5 @@ class Step:
         return logits[:, -1]
 
 
-def _bind(binding: Any, name: str, shape: tuple[int, int], values: NDArray[np.int64]) -> None:
-    binding.bind_input(name, "cpu", 0, np.int64, shape, values.ctypes.data)
+def _bind(binding: Any, name: str, shape: tuple[int, int], address: int) -> None:
+    binding.bind_input(name, "cpu", 0, np.int64, shape, address)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from automata import accepts_all
 
 from bioner_edge import formats, prompts
 from bioner_edge.backends.contract import CachedSequence, ContextFull, Logits
@@ -16,7 +17,6 @@ from bioner_edge.backends.scripted import Scripted
 from bioner_edge.benchmarks.baselines import llama_sampler
 from bioner_edge.benchmarks.baselines.llama_sampler import LLAMA_GBNF, Grammar, LlamaGrammar, decode
 from bioner_edge.decoding import loop
-from bioner_edge.decoding.automaton import accepts_all
 from bioner_edge.decoding.gbnf import GrammarAutomaton, GrammarError
 from bioner_edge.decoding.loop import Answer
 from bioner_edge.decoding.token_masks import TokenMask, Vocabulary
