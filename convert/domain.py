@@ -14,7 +14,7 @@ from bioner_edge.backends.contract import Backend
 from bioner_edge.document import Document
 from bioner_edge.errors import InputError
 from bioner_edge.io.inputs import Inputs
-from bioner_edge.io.registry import Notice
+from bioner_edge.io.notice import Notice
 from bioner_edge.text.sentences import split_sentences, unwrap
 
 __all__ = ["Prompting", "documents", "examples", "token_ids"]

@@ -18,7 +18,7 @@ from bioner_edge.io.output import Output
 from bioner_edge.run import run
 
 
-def main(source: str, out: str, file_type: str, how: str = "") -> int:
+def main(source: str, out: str, file_format: str, how: str = "") -> int:
     retry = how == "retry"
 
     def reader(document: Document, /) -> Extraction:
@@ -29,7 +29,13 @@ def main(source: str, out: str, file_type: str, how: str = "") -> int:
         return Extraction(document, entities)
 
     output = Output.named(
-        Path(out), file_type, overwrite=False, with_gold=False, shown=False, resume=how == "resume", retry_failed=retry
+        Path(out),
+        file_format,
+        overwrite=False,
+        with_gold=False,
+        shown=False,
+        resume=how == "resume",
+        retry_failed=retry,
     )
     sink = output.open({"model": "m"})
     try:
