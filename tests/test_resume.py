@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import runpy
 import shutil
 import subprocess
 import sys
@@ -27,10 +28,18 @@ from bioner_edge.io.entries import Entry, JournalFiles, align
 from bioner_edge.io.inputs import Inputs
 from bioner_edge.io.ledger import Ledger
 from bioner_edge.io.output import Output
+from bioner_edge.io.registry import FILE_FORMATS
 from bioner_edge.run import Outcome, run
 
-KILLABLE = Path(__file__).parent / "support" / "killable.py"
-SUFFIX = {"jsonl": ".jsonl", "pubtator": ".pubtator", "brat": ""}
+SUPPORT = Path(__file__).parent / "support"
+KILLABLE = SUPPORT / "killable.py"
+SUFFIX = {"jsonl": ".jsonl", "pubtator": ".pubtator", "brat": "", "mentions": ".mentions"}
+"""Of outputs, by file format. The one that CONTRIBUTING.md shows has a header, separators and a footer."""
+
+
+@pytest.fixture(autouse=True)
+def mentions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FILE_FORMATS, "mentions", runpy.run_path(str(SUPPORT / "contributing.py"))["load"]())
 
 
 def corpus(folder: Path, count: int) -> Path:
@@ -51,7 +60,7 @@ def killable(*arguments: object) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, str(KILLABLE), *map(str, arguments)], stderr=subprocess.PIPE)
 
 
-@pytest.mark.parametrize(("file_format", "kills"), [("jsonl", 25), ("pubtator", 10), ("brat", 15)])
+@pytest.mark.parametrize(("file_format", "kills"), [("jsonl", 25), ("pubtator", 10), ("brat", 15), ("mentions", 15)])
 def test_killed_at_random_and_taken_up_again_it_ends_with_the_same_bytes(
     tmp_path: Path, file_format: str, kills: int
 ) -> None:
@@ -271,7 +280,7 @@ def test_a_full_disk_keeps_what_was_written(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no limits on the size of files")
-@pytest.mark.parametrize("file_format", ["jsonl", "brat"])
+@pytest.mark.parametrize("file_format", ["jsonl", "brat", "mentions"])
 def test_a_disk_that_is_really_full(tmp_path: Path, file_format: str) -> None:
     """A limit on the size of files stands for it: what does not fit is not written, and may not fail again later."""
     source = corpus(tmp_path, 60)

@@ -17,6 +17,7 @@ from bioner_edge.io.contract import FileFormat
 __all__ = [
     "COMPRESSED",
     "FILE_FORMATS",
+    "MODULES",
     "PLAIN_TEXT",
     "STANDARD",
     "by_suffix",
@@ -30,7 +31,7 @@ __all__ = [
     "writable",
 ]
 
-_MODULES = (
+MODULES = (
     "bioner_edge.io.plain",
     "bioner_edge.io.jsonl",
     "bioner_edge.io.pubtator",
@@ -40,7 +41,7 @@ _MODULES = (
 """A line for each; messages name the formats in this order, and content is recognized in it."""
 
 FILE_FORMATS: dict[str, FileFormat] = {
-    file_format.name: file_format for file_format in (import_module(module).FILE_FORMAT for module in _MODULES)
+    file_format.name: file_format for file_format in (import_module(module).FILE_FORMAT for module in MODULES)
 }
 
 PLAIN_TEXT = FILE_FORMATS["text"]
