@@ -147,7 +147,10 @@ def test_extract_reads_and_writes_it(run: Run, tmp_path: Path) -> None:
     assert run("extract", "--to", "mentions", stdin="fail").stdout == ""
     records = run("extract", stdin=TABLE).stdout.splitlines()  # known by its content
     assert [json.loads(record)["id"] for record in records] == ["7", "8"]
-    assert run("extract", "--to", "mentions", stdin=TABLE.replace("None.", "lose")).stdout == TABLE.partition("\nD")[0]
+    assert (
+        run("extract", "--to", "mentions", stdin=TABLE.replace("None.", "lose")).stdout
+        == TABLE.partition('\nD\t"8"')[0]
+    )
     (tmp_path / "b.txt").write_text(TABLE)
     assert "b.txt: read as Mentions, which it holds; --from text" in run("extract", "b.txt").stderr
 
