@@ -23,10 +23,10 @@ class FileFormatCommand(TyperCommand):
         """Put the names into the help texts."""
         lists = _lists()
         for parameter in self.params:
-            text: str | None = getattr(parameter, "help", None)
-            for name, listed in lists.items() if text else ():
-                text = str(text).replace(f"{{{name}}}", listed)
-            parameter.help = text  # type: ignore[attr-defined]
+            if text := getattr(parameter, "help", None):
+                for name, listed in lists.items():
+                    text = text.replace(f"{{{name}}}", listed)
+                parameter.help = text  # type: ignore[attr-defined]
 
 
 def _lists() -> dict[str, str]:

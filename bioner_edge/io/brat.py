@@ -170,7 +170,7 @@ def _label(label: str, labels: dict[str, str]) -> str:
     return name
 
 
-def _writer(settings: WriteSettings) -> FolderWriter:
+def _make_writer(settings: WriteSettings) -> FolderWriter:
     labels: dict[str, str] = {}
     for label in settings.labels:
         _label(label, labels)
@@ -196,6 +196,6 @@ FILE_FORMAT = FileFormat(
         row=re.compile(rb"T\d+\t\S+ \d+ \d+(;\d+ \d+)*[\t\r\n]", re.IGNORECASE),
     ),
     row_label=re.compile(r"T[^\t]*\t(\S+) "),
-    folder_writer=_writer,
+    folder_writer=_make_writer,
     folder_of="pairs, a text and its annotations",
 )

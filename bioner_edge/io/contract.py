@@ -1,6 +1,7 @@
 """What a file format is: the contract of its module, which holds one `FILE_FORMAT` and has one line in `registry`.
 
-A file format is how documents lie in files (`--from`, `--to`); a format alone is how a model writes its answer.
+A file format is how documents lie in files (`--from`, `--to`); a format alone is how a model writes its answer. All
+modules are imported to know one: what is heavy is imported where it is used.
 
 Reading is `read(source, report)`: it yields documents one at a time, so that a file of a million documents is never in
 memory, and hands every row that it cannot use to `report`, with its line, and goes on.

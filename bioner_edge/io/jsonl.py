@@ -204,7 +204,7 @@ def _line(record: dict[str, Any]) -> str:
     return json.dumps(record, ensure_ascii=False) + "\n"
 
 
-def _writer(settings: WriteSettings) -> Writer:
+def _make_writer(settings: WriteSettings) -> Writer:
     def render(extraction: Extraction) -> bytes:
         record, document = extraction.to_json(), extraction.document
         if settings.with_gold:
@@ -221,6 +221,6 @@ FILE_FORMAT = FileFormat(
     read=read,
     recognize=_recognize,
     refuse_unannotated=refuse_unannotated,
-    writer=_writer,
+    writer=_make_writer,
     holds_gold=True,
 )

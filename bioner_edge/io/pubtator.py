@@ -156,7 +156,7 @@ def _render(extraction: Extraction) -> bytes:
     return stream.getvalue().encode()
 
 
-def _writer(settings: WriteSettings) -> Writer:
+def _make_writer(settings: WriteSettings) -> Writer:
     return Writer(_render)
 
 
@@ -168,5 +168,5 @@ FILE_FORMAT = FileFormat(
     read=read,
     recognize=_recognize,
     row_label=_ROW_LABEL,
-    writer=_writer,
+    writer=_make_writer,
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bioner_edge.errors import UsageError
-from bioner_edge.io.registry import FILE_FORMATS, by_suffix, output_format
+from bioner_edge.io.registry import FILE_FORMATS, by_suffix, output_format, suffixes
 
 WRITTEN = ".jsonl, .ndjson, .pubtator"
 
@@ -28,6 +28,11 @@ WRITTEN = ".jsonl, .ndjson, .pubtator"
 def test_an_output_that_its_name_tells(name: str, expected: str) -> None:
     assert output_format(Path(name)).name == expected
     assert by_suffix(name) in (FILE_FORMATS[expected], None)
+
+
+def test_a_suffix_names_one_format() -> None:
+    assert len(suffixes()) == sum(len(known.all_suffixes) for known in FILE_FORMATS.values())
+    assert all(known.read or known.is_written for known in FILE_FORMATS.values())
 
 
 def test_standard_output_is_json_lines() -> None:
