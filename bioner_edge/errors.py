@@ -21,6 +21,7 @@ __all__ = [
     "InputError",
     "ModelError",
     "UsageError",
+    "alternatives",
     "name_file",
     "printable",
     "unknown_name",
@@ -62,6 +63,12 @@ def printable(text: str) -> str:
 def unknown_name(kind: str, name: str, choices: Iterable[object]) -> str:
     """'unknown KIND NAME; known: A, B', the one wording for a name that is not in a table."""
     return f"unknown {kind} {name!r}; known: {', '.join(map(str, choices))}"
+
+
+def alternatives(names: Iterable[str]) -> str:
+    """'A, B or C'."""
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 @contextmanager

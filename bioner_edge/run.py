@@ -12,7 +12,7 @@ from bioner_edge.extraction import Extraction
 from bioner_edge.guard import LostError, Reader
 from bioner_edge.io.entries import Entry
 from bioner_edge.io.inputs import Inputs
-from bioner_edge.io.registry import Notice
+from bioner_edge.io.notice import Notice, NoticeHandler
 from bioner_edge.io.sinks import Sink
 from bioner_edge.progress import Progress
 
@@ -92,10 +92,11 @@ def run(
     something was written the outcome says so, and what was written stays in either case.
     """
     outcome = Outcome()
-    with Progress(inputs, quiet=quiet or shown is not None) as progress, _noting(inputs, sink, outcome, progress, out):
+    with Progress(inputs, quiet=quiet or shown is not None) as progress:
         try:
             sink.begin(inputs)
-            _read_all(reader, inputs, sink, outcome, progress, out=out, complain=complain, shown=shown)
+            documents = inputs.read(_note(inputs, sink, outcome, progress, out))
+            _read_all(reader, inputs, documents, sink, outcome, progress, out=out, complain=complain, shown=shown)
             if not (outcome.documents or outcome.crashed):
                 lost = "no document could be read" if outcome.failures else "no documents in the input"
                 raise InputError(f"{lost}; nothing was written")
@@ -115,6 +116,7 @@ def run(
 def _read_all(
     reader: Reader,
     inputs: Inputs,
+    documents: Iterator[Document],
     sink: Sink,
     outcome: Outcome,
     progress: Progress,
@@ -124,7 +126,7 @@ def _read_all(
     shown: Callable[[Extraction], None] | None,
 ) -> None:
     crashes = 0
-    for document in inputs:
+    for document in documents:
         if entry := sink.done(inputs.current, document):
             outcome.count(entry)
             crashes = crashes if entry.failed else 0
@@ -174,18 +176,15 @@ def _writing(out: str) -> Iterator[None]:
         raise OutputError(f"{out}: cannot be written: {error.strerror}") from None
 
 
-@contextmanager
-def _noting(inputs: Inputs, sink: Sink, outcome: Outcome, progress: Progress, out: str) -> Iterator[None]:
-    """Count text that the inputs lose, and keep their notices apart from the line of progress."""
-    report = inputs.report
+def _note(inputs: Inputs, sink: Sink, outcome: Outcome, progress: Progress, out: str) -> NoticeHandler:
+    """A handler that counts text that the inputs lose, and keeps their notices apart from the line of progress."""
 
     def noted(notice: Notice) -> None:
         progress.clear()
-        report(notice)
+        inputs.report(notice)
         if notice.text_lost:
             outcome.fail(str(notice))
             with _writing(out):
                 sink.lose(inputs.current, str(notice))
 
-    inputs.report = noted
-    yield
+    return noted

@@ -13,7 +13,7 @@ from bioner_edge import formats
 from bioner_edge.document import Document
 from bioner_edge.errors import InputError
 from bioner_edge.io.inputs import Inputs
-from bioner_edge.io.registry import Notice
+from bioner_edge.io.notice import Notice
 from bioner_edge.questions import PLAIN, Question, ask
 from bioner_edge.text.sentences import split_sentences, unwrap
 

@@ -14,6 +14,7 @@ from typing import Any
 import typer.main
 
 from bioner_edge.cli import app
+from bioner_edge.cli.file_format_help import FileFormatCommand
 
 __all__ = ["commands", "pages", "refreshed"]
 
@@ -30,6 +31,8 @@ def commands(command: Any = None, *names: str) -> Iterator[tuple[str, Any]]:
         for name, subcommand in subcommands.items():
             yield from commands(subcommand, *names, name)
     else:
+        if isinstance(command, FileFormatCommand):
+            command.name_file_formats()
         yield " ".join(names), command
 
 

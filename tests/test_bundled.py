@@ -12,7 +12,7 @@ import pytest
 import bioner_edge
 from bioner_edge.benchmarks.scoring.accuracy import score
 from bioner_edge.formats import FORMATS
-from bioner_edge.io.registry import read_file
+from bioner_edge.io.reading import read_file
 from bioner_edge.models import registry
 from bioner_edge.models.manifest import size
 from bioner_edge.text.tokens import boundaries

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-import bioner_edge.io.registry
+import bioner_edge.io.reading
 from bioner_edge.document import Document
-from bioner_edge.io.registry import read_file
+from bioner_edge.io.reading import read_file
 from bioner_edge.text.tokens import boundaries
 
 EXAMPLES = Path(bioner_edge.corpora.__file__).parents[1] / "examples"

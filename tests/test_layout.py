@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from bioner_edge.io.registry import MODULES as FILE_FORMAT_MODULES
+
 ROOT = Path(__file__).parents[1]
 FOLDERS = {"bioner_edge": "bioner_edge", "convert": "bioner_edge.convert", "benchmarks": "bioner_edge.benchmarks"}
 MOST_LINES = 300
@@ -66,6 +68,7 @@ def imported(path: Path) -> Iterator[str]:
 
 
 GRAPH = {name: {other for other in imported(path) if other in MODULES} for name, path in MODULES.items()}
+GRAPH["bioner_edge.io.registry"] |= set(FILE_FORMAT_MODULES)  # which it imports by their names
 
 
 def part(module: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import runpy
 import shutil
 import subprocess
 import sys
@@ -27,10 +28,18 @@ from bioner_edge.io.entries import Entry, JournalFiles, align
 from bioner_edge.io.inputs import Inputs
 from bioner_edge.io.ledger import Ledger
 from bioner_edge.io.output import Output
+from bioner_edge.io.registry import FILE_FORMATS
 from bioner_edge.run import Outcome, run
 
-KILLABLE = Path(__file__).parent / "support" / "killable.py"
-SUFFIX = {"jsonl": ".jsonl", "pubtator": ".pubtator", "brat": ""}
+SUPPORT = Path(__file__).parent / "support"
+KILLABLE = SUPPORT / "killable.py"
+SUFFIX = {"jsonl": ".jsonl", "pubtator": ".pubtator", "brat": "", "mentions": ".mentions"}
+"""Of outputs, by file format. The one that CONTRIBUTING.md shows has a header, separators and a footer."""
+
+
+@pytest.fixture(autouse=True)
+def mentions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FILE_FORMATS, "mentions", runpy.run_path(str(SUPPORT / "contributing.py"))["load"]())
 
 
 def corpus(folder: Path, count: int) -> Path:
@@ -51,16 +60,16 @@ def killable(*arguments: object) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, str(KILLABLE), *map(str, arguments)], stderr=subprocess.PIPE)
 
 
-@pytest.mark.parametrize(("file_type", "kills"), [("jsonl", 25), ("pubtator", 10), ("brat", 15)])
+@pytest.mark.parametrize(("file_format", "kills"), [("jsonl", 25), ("pubtator", 10), ("brat", 15), ("mentions", 15)])
 def test_killed_at_random_and_taken_up_again_it_ends_with_the_same_bytes(
-    tmp_path: Path, file_type: str, kills: int
+    tmp_path: Path, file_format: str, kills: int
 ) -> None:
     source = corpus(tmp_path, 600)
-    whole, out = tmp_path / f"whole{SUFFIX[file_type]}", tmp_path / f"out{SUFFIX[file_type]}"
-    assert killable(source, whole, file_type).wait() == 1  # some fail
-    generator, killed, ended = random.Random(file_type), 0, None
+    whole, out = tmp_path / f"whole{SUFFIX[file_format]}", tmp_path / f"out{SUFFIX[file_format]}"
+    assert killable(source, whole, file_format).wait() == 1  # some fail
+    generator, killed, ended = random.Random(file_format), 0, None
     for _ in range(500):
-        process = killable(source, out, file_type, "resume")
+        process = killable(source, out, file_format, "resume")
         if killed < kills:
             deadline = time.monotonic() + generator.uniform(0.1, 0.45)
             while process.poll() is None and time.monotonic() < deadline:
@@ -76,7 +85,7 @@ def test_killed_at_random_and_taken_up_again_it_ends_with_the_same_bytes(
             # Done before all kills: the ends of a run are where they matter most, so its last part is done again.
             progress = next(p for p in (out / ".progress", tmp_path / f"{out.name}.progress") if p.exists())
             lines = progress.read_bytes().splitlines(keepends=True)
-            if file_type == "brat":
+            if file_format == "brat":
                 progress.write_bytes(b"".join(lines[: -len(lines) // 3]))
             else:
                 os.replace(out, tmp_path / f"{out.name}.partial")
@@ -89,18 +98,18 @@ def test_killed_at_random_and_taken_up_again_it_ends_with_the_same_bytes(
     assert left <= {f"{out.name}.progress", f"{whole.name}.progress"}
 
 
-@pytest.mark.parametrize("file_type", SUFFIX)
-def test_failed_documents_are_tried_again_in_their_places(tmp_path: Path, file_type: str) -> None:
+@pytest.mark.parametrize("file_format", SUFFIX)
+def test_failed_documents_are_tried_again_in_their_places(tmp_path: Path, file_format: str) -> None:
     source = corpus(tmp_path, 60)
-    whole, out = tmp_path / f"whole{SUFFIX[file_type]}", tmp_path / f"out{SUFFIX[file_type]}"
-    assert killable(source, whole, file_type, "retry").wait() == 0  # in one go, nothing fails
-    assert killable(source, out, file_type).wait() == 1
-    assert killable(source, out, file_type, "resume").wait() == 1  # they are known, and not tried again
-    process = killable(source, out, file_type, "retry")
+    whole, out = tmp_path / f"whole{SUFFIX[file_format]}", tmp_path / f"out{SUFFIX[file_format]}"
+    assert killable(source, whole, file_format, "retry").wait() == 0  # in one go, nothing fails
+    assert killable(source, out, file_format).wait() == 1
+    assert killable(source, out, file_format, "resume").wait() == 1  # they are known, and not tried again
+    process = killable(source, out, file_format, "retry")
     time.sleep(0.2)
     process.kill()
     process.wait()
-    assert killable(source, out, file_type, "retry").wait() == 0
+    assert killable(source, out, file_format, "retry").wait() == 0
     assert contents(out) == contents(whole)
     assert not [p.name for p in tmp_path.iterdir() if "progress" in p.name or "partial" in p.name]
 
@@ -271,22 +280,22 @@ def test_a_full_disk_keeps_what_was_written(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no limits on the size of files")
-@pytest.mark.parametrize("file_type", ["jsonl", "brat"])
-def test_a_disk_that_is_really_full(tmp_path: Path, file_type: str) -> None:
+@pytest.mark.parametrize("file_format", ["jsonl", "brat", "mentions"])
+def test_a_disk_that_is_really_full(tmp_path: Path, file_format: str) -> None:
     """A limit on the size of files stands for it: what does not fit is not written, and may not fail again later."""
     source = corpus(tmp_path, 60)
-    whole, out = tmp_path / f"whole{SUFFIX[file_type]}", tmp_path / f"out{SUFFIX[file_type]}"
-    assert killable(source, whole, file_type).wait() == 1
+    whole, out = tmp_path / f"whole{SUFFIX[file_format]}", tmp_path / f"out{SUFFIX[file_format]}"
+    assert killable(source, whole, file_format).wait() == 1
 
     def limited() -> None:
         import resource
 
         resource.setrlimit(resource.RLIMIT_FSIZE, (3000, resource.RLIM_INFINITY))
 
-    command = [sys.executable, str(KILLABLE), str(source), str(out), file_type]
+    command = [sys.executable, str(KILLABLE), str(source), str(out), file_format]
     done = subprocess.run(command, capture_output=True, text=True, preexec_fn=limited)
     assert done.returncode == 1 and "cannot be written: File too large" in done.stderr
-    assert killable(source, out, file_type, "resume").wait() == 1
+    assert killable(source, out, file_format, "resume").wait() == 1
     mine, theirs = contents(out), contents(whole)
     mine.pop(".progress", None), theirs.pop(".progress", None)
     assert mine == theirs
@@ -380,13 +389,17 @@ def killed_at(step: int, begin: Callable[[], object]) -> bool:
 
 
 @pytest.mark.parametrize("begun", [True, False], ids=["tried again", "begun"])
-@pytest.mark.parametrize("file_type", SUFFIX)
-def test_killed_between_any_two_steps(script: Script, tmp_path: Path, file_type: str, begun: bool) -> None:
+@pytest.mark.parametrize("file_format", SUFFIX)
+def test_killed_between_any_two_steps(script: Script, tmp_path: Path, file_format: str, begun: bool) -> None:
     """A document failed, and a line could not be read; both are mended. Nothing is lost, twice, or left behind."""
-    source, out, whole = tmp_path / "in.jsonl", tmp_path / f"o{SUFFIX[file_type]}", tmp_path / f"w{SUFFIX[file_type]}"
+    source, out, whole = (
+        tmp_path / "in.jsonl",
+        tmp_path / f"o{SUFFIX[file_format]}",
+        tmp_path / f"w{SUFFIX[file_format]}",
+    )
     good = "".join(json.dumps(row) + "\n" for row in REPAIRED)
     source.write_text(good)
-    assert go(script, [source], whole, {}, to=file_type).exit_code == 0
+    assert go(script, [source], whole, {}, to=file_format).exit_code == 0
     for step in range(1, 100):
         for path in tmp_path.iterdir():
             if path.name.strip(".").startswith("o"):
@@ -394,18 +407,18 @@ def test_killed_between_any_two_steps(script: Script, tmp_path: Path, file_type:
         source.write_text(good.replace('{"id": "b"', "{"))
         script.failing = {"a"}
         if begun:
-            assert go(script, [source], out, {}, to=file_type).exit_code == 1
+            assert go(script, [source], out, {}, to=file_format).exit_code == 1
         source.write_text(good)
         script.failing = set()
-        if not killed_at(step, lambda: go(script, [source], out, {}, to=file_type, retry_failed=True)):
+        if not killed_at(step, lambda: go(script, [source], out, {}, to=file_format, retry_failed=True)):
             break
         left = {path.name for path in tmp_path.iterdir()}
         assert not {f".{out.name}.finished", f"{out.name}.partial"} <= left, "nobody would take it away"
-        assert go(script, [source], out, {}, to=file_type, retry_failed=True).exit_code == 0
+        assert go(script, [source], out, {}, to=file_format, retry_failed=True).exit_code == 0
         assert contents(out) == contents(whole)
         assert names(tmp_path) == {out.name, whole.name}
         script.read.clear()
-        assert go(script, [source], out, {}, to=file_type, resume=True).exit_code == 0 and script.read == []
+        assert go(script, [source], out, {}, to=file_format, resume=True).exit_code == 0 and script.read == []
     assert step > 6
 
 

@@ -21,10 +21,13 @@ from typing import Any, BinaryIO, cast
 
 from bioner_edge.benchmarks.scoring.accuracy import Pair
 from bioner_edge.document import Document
-from bioner_edge.errors import InputError
+from bioner_edge.errors import InputError, alternatives
 from bioner_edge.io import jsonl
+from bioner_edge.io.contract import Source
 from bioner_edge.io.inputs import Inputs
-from bioner_edge.io.registry import Notice, format_of, read_file
+from bioner_edge.io.notice import Notice
+from bioner_edge.io.reading import detect, read_file
+from bioner_edge.io.registry import STANDARD, scorable
 from bioner_edge.io.rows import annotation_rows, labels_of
 
 __all__ = ["Alignment", "Prediction", "align", "keys", "read_predictions", "same_text"]
@@ -113,7 +116,7 @@ def _pair(key: str, gold: Document, prediction: Prediction, names: Mapping[str, 
 
 
 def read_predictions(paths: Sequence[str], report: Callable[[Notice], None]) -> Iterator[Prediction]:
-    """The predictions in files, folders and globs: JSON Lines, PubTator, brat; `-` is JSON Lines on standard input.
+    """The predictions in files, folders and globs, of the formats of `scorable`; `-` is JSON Lines on standard input.
 
     What cannot be used goes to `report`. Raises InputError for a file that is not there or cannot be opened.
     """
@@ -121,16 +124,18 @@ def read_predictions(paths: Sequence[str], report: Callable[[Notice], None]) -> 
     for notice in inputs.notices:
         report(notice)
     for name, path in inputs.files:
-        kind = "jsonl" if path is None else format_of(path)
+        found = detect(path) if path else STANDARD
         if path is None:
             yield from _json_lines(sys.stdin.buffer, name, report)
-        elif kind == "jsonl":
+        elif found is STANDARD:
             with _opened(path) as stream:
                 yield from _json_lines(stream, name, report)
-        elif kind in _ROWS:
-            yield from _annotated(path, name, _ROWS[kind], report)
+        elif found and found.row_label:
+            yield from _annotated(path, name, found.row_label, report)
         else:
-            report(Notice(name, None, "no prediction in it: neither JSON Lines nor PubTator, and no .ann beside it"))
+            neither = " nor ".join(known.title for known in scorable() if not known.beside)
+            beside = alternatives(known.suffixes[0] for known in scorable() if known.beside)
+            report(Notice(name, None, f"no prediction in it: neither {neither}, and no {beside} beside it"))
 
 
 def _opened(path: Path) -> BinaryIO:
@@ -156,7 +161,7 @@ class _Lines:
 def _json_lines(stream: BinaryIO, name: str, report: Callable[[Notice], None]) -> Iterator[Prediction]:
     """The predictions of a stream, each with what else its line tells."""
     lines = _Lines(stream)
-    for document in jsonl.read(cast(BinaryIO, lines), name, report, annotated=True):
+    for document in jsonl.read(Source(cast(BinaryIO, lines), name, annotated=True), report):
         record = json.loads(lines.last.decode("utf-8-sig"))
         kinds = tuple(_kind(problem) for problem in _listed(record, "problems"))
         written = Counter(label for row in annotation_rows(record) for label in labels_of(row))
@@ -183,13 +188,6 @@ def _kind(problem: Any) -> str:
 def _count(record: Mapping[str, Any], name: str, default: int | None) -> int | None:
     value = record.get(name, default)
     return value if isinstance(value, int) and value >= 0 else default
-
-
-_ROWS = {
-    "pubtator": re.compile(r"[^\t|]+\t-?[0-9]+\t-?[0-9]+\t[^\t]*\t([^\t]+)"),
-    "brat": re.compile(r"T[^\t]*\t(\S+) "),
-}
-"""An annotation by format, whose label is what is looked for: it may be wrong in every other way."""
 
 
 def _annotated(path: Path, name: str, row: re.Pattern[str], report: Callable[[Notice], None]) -> Iterator[Prediction]:

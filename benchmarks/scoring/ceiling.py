@@ -29,7 +29,7 @@ from bioner_edge.benchmarks.scoring.accuracy import Counts, score
 from bioner_edge.document import Document, Entity
 from bioner_edge.errors import InputError, UsageError
 from bioner_edge.io.inputs import Inputs
-from bioner_edge.io.registry import Notice
+from bioner_edge.io.notice import Notice
 
 __all__ = ["Ceiling", "Checked", "check", "gold", "measure", "table"]
 
@@ -99,14 +99,12 @@ def check(
     for name in names or ():
         formats.get(name)  # known before a large corpus is read
     notices: list[Notice] = []
-    report = inputs.report
 
     def noted(notice: Notice) -> None:
         notices.append(notice)
-        report(notice)
+        inputs.report(notice)
 
-    inputs.report = noted
-    documents, asked = gold(list(inputs), labels)
+    documents, asked = gold(list(inputs.read(noted)), labels)
     chosen = list(names or formats.FORMATS)
     _refuse_labels(chosen, asked)
     found = {e.label for d in documents for e in d.entities}

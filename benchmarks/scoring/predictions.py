@@ -23,7 +23,7 @@ from bioner_edge.benchmarks.scoring.alignment import Alignment, align, read_pred
 from bioner_edge.benchmarks.scoring.bootstrap import RESAMPLES, intervals
 from bioner_edge.document import Document
 from bioner_edge.errors import InputError, UsageError, printable
-from bioner_edge.io.registry import Notice
+from bioner_edge.io.notice import Notice
 
 __all__ = ["Scored", "accuracy_line", "score_predictions", "table"]
 

@@ -29,7 +29,7 @@ from bioner_edge.document import Document
 from bioner_edge.errors import BionerError, UsageError
 from bioner_edge.extract import Extractor
 from bioner_edge.extraction import Extraction
-from bioner_edge.io.registry import read_file
+from bioner_edge.io.reading import read_file
 from bioner_edge.models import registry
 
 __all__ = ["Difference", "difference", "main"]

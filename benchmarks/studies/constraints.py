@@ -53,7 +53,7 @@ from bioner_edge.decoding.loop import decode
 from bioner_edge.decoding.token_masks import Ids, TokenMask, Vocabulary
 from bioner_edge.document import Document, Entity
 from bioner_edge.errors import BionerError, UsageError
-from bioner_edge.io.registry import read_file
+from bioner_edge.io.reading import read_file
 
 __all__ = ["Player", "Row", "Steps", "growth", "joined", "main", "rows"]
 

@@ -24,7 +24,7 @@ from bioner_edge.convert import domain
 from bioner_edge.convert.gguf.quantize import tensor_mix
 from bioner_edge.convert.verification import measure
 from bioner_edge.errors import BionerError, UsageError
-from bioner_edge.io.registry import read_file
+from bioner_edge.io.reading import read_file
 from bioner_edge.models import registry
 
 __all__ = ["Example", "Row", "examples", "main", "rows"]

@@ -22,7 +22,7 @@ from pathlib import Path
 import bioner_edge
 from bioner_edge.benchmarks.measuring import machine
 from bioner_edge.errors import BionerError
-from bioner_edge.io.registry import read_file
+from bioner_edge.io.reading import read_file
 from bioner_edge.models import registry
 from bioner_edge.models.manifest import digest, size
 

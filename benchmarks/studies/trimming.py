@@ -25,6 +25,7 @@ from bioner_edge.convert.vocabulary.llama_vocabulary import open_vocabulary
 from bioner_edge.convert.vocabulary.trim import trim_vocabulary
 from bioner_edge.errors import BionerError, ModelError
 from bioner_edge.io import jsonl
+from bioner_edge.io.contract import Source
 
 __all__ = ["main"]
 
@@ -33,7 +34,7 @@ _OTHERS = 300
 
 def _texts(path: Path, count: int) -> Iterator[str]:
     with lzma.open(path, "rb") if path.suffix == ".xz" else path.open("rb") as stream:
-        for document in islice(jsonl.read(cast(BinaryIO, stream), path.name, lambda notice: None), count):
+        for document in islice(jsonl.read(Source(cast(BinaryIO, stream), path.name), lambda notice: None), count):
             yield document.text
 
 

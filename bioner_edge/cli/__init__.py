@@ -13,6 +13,7 @@ from bioner_edge.cli.convert import convert, verify
 from bioner_edge.cli.corpora import app as corpora
 from bioner_edge.cli.doctor import doctor
 from bioner_edge.cli.extract import extract
+from bioner_edge.cli.file_format_help import FileFormatCommand
 from bioner_edge.cli.formats import app as formats
 from bioner_edge.cli.models import app as models
 from bioner_edge.cli.options import complain
@@ -32,7 +33,7 @@ app.add_typer(bench, name="bench")
 app.add_typer(formats, name="formats")
 app.add_typer(models, name="models")
 app.add_typer(corpora, name="corpora")
-app.command()(extract)
+app.command(cls=FileFormatCommand)(extract)
 app.command()(compare)
 app.command()(convert)
 app.command()(verify)

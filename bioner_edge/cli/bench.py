@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bioner_edge.cli.file_format_help import FileFormatCommand
 from bioner_edge.cli.options import complain, names, print_table, write
 from bioner_edge.errors import UsageError
 
@@ -166,12 +167,12 @@ def report(
     write(json.dumps({"runs": [str(run) for run in runs], "files": [str(file) for file in files]}) + "\n")
 
 
-@app.command()
+@app.command(cls=FileFormatCommand)
 def score(
     files: Annotated[
         list[str],
         typer.Argument(
-            help="Files or folders of predictions (JSON Lines, PubTator, brat), then the corpus: NAME:SPLIT or a path.",
+            help="Files or folders of predictions ({scored_titles}), then the corpus: NAME:SPLIT or a path.",
             metavar="PREDICTIONS... CORPUS",
         ),
     ],

@@ -72,20 +72,18 @@ def extract(
         float, typer.Option(help="Drop entities whose score is lower than this.", min=0.0, max=1.0)
     ] = 0.0,
     out: Annotated[
-        Path | None, typer.Option(help="Output file; for brat, a folder. [default: standard output]", metavar="FILE")
+        Path | None,
+        typer.Option(help="Output file; for {folders}, a folder. [default: standard output]", metavar="FILE"),
     ] = None,
     to: Annotated[
         str | None,
-        typer.Option(
-            help="File format of the output: jsonl, pubtator or brat. [default: by the suffix of --out, else jsonl]"
-        ),
+        typer.Option(help="File format of the output: {written}. [default: by the suffix of --out, else {standard}]"),
     ] = None,
     from_: Annotated[
         str | None,
         typer.Option(
             "--from",
-            help="File format of the input: text, jsonl, pubtator, brat or bc2gm. [default: by the suffix, else by "
-            "the content]",
+            help="File format of the input: {read}. [default: by the suffix, else by the content]",
         ),
     ] = None,
     threads: Annotated[
@@ -101,14 +99,15 @@ def extract(
         bool,
         typer.Option(
             "--keep-annotations",
-            help="Copy the annotations of the input into the output, under the key `gold`; JSON Lines only.",
+            help="Copy the annotations of the input into the output, under the key `gold`; {gold_titles} only.",
         ),
     ] = False,
     show: Annotated[
         bool,
         typer.Option(
             "--show",
-            help="Print colored text and a table of entities instead of JSON Lines; add --out to write a file as well.",
+            help="Print colored text and a table of entities instead of {standard_title}; add --out to write a file as "
+            "well.",
         ),
     ] = False,
     force: Annotated[
@@ -205,10 +204,12 @@ def _kept(documents: int) -> str:
 def _conclude(outcome: Outcome, output: Output, *, quiet: bool) -> None:
     """What is said at the end of a run."""
     from bioner_edge.guard import LostError, remedy
+    from bioner_edge.io.registry import STANDARD
     from bioner_edge.run import MOST_CRASHES, OutputError
 
     if outcome.problems and not quiet:
-        complain(f'{outcome.problems} problems in the answers of the model; JSON Lines name them under "problems"')
+        told = f"{outcome.problems} problems in the answers of the model"
+        complain(f'{told}; {STANDARD.title} name them under "problems"')
     if outcome.failed and output.journal:
         for message in outcome.failed:
             complain(f"failed: {message}")

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from bioner_edge.cli.file_format_help import FileFormatCommand
 from bioner_edge.cli.options import complain, guidelines, names, print_table, write
 from bioner_edge.errors import UsageError, printable
 
@@ -82,7 +83,7 @@ def show(
         write(format_tables.details(name, asked, notes, model) + "\n")
 
 
-@app.command()
+@app.command(cls=FileFormatCommand)
 def check(
     corpus: Annotated[
         list[str], typer.Argument(help="Annotated files, folders or globs; `-` reads standard input.", metavar="CORPUS")
@@ -94,8 +95,7 @@ def check(
         str | None,
         typer.Option(
             "--from",
-            help="File format of the input: text, jsonl, pubtator, brat or bc2gm. [default: by the suffix, else by "
-            "the content]",
+            help="File format of the input: {read}. [default: by the suffix, else by the content]",
         ),
     ] = None,
     labels: Annotated[

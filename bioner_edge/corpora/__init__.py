@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from bioner_edge.io.registry import read_file
+from bioner_edge.io.reading import read_file
 
 __all__ = ["read_file"]

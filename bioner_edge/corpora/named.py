@@ -19,15 +19,13 @@ from typing import Any
 from bioner_edge.document import Document
 from bioner_edge.errors import InputError, UsageError, unknown_name
 from bioner_edge.io.inputs import STDIN, Inputs
-from bioner_edge.io.registry import Notice, format_of
+from bioner_edge.io.notice import Notice
+from bioner_edge.io.reading import detect
+from bioner_edge.io.registry import FILE_FORMATS
 
 __all__ = ["Corpus", "Counts", "Entry", "Split", "corpora_dir", "entries", "open_corpus", "select"]
 
 _VARIABLE = "BIONER_CORPORA"
-_BESIDE = {"brat": ((".ann", ".ANN"), (".a1", ".A1"))}
-"""What is read beside a text, of each pair the first that is there."""
-
-_GOLD = "GENE.eval"  # of bc2gm
 _PATH_MARKS = frozenset("/\\*?[")
 
 
@@ -262,21 +260,19 @@ def _refused(notices: Sequence[Notice]) -> int:
     return sum(not notice.remark for notice in notices)
 
 
-def _read(name: str, file_type: str | None) -> tuple[list[Document], list[Notice], str]:
+def _read(name: str, file_format: str | None) -> tuple[list[Document], list[Notice], str]:
     """The documents of a path, what their readers said, and the hash of all files that they read."""
     notices: list[Notice] = []
-    inputs = Inputs([name], notices.append, file_type, annotated=True)
+    inputs = Inputs([name], notices.append, file_format, annotated=True)
     documents = list(inputs)
     files = ((label, path) for label, path in inputs.files if path)
-    lines = sorted(f"{digest}  {at}\n" for label, path in files for at, digest in _hashes(label, path, file_type))
+    lines = sorted(f"{digest}  {at}\n" for label, path in files for at, digest in _hashes(label, path, file_format))
     return documents, notices, sha256("".join(lines).encode()).hexdigest()
 
 
-def _hashes(name: str, path: Path, file_type: str | None) -> Iterator[tuple[str, str]]:
+def _hashes(name: str, path: Path, file_format: str | None) -> Iterator[tuple[str, str]]:
     """(name, SHA-256) of a file and of the annotations that are read beside it."""
-    kind = file_type or format_of(path)
-    groups = [[path.with_suffix(suffix) for suffix in pair] for pair in _BESIDE.get(kind or "", ())]
-    groups += [[path.with_name(_GOLD)]] if kind == "bc2gm" else []
-    for file in (path, *(next((p for p in group if p.is_file()), None) for group in groups)):
-        if file is not None and file.is_file():
+    found = FILE_FORMATS[file_format] if file_format else detect(path)
+    for file in (path, *(found.beside.annotation_files(path) if found and found.beside else ())):
+        if file.is_file():
             yield Path(name).with_name(file.name).as_posix(), sha256(file.read_bytes()).hexdigest()

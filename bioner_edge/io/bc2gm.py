@@ -15,12 +15,12 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from bioner_edge.document import Document, Entity
+from bioner_edge.io.contract import Beside, FileFormat, Source
 from bioner_edge.io.notice import Notice, NoticeHandler, annotation_lines, lines
 
-__all__ = ["document_file", "read"]
+__all__ = ["FILE_FORMAT", "read"]
 
 _GOLD = "GENE.eval"
 _ROW = re.compile(r"([^|]+)\|([0-9]{1,18}) ([0-9]{1,18})\|(.*)", re.DOTALL)
@@ -47,20 +47,25 @@ class _Row:
         return Entity.at("Gene", start, end)
 
 
-def document_file(path: Path) -> Path | None:
+def _document_file(path: Path) -> Path | None:
     """`path` where it holds sentences; None for the other files of such a folder."""
     return path if path.suffix == ".in" else None
 
 
-def read(stream: BinaryIO, name: str, report: NoticeHandler, path: Path) -> Iterator[Document]:
-    """The sentences of a stream, each a document, with the gold that lies beside `path`, where they come from.
+def _annotation_files(path: Path) -> list[Path]:
+    return [gold] if (gold := path.with_name(_GOLD)).is_file() else []
+
+
+def read(source: Source, report: NoticeHandler) -> Iterator[Document]:
+    """The sentences of a stream, each a document, with the gold that lies beside the file that they come from.
 
     What cannot be used, of the sentences or the gold, goes to `report` with its line.
     """
-    gold_name = str(Path(name).with_name(_GOLD))
-    gold = _gold(path.with_name(_GOLD), gold_name, report)
+    assert source.path
+    name, gold_name = source.name, str(Path(source.name).with_name(_GOLD))
+    gold = _gold(source.path.with_name(_GOLD), gold_name, report)
     seen: set[str] = set()
-    for number, line in lines(stream, name, report):
+    for number, line in lines(source.stream, name, report):
         if not line.strip():
             continue
         identifier, _, text = line.partition(" ")
@@ -92,3 +97,8 @@ def _gold(path: Path, name: str, report: NoticeHandler) -> dict[str, list[_Row]]
         elif line.strip():
             report(Notice(name, number, "an annotation needs: ID|first last|mention"))
     return rows
+
+
+FILE_FORMAT = FileFormat(
+    name="bc2gm", title="BC2GM", read=read, beside=Beside(_document_file, annotation_files=_annotation_files)
+)

@@ -16,33 +16,34 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING
 
 from bioner_edge.document import Document, Entity, Span
 from bioner_edge.errors import InputError
-from bioner_edge.io import plain as plain
+from bioner_edge.io import plain
+from bioner_edge.io.contract import Beside, FileFormat, FolderWriter, Source, WriteSettings
 from bioner_edge.io.notice import Notice, NoticeHandler, annotation_lines
 from bioner_edge.text.surrogates import lone_surrogate
 
-__all__ = ["Folder", "document_file", "has_annotations", "read"]
+if TYPE_CHECKING:
+    from bioner_edge.extraction import Extraction
+
+__all__ = ["FILE_FORMAT", "read"]
 
 _ENTITY_SUFFIXES = (".ann", ".a1")
-_SUFFIXES = (*_ENTITY_SUFFIXES, ".a2")
+_OTHER_SUFFIXES = (".a2",)
+_SUFFIXES = (*_ENTITY_SUFFIXES, *_OTHER_SUFFIXES)
 _PAIR = "[0-9]{1,18} [0-9]{1,18}"  # int() refuses thousands of digits
 _TEXT_BOUND = re.compile(rf"(T\S+)\t(\S+) ({_PAIR}(?:;{_PAIR})*)\t(.*)", re.DOTALL)
 _OTHER = re.compile(r"[REAMN][0-9]+\S*\t.*|[#*].*", re.DOTALL)
 _ROW = re.compile(r"\r*([TREAMN#][0-9]+|\*)\t")  # how a line begins
 _BREAKS = dict.fromkeys(map(ord, "\t\n\v\f\r\x1c\x1d\x1e\x85\u2028\u2029"), " ")  # where some reader ends a line
 _ESCAPES = str.maketrans({"\n": r"\n", "\r": r"\r", "\t": r"\t"})
-_UNSAFE = frozenset('/\\:*?"<>|')
-_LONGEST_BYTES = 200  # of a name; file systems hold 255, suffixes included
 
 
-def document_file(path: Path) -> Path | None:
+def _document_file(path: Path) -> Path | None:
     """The text that `path` belongs to, or `path` where it is one itself; None for a file of another kind.
 
     An annotation file without its text stands for itself, so that reading it can say what is missing; `.a2`, of which
@@ -56,7 +57,7 @@ def document_file(path: Path) -> Path | None:
     return _beside(path, ".txt") or (path if suffix in _ENTITY_SUFFIXES else None)
 
 
-def has_annotations(path: Path) -> bool:
+def _has_annotations(path: Path) -> bool:
     """Whether `path` is a text with annotations beside it."""
     return path.suffix.lower() == ".txt" and any(_beside(path, suffix) for suffix in _SUFFIXES)
 
@@ -66,23 +67,28 @@ def _beside(path: Path, suffix: str) -> Path | None:
     return next(filter(os.path.isfile, candidates), None)
 
 
-def read(stream: BinaryIO, name: str, report: NoticeHandler, path: Path) -> Iterator[Document]:
-    """The one document of a text, the stream, with the annotations of the files beside `path`, where the text lies.
+def _annotation_files(path: Path) -> list[Path]:
+    return [file for suffix in _ENTITY_SUFFIXES if (file := _beside(path, suffix))]
+
+
+def read(source: Source, report: NoticeHandler) -> Iterator[Document]:
+    """The one document of a text, the stream, with the annotations of the files beside its own.
 
     An annotation that does not fit its text goes to `report` with its line. `X.ann` and `X.a1` are both read; an
     annotation that both hold comes once.
     """
+    assert source.path
+    name, path = source.name, source.path
     identifier = name.removesuffix(path.suffix)
     if path.suffix.lower() in _SUFFIXES:
         message = f"no {path.stem}.txt beside it, the text that it annotates"
         report(Notice(name, None, message, text_lost=True))
         return
-    for document in plain.read(stream, name, report):
+    for document in plain.read(source, report):
         found: dict[tuple[str, Entity], None] = {}
-        for suffix in _ENTITY_SUFFIXES:
-            if file := _beside(path, suffix):
-                annotations = _annotations(file, identifier + file.suffix, document.text, report)
-                found |= dict.fromkeys(annotations.items())
+        for file in _annotation_files(path):
+            annotations = _annotations(file, identifier + file.suffix, document.text, report)
+            found |= dict.fromkeys(annotations.items())
         yield Document(identifier, document.text, tuple(entity for _, entity in found))
 
 
@@ -135,56 +141,6 @@ def _is_written(mention: str, written: str) -> bool:
     return any("".join("".join(columns[:n]).split()) in forms for n in range(1, len(columns) + 1))
 
 
-class Folder:
-    """Writes documents into a folder, each as `ID.txt`, its text, and `ID.ann`, its entities.
-
-    The folder is made where it is not there, and is gone again if nothing was written. A file appears under its name
-    only when it is whole, a text after its annotations; two documents of one run never share a name. Scores have no
-    place in brat. Two labels that brat would write alike, "Anatomical site" and "Anatomical_site", are refused.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._made = not path.is_dir()
-        path.mkdir(exist_ok=True)
-        self._taken: Counter[str] = Counter()
-        self._labels: dict[str, str] = {}
-
-    def name(self, document: Document) -> str:
-        """A name for the files of a document, which no other has."""
-        return _file_name(document.id, self._taken)
-
-    def take(self, name: str) -> None:
-        """Give a name to no other document."""
-        self._taken[_folded(name)] += 1
-
-    def write(self, document: Document, name: str) -> None:
-        """Raises InputError for what brat cannot hold, OSError where there is no room."""
-        _put(self.path, name, document.text, _standoff(document, self._labels))
-
-    def has(self, name: str) -> bool:
-        """Whether files of a name are there."""
-        return all(path.is_file() for path in self._files(name))
-
-    def remove(self, name: str) -> None:
-        """Remove the files of a name."""
-        for path in self._files(name):
-            path.unlink(missing_ok=True)
-
-    def _files(self, name: str) -> list[Path]:
-        return [self.path / f"{name}{suffix}" for suffix in (".txt", ".ann")]
-
-    def check(self, labels: Iterable[str]) -> None:
-        """Raises InputError for a label that cannot be written, and for two that would be written alike."""
-        for label in labels:
-            _label(label, self._labels)
-
-    def close(self) -> None:
-        if self._made:
-            with suppress(OSError):  # something was written
-                self.path.rmdir()
-
-
 def _standoff(document: Document, labels: dict[str, str]) -> str:
     """The annotation file of a document. Raises InputError for what brat cannot hold.
 
@@ -214,36 +170,32 @@ def _label(label: str, labels: dict[str, str]) -> str:
     return name
 
 
-def _file_name(identifier: str, taken: Counter[str]) -> str:
-    """A name for a document's files, like its id and fit for any file system; `taken` holds those given so far."""
-    safe = "".join(c if c.isprintable() and c not in _UNSAFE else "_" for c in identifier.removesuffix(".txt"))
-    if safe.startswith("."):  # hidden, or the folder itself
-        safe = "_" + safe[1:]
-    safe = safe.encode()[:_LONGEST_BYTES].decode("utf-8", "ignore") or "document"
-    name = safe
-    while _folded(name) in taken:
-        taken[_folded(safe)] += 1
-        name = f"{safe}-{taken[_folded(safe)]}"
-    taken[_folded(name)] = 1
-    return name
+def _make_writer(settings: WriteSettings) -> FolderWriter:
+    labels: dict[str, str] = {}
+    for label in settings.labels:
+        _label(label, labels)
+
+    def render(extraction: Extraction) -> tuple[bytes, bytes]:
+        document = extraction.answered()
+        annotations = _standoff(document, labels)
+        return document.text.encode(), annotations.encode()
+
+    return FolderWriter((".txt", ".ann"), render)
 
 
-def _folded(name: str) -> str:
-    """What two names share that a file system without case, or with one form for accents, takes for one."""
-    return unicodedata.normalize("NFC", name).casefold()
-
-
-def _put(where: Path, name: str, text: str, annotations: str) -> None:
-    contents = {where / f"{name}.ann": annotations, where / f"{name}.txt": text}
-    partial = {path: path.with_name(path.name + ".partial") for path in contents}
-    try:
-        for path, content in contents.items():
-            partial[path].write_bytes(content.encode())
-        # An old text goes first and the new one comes last: none ever stands beside another's annotations.
-        (where / f"{name}.txt").unlink(missing_ok=True)
-        for path in contents:
-            os.replace(partial[path], path)
-    except BaseException:
-        for path in partial.values():
-            path.unlink(missing_ok=True)
-        raise
+FILE_FORMAT = FileFormat(
+    name="brat",
+    title="brat",
+    suffixes=_ENTITY_SUFFIXES,
+    read=read,
+    beside=Beside(
+        _document_file,
+        annotation_files=_annotation_files,
+        claims=_has_annotations,
+        unread_suffixes=_OTHER_SUFFIXES,
+        row=re.compile(rb"T\d+\t\S+ \d+ \d+(;\d+ \d+)*[\t\r\n]", re.IGNORECASE),
+    ),
+    row_label=re.compile(r"T[^\t]*\t(\S+) "),
+    folder_writer=_make_writer,
+    folder_of="pairs, a text and its annotations",
+)

@@ -15,10 +15,11 @@ from bioner_edge.document import Document
 from bioner_edge.errors import UsageError
 from bioner_edge.extraction import Extraction
 from bioner_edge.io import journal
+from bioner_edge.io.contract import Writer
 from bioner_edge.io.entries import Entry, JournalFiles
 from bioner_edge.io.inputs import Inputs
 from bioner_edge.io.ledger import Ledger
-from bioner_edge.io.sinks import Render, counts, gone
+from bioner_edge.io.sinks import counts, gone
 
 __all__ = ["FileSink"]
 
@@ -27,16 +28,18 @@ class FileSink:
     """A file that grows as `NAME.partial`, with its ledger beside it, and gets its name when it is whole.
 
     `retry` reads the documents again that failed. They are written behind the others; when all inputs were read the
-    file is put into their order.
+    file is put into their order. The footer is written when all inputs were read, and is cut off again when a file that
+    was complete is taken up again.
     """
 
-    def __init__(self, path: Path, render: Render, settings: Mapping[str, Any], *, resume: bool, retry: bool) -> None:
-        self._path, self._render, self._retry = path, render, retry
+    def __init__(self, path: Path, writer: Writer, settings: Mapping[str, Any], *, resume: bool, retry: bool) -> None:
+        self._path, self._writer, self._retry = path, writer, retry
         self._partial, self._whole, self._again = (_beside(path, end) for end in (".partial", ".whole", ".again"))
         files = JournalFiles.beside(path)
         self.ledger = Ledger(files, settings, resume=resume and (files.unfinished or path.exists()))
         self._lost = False
         self._body: FileIO | None = None
+        self._parts = 0  # documents in it
         try:
             self._settle()
             self._cut_damaged()
@@ -64,24 +67,34 @@ class FileSink:
         path = self._path if self.ledger.complete else self._partial
         if not path.exists():
             raise UsageError(f"{path}: is gone, of which {self.ledger.path.name} tells; start anew with --overwrite")
+        header, separator, footer = self._writer.header, self._writer.separator, self._writer.footer
         with path.open("rb") as body:
             for count, entry in enumerate(self.ledger.written):
-                if zlib.crc32(body.read(entry.bytes)) != entry.crc:
+                before = separator if count else header
+                if body.read(len(before)) != before or zlib.crc32(body.read(entry.bytes)) != entry.crc:
                     self.ledger.keep(count)
                     return
-            if self.ledger.complete and body.read(1):
+            if self.ledger.complete and body.read(len(footer) + 1) != footer:
                 self.ledger.keep(len(self.ledger.written))
 
     def _grow(self) -> FileIO:
-        """The file, open behind what the ledger says of it; one that was complete is taken up again as a copy."""
+        """The file, open behind what the ledger says of it; one that was complete is taken up again as a copy, and its
+        footer cut off."""
         if self._body is None:
             if self.ledger.complete:
                 shutil.copyfile(self._path, self._again)
                 os.replace(self._again, self._partial)
             self._body = FileIO(self._partial, "r+" if self._partial.exists() else "w+")
-            self._body.seek(sum(entry.bytes for entry in self.ledger.written))
+            self._parts = len(self.ledger.written)
+            ends = [start + entry.bytes for start, entry in zip(self._starts(), self.ledger.written, strict=True)]
+            self._body.seek(ends[-1] if ends else 0)
             self._body.truncate()
         return self._body
+
+    def _starts(self) -> list[int]:
+        """Where in the file the bytes of each document begin."""
+        sizes = [entry.bytes + len(self._writer.separator) for entry in self.ledger.written]
+        return list(accumulate(sizes[:-1], initial=len(self._writer.header))) if sizes else []
 
     def begin(self, inputs: Inputs) -> None:
         for entry in gone(self.ledger, inputs):
@@ -93,8 +106,10 @@ class FileSink:
         return None if entry and entry.failed and self._retry else entry
 
     def write(self, extraction: Extraction) -> None:
-        data = self._render(extraction)
-        journal.write(self._grow(), data)
+        data = self._writer.render(extraction)
+        body = self._grow()
+        journal.write(body, (self._writer.separator if self._parts else self._writer.header) + data)
+        self._parts += 1
         self.ledger.add(extraction.document, **counts(extraction), bytes=len(data), crc=zlib.crc32(data))
 
     def fail(self, document: Document, reason: str) -> None:
@@ -110,9 +125,11 @@ class FileSink:
         self.ledger.refuse_missing()
         if self._body is not None or not self.ledger.complete:
             body = self._grow()
-            os.fsync(body.fileno())
             order = self.ledger.sorted()
             if order is None:
+                if self._writer.footer:
+                    journal.write(body, self._writer.footer)
+                os.fsync(body.fileno())
                 os.replace(self._partial, self._whole)
             else:
                 self._sort(body, order)
@@ -124,12 +141,12 @@ class FileSink:
 
     def _sort(self, body: FileIO, order: list[int]) -> None:
         """Copy the file, in the order of the inputs."""
-        sizes = [entry.bytes for entry in self.ledger.written]
-        starts = [0, *accumulate(sizes)]
+        writer, starts = self._writer, self._starts()
         with self._again.open("wb") as whole:
-            for part in order:
+            for count, part in enumerate(order):
                 body.seek(starts[part])
-                whole.write(body.read(sizes[part]))
+                whole.write((writer.separator if count else writer.header) + body.read(self.ledger.written[part].bytes))
+            whole.write(writer.footer)
             whole.flush()
             os.fsync(whole.fileno())
         os.replace(self._again, self._whole)

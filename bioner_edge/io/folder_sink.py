@@ -3,32 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from bioner_edge.document import Document
 from bioner_edge.errors import UsageError
 from bioner_edge.extraction import Extraction
+from bioner_edge.io.contract import FolderWriter
 from bioner_edge.io.entries import Entry, JournalFiles
+from bioner_edge.io.folder import Folder
 from bioner_edge.io.inputs import Inputs
 from bioner_edge.io.ledger import Ledger
-from bioner_edge.io.registry import FolderWriter
 from bioner_edge.io.sinks import counts, gone
 
 __all__ = ["FolderSink"]
 
 
 class FolderSink:
-    """A folder of pairs, a text and its annotations, each in place when it is done; its ledger lies in it.
+    """A folder with some files for each document, in place when it is done; its ledger lies in it.
 
     The ledger has the names of the files, those of failures among them: so a document keeps its name whatever becomes
     of others with the same id.
     """
 
-    def __init__(self, folder: FolderWriter, settings: Mapping[str, Any], *, resume: bool, retry: bool) -> None:
-        self._folder, self._retry, self._lost = folder, retry, False
+    def __init__(
+        self, path: Path, writer: FolderWriter, settings: Mapping[str, Any], *, resume: bool, retry: bool
+    ) -> None:
+        self._writer, self._retry, self._lost = writer, retry, False
+        self._folder = folder = Folder(path, writer.suffixes)
         try:
-            folder.check(settings.get("labels", ()))
-            files = JournalFiles.inside(folder.path)
+            files = JournalFiles.inside(path)
             self.ledger = Ledger(files, settings, resume=resume and (files.unfinished or not files.alone))
         except BaseException:
             folder.close()
@@ -54,7 +58,7 @@ class FolderSink:
         return entry
 
     def write(self, extraction: Extraction) -> None:
-        self._folder.write(extraction.answered(), self._name)
+        self._folder.write(self._name, self._writer.render(extraction))
         self.ledger.add(extraction.document, **counts(extraction), name=self._name)
 
     def fail(self, document: Document, reason: str) -> None:

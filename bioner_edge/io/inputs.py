@@ -16,26 +16,14 @@ from typing import Any, BinaryIO
 
 from bioner_edge.document import Document
 from bioner_edge.errors import InputError
-from bioner_edge.io import jsonl
-from bioner_edge.io.registry import (
-    PAIRED,
-    SUFFIXES,
-    Notice,
-    NoticeHandler,
-    document_file,
-    documents,
-    format_of,
-    no_document,
-    reader,
-    refusal,
-    suffix,
-)
+from bioner_edge.io.notice import Notice, NoticeHandler
+from bioner_edge.io.reading import detect, document_file, documents, no_document, refusal
+from bioner_edge.io.registry import find_reader, readable, suffix, suffixes
 from bioner_edge.io.walk import FROM_A_MAC, is_special, match, walk
 
 __all__ = ["Inputs"]
 
 STDIN = "-"
-_MAIN = [known for known in SUFFIXES if known != ".a2"]
 _MOST_NAMED = 6  # suffixes, or files, in a remark
 
 
@@ -43,17 +31,17 @@ _MOST_NAMED = 6  # suffixes, or files, in a remark
 class Inputs:
     """The documents behind some names. Finding the files happens at once, reading them as the documents are taken.
 
-    `file_type` overrides what a file tells of its format. A text and the annotations beside it are one file here, the
-    text, whichever of them is named. In folders, and behind patterns, hidden files are passed over; those whose suffix
-    is not known are left out, and those without one that hold no document, with a remark. Raises InputError for a name
-    behind which nothing is, for a file with another suffix, and, where the documents should be `annotated`, for JSON
-    Lines without annotations that are read. A file that cannot be opened later, and a folder that could not be looked
-    into, is reported like any other text that is lost.
+    `file_format`, as `--from` names it, overrides what a file tells. A text and the annotations beside it are one file
+    here, the text, whichever of them is named. In folders, and behind patterns, hidden files are passed over; those
+    whose suffix is not known are left out, and those without one that hold no document, with a remark. Raises
+    InputError for a name behind which nothing is, for a file with another suffix, and, where the documents should be
+    `annotated`, for one without annotations that are read. A file that cannot be opened later, and a folder that could
+    not be looked into, is reported like any other text that is lost.
     """
 
     names: Sequence[str]
     report: NoticeHandler
-    file_type: str | None = None
+    file_format: str | None = None
     done_bytes: int = 0
     """How far reading has come, for an estimate of the time left."""
     files: list[tuple[str, Path | None]] = field(init=False)
@@ -72,8 +60,8 @@ class Inputs:
         names = self.names or [STDIN]
         self.notices: list[Notice] = []
         self._kept: dict[str, BinaryIO] = {}
-        if self.file_type not in PAIRED or STDIN in names:
-            reader(self.file_type or "text")  # an unknown one, or one that no stream holds, is refused at once
+        given = self.file_format  # an unknown one, or one that no stream holds, is refused at once
+        self._file_format = find_reader(given, has_path=STDIN not in names) if given else None
         found = list(dict.fromkeys(found for name in names for found in self._find(name)))
         often = Counter(name for name, _ in found)
         # Two folders may each hold a `1.txt`: their documents must not share an id.
@@ -89,11 +77,15 @@ class Inputs:
         return sum(path.stat().st_size for _, path in self.files if path)
 
     def __iter__(self) -> Iterator[Document]:
+        return self.read(self.report)
+
+    def read(self, report: NoticeHandler) -> Iterator[Document]:
+        """The documents; what is said on the way goes to `report`, not to the handler of these inputs."""
         for notice in self.notices:
-            self.report(notice)
+            report(notice)
         for name, path in self.files:
             self.current = name
-            yield from self._read(name, path, self.report)
+            yield from self._read(name, path, report)
             if kept := self._kept.pop(name, None):
                 kept.close()
 
@@ -118,7 +110,7 @@ class Inputs:
 
     def _read(self, name: str, path: Path | None, report: NoticeHandler) -> Iterator[Document]:
         before = self.done_bytes
-        how: Any = {"path": path, "file_type": self.file_type, "annotated": self.annotated}
+        how: Any = {"path": path, "file_format": self._file_format, "annotated": self.annotated}
         try:
             with self._open(name, path) as stream:
                 for document in documents(stream, name, report, **how):
@@ -133,9 +125,10 @@ class Inputs:
     def _refuse_unannotated(self) -> None:
         """Refuse at once what could be told only when all is read, and a model was loaded."""
         for name, path in self.files:
-            if path and os.path.isfile(path) and (self.file_type or format_of(path)) == "jsonl":
+            found = (self._file_format or detect(path)) if path and os.path.isfile(path) else None
+            if path and found and found.refuse_unannotated:
                 with suppress(OSError), path.open("rb") as stream:  # told when it is read
-                    jsonl.refuse_unannotated(stream, name)
+                    found.refuse_unannotated(stream, name)
 
     def _find(self, name: str) -> list[tuple[str, Path | None]]:
         if name == STDIN:
@@ -146,7 +139,7 @@ class Inputs:
         if name and path.is_dir():  # an empty name, an unset variable perhaps, is not this folder
             return self._inside(name, path)
         if name and path.exists():
-            if reason := refusal(path, self.file_type):
+            if reason := refusal(path, self._file_format):
                 raise InputError(reason)
             return [self._named(path)]
         return self._matching(name)
@@ -161,7 +154,8 @@ class Inputs:
         files = self._known(name, seen)
         inside = sorted({file for p in files if (file := self._document_file(p))})
         if not (inside or closed):
-            wanted = f"--from {self.file_type}" if self.file_type else ", ".join(f"*{known}" for known in _MAIN)
+            known = ", ".join(f"*{known}" for file_format in readable() for known in file_format.suffixes)
+            wanted = f"--from {self.file_format}" if self.file_format else known
             raise InputError(f"{name}: no documents in this folder ({wanted}); is it the right one?")
         return [(p.relative_to(folder).as_posix(), p) for p in inside]
 
@@ -173,7 +167,7 @@ class Inputs:
         self.notices += [_lost(str(error.filename), error) for error in closed]
         if not (found or closed):
             raise InputError(f"{pattern or repr(pattern)}: no such file or folder, and no file matches it as a pattern")
-        if found and all(refusal(p, self.file_type) for p in found):
+        if found and all(refusal(p, self._file_format) for p in found):
             raise InputError(str(refusal(found[0])))
         return [self._named(p) for p in self._known(pattern, found)]
 
@@ -188,16 +182,17 @@ class Inputs:
         if special := [p.name for p in paths if is_special(p)]:
             self._remark(name, f"{_files(len(special))} left out, not regular", special)
             paths = [p for p in paths if not is_special(p)]
-        if self.file_type:
+        if self._file_format:
             return paths
-        unknown = {p: kind for p in paths if (kind := suffix(p.name)) not in ("", *SUFFIXES)}
+        known = {"", *suffixes()}
+        unknown = {p: told for p in paths if (told := suffix(p.name)) not in known}
         empty = {p: reason for p in paths if not suffix(p.name) and (reason := no_document(p))}
         if unknown:
-            told = [f"{suffix} {number}" for suffix, number in Counter(unknown.values()).most_common()]
-            self._remark(name, f"{_files(len(unknown))} left out, of no known suffix", told)
+            often = [f"{suffix} {number}" for suffix, number in Counter(unknown.values()).most_common()]
+            self._remark(name, f"{_files(len(unknown))} left out, of no known suffix", often)
         if empty:
-            told = [f"{p.name} {reason.partition(';')[0]}" for p, reason in empty.items()]
-            self._remark(name, f"{_files(len(empty))} left out, without a suffix and no document", told)
+            why = [f"{p.name} {reason.partition(';')[0]}" for p, reason in empty.items()]
+            self._remark(name, f"{_files(len(empty))} left out, without a suffix and no document", why)
         return [p for p in paths if p not in unknown and p not in empty]
 
     def _remark(self, name: str, message: str, rest: list[str]) -> None:
@@ -205,10 +200,10 @@ class Inputs:
         self.notices.append(Notice(name, None, f"{message}: {', '.join(rest)}", remark=True))
 
     def _document_file(self, path: Path) -> Path | None:
-        return document_file(path, self.file_type) if self.file_type or suffix(path.name) else path
+        return document_file(path, self._file_format) if self._file_format or suffix(path.name) else path
 
     def _named(self, path: Path) -> tuple[str, Path | None]:
-        path = document_file(path, self.file_type) or path
+        path = document_file(path, self._file_format) or path
         return path.name, path
 
 

@@ -5,30 +5,66 @@ The keys are those of GLiNER and Prodigy; what other tools write is read too (`r
 
 from __future__ import annotations
 
+import codecs
 import json
+import re
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
-from typing import Any, BinaryIO, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
-from bioner_edge.document import Document
+from bioner_edge.document import Document, entity_json
 from bioner_edge.errors import InputError
+from bioner_edge.io.contract import FileFormat, Source, Writer, WriteSettings
+from bioner_edge.io.head import LINE_BYTES, Head
 from bioner_edge.io.notice import Notice, NoticeHandler, lines
 from bioner_edge.io.rows import KEYS, annotation_keys, annotation_rows, entities_of, is_integer, is_task
 from bioner_edge.text.surrogates import lone_surrogate
 
-__all__ = ["read", "refuse_unannotated", "write", "write_record"]
+if TYPE_CHECKING:
+    from bioner_edge.extraction import Extraction
+
+__all__ = ["FILE_FORMAT", "read", "refuse_unannotated", "write"]
 
 _NOT_ACCEPTED = ("reject", "ignore")
 _MOST_KEYS = 12  # that a message names
+_FIRST_KEY = re.compile(rb'\s*\{\s*"[^"\n]*"\s*:')
 
 
-def read(stream: BinaryIO, name: str, report: NoticeHandler, *, annotated: bool = False) -> Iterator[Document]:
+def _recognize(head: Head) -> bool:
+    """Whether a stream begins with a JSON object; where its first line is one that is broken, the second tells."""
+    lines = head.lines()
+    first = next(lines, b"")
+    return _is_json(first) and (_is_record(first) or _is_record(next(lines, b"")))  # one bad line is named later
+
+
+def _is_json(line: bytes) -> bool:
+    """Whether a line is JSON with brackets around it, or begins as an object does: a record, a broken one perhaps."""
+    if _FIRST_KEY.match(line):
+        return True
+    try:
+        return line.lstrip()[:1] in (b"[", b"{") and json.loads(line) is not None
+    except (ValueError, RecursionError):
+        return False
+
+
+def _is_record(line: bytes) -> bool:
+    """Whether a line is a JSON object, or the beginning of one that is too long to be looked at whole."""
+    if not _FIRST_KEY.match(line):
+        return False
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return len(line) >= LINE_BYTES - len(codecs.BOM_UTF8)
+
+
+def read(source: Source, report: NoticeHandler) -> Iterator[Document]:
     """The documents of a JSON Lines stream, one at a time; what cannot be used goes to `report` with its line.
 
     Raises InputError at the end where it should be `annotated` and no document has annotations that are read.
     """
+    name = source.name
     keys, answers = _Keys(), _Answers()
-    for number, line in lines(stream, name, report):
+    for number, line in lines(source.stream, name, report):
         if not line.strip():
             continue
         try:
@@ -40,7 +76,7 @@ def read(stream: BinaryIO, name: str, report: NoticeHandler, *, annotated: bool 
             keys.add(record)
             answers.add(record, number)
             yield document
-    if annotated:
+    if source.annotated:
         keys.check(name)
     if told := answers.told():
         report(Notice(name, None, told, remark=True))
@@ -161,9 +197,30 @@ def _identifier(value: Any, default: str, complain: Callable[[str], None]) -> st
 
 def write(document: Document, stream: TextIO) -> None:
     """Write one document as one line."""
-    write_record(document.to_json(), stream)
+    stream.write(_line(document.to_json()))
 
 
-def write_record(record: dict[str, Any], stream: TextIO) -> None:
-    """Write one JSON object as one line."""
-    stream.write(json.dumps(record, ensure_ascii=False) + "\n")
+def _line(record: dict[str, Any]) -> str:
+    return json.dumps(record, ensure_ascii=False) + "\n"
+
+
+def _make_writer(settings: WriteSettings) -> Writer:
+    def render(extraction: Extraction) -> bytes:
+        record, document = extraction.to_json(), extraction.document
+        if settings.with_gold:
+            record["gold"] = [entity_json(entity, document.text) for entity in document.entities]
+        return _line(record).encode()
+
+    return Writer(render)
+
+
+FILE_FORMAT = FileFormat(
+    name="jsonl",
+    title="JSON Lines",
+    suffixes=(".jsonl", ".ndjson"),
+    read=read,
+    recognize=_recognize,
+    refuse_unannotated=refuse_unannotated,
+    writer=_make_writer,
+    holds_gold=True,
+)

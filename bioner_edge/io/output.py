@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bioner_edge.document import entity_json
-from bioner_edge.errors import UsageError
-from bioner_edge.extraction import Extraction
-from bioner_edge.io import jsonl
+from bioner_edge.errors import UsageError, alternatives
+from bioner_edge.io.contract import FileFormat, WriteSettings
 from bioner_edge.io.entries import JournalFiles
 from bioner_edge.io.file_sink import FileSink
 from bioner_edge.io.folder_sink import FolderSink
 from bioner_edge.io.inputs import Inputs
-from bioner_edge.io.registry import FOLDERS, WRITERS, output_format, writer
+from bioner_edge.io.registry import find_writer, output_format, writable
 from bioner_edge.io.sinks import Sink, StandardOutput
 
 __all__ = ["Output"]
@@ -30,7 +27,7 @@ class Output:
     """
 
     path: Path | None
-    file_type: str
+    file_format: FileFormat
     with_gold: bool = False
     shown: bool = False
     resume: bool = False
@@ -40,7 +37,7 @@ class Output:
     def named(
         cls,
         out: Path | None,
-        file_type: str | None,
+        file_format: str | None,
         *,
         overwrite: bool,
         with_gold: bool,
@@ -48,13 +45,12 @@ class Output:
         resume: bool = False,
         retry_failed: bool = False,
     ) -> Output:
-        """Check an output before anything is read. Where `file_type` is None, the suffix of `out` tells it."""
-        kind = file_type or output_format(out, WRITERS)
-        if kind not in FOLDERS:
-            writer(kind)
-        if with_gold and kind != "jsonl":
-            raise UsageError(f"--keep-annotations needs --to jsonl: {kind} has one place for entities")
-        output = cls(out, kind, with_gold, shown, resume or retry_failed, retry_failed)
+        """Check an output before anything is read. Where `file_format` is None, the suffix of `out` tells it."""
+        found = find_writer(file_format) if file_format else output_format(out)
+        if with_gold and not found.holds_gold:
+            able = alternatives(known.name for known in writable() if known.holds_gold)
+            raise UsageError(f"--keep-annotations needs --to {able}: {found.name} has one place for entities")
+        output = cls(out, found, with_gold, shown, resume or retry_failed, retry_failed)
         output._check(overwrite)
         return output
 
@@ -63,7 +59,7 @@ class Output:
             raise UsageError("--resume and --retry-failed need --out: of standard output nothing is remembered")
         if self.resume and overwrite:
             raise UsageError("--overwrite starts anew, --resume and --retry-failed go on: give one of them")
-        if self.file_type in FOLDERS:
+        if self.file_format.folder_writer:
             self._check_folder(overwrite)
         elif self.path:
             self._check_file(self.path, overwrite)
@@ -84,11 +80,12 @@ class Output:
             raise UsageError(f"{out}: exists, and no run to go on with; give --overwrite to replace it")
 
     def _check_folder(self, overwrite: bool) -> None:
-        kind, out = self.file_type, self.path
+        name, out = self.file_format.name, self.path
+        told = f"{name} is a folder of {self.file_format.folder_of}"
         if out is None:
-            raise UsageError(f"--to {kind} needs --out FOLDER: {kind} is a folder of pairs, a text and its annotations")
+            raise UsageError(f"--to {name} needs --out FOLDER: {told}")
         if out.exists() and not out.is_dir():
-            raise UsageError(f"{out}: is no folder; {kind} is a folder of pairs, a text and its annotations")
+            raise UsageError(f"{out}: is no folder; {told}")
         try:
             empty = not out.exists() or JournalFiles.inside(out).alone
         except OSError as error:
@@ -111,7 +108,7 @@ class Output:
         """The files of the journal of a run; see `ledger`."""
         if self.path is None:
             return None
-        return JournalFiles.inside(self.path) if self.file_type in FOLDERS else JournalFiles.beside(self.path)
+        return JournalFiles.inside(self.path) if self.file_format.folder_writer else JournalFiles.beside(self.path)
 
     @property
     def _has_run(self) -> bool:
@@ -122,7 +119,7 @@ class Output:
         if not self.resume or self.path is None:
             return False
         own, path = self.path.resolve(), path.resolve()
-        if self.file_type in FOLDERS:
+        if self.file_format.folder_writer:
             return path == own or own in path.parents
         journal = JournalFiles.beside(own)
         return path in (own, own.with_name(f"{own.name}.partial"), journal.progress, journal.finished)
@@ -133,7 +130,7 @@ class Output:
             return
         own = self.path.resolve()
         paths = [path.resolve() for _, path in inputs.files if path]
-        if any(path == own or (self.file_type in FOLDERS and own in path.parents) for path in paths) or (
+        if any(path == own or (self.file_format.folder_writer and own in path.parents) for path in paths) or (
             inputs.passed_over and not inputs.files
         ):
             raise UsageError(f"{self.path}: is among the inputs; write it elsewhere")
@@ -143,22 +140,14 @@ class Output:
 
         Raises UsageError where a run cannot be taken up again, OSError where nothing can be written.
         """
-        settings = {**settings, "to": self.file_type, "keep_annotations": self.with_gold}
+        wanted = WriteSettings(tuple(settings.get("labels", ())), self.with_gold)
+        settings = {**settings, "to": self.file_format.name, "keep_annotations": self.with_gold}
         how = {"resume": self.resume, "retry": self.retry_failed}
+        if self.file_format.folder_writer:
+            assert self.path
+            return FolderSink(self.path, self.file_format.folder_writer(wanted), settings, **how)
+        assert self.file_format.writer
+        writer = self.file_format.writer(wanted)
         if self.path is None:
-            return StandardOutput(None if self.shown else self._render)
-        if self.file_type in FOLDERS:
-            return FolderSink(FOLDERS[self.file_type](self.path), settings, **how)
-        return FileSink(self.path, self._render, settings, **how)
-
-    def _render(self, extraction: Extraction) -> bytes:
-        stream = io.StringIO()
-        if self.file_type == "jsonl":
-            record = extraction.to_json()
-            if self.with_gold:
-                document = extraction.document
-                record["gold"] = [entity_json(e, document.text) for e in document.entities]
-            jsonl.write_record(record, stream)
-        else:
-            writer(self.file_type)(extraction.answered(), stream)
-        return stream.getvalue().encode()
+            return StandardOutput(None if self.shown else writer)
+        return FileSink(self.path, writer, settings, **how)

@@ -6,23 +6,26 @@ Every character is kept, CRLF and BOM too, so that offsets are the file's.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import BinaryIO
 
 from bioner_edge.document import Document
+from bioner_edge.io.contract import FileFormat, Source
 from bioner_edge.io.notice import Notice, NoticeHandler, undecodable
 
-__all__ = ["read"]
+__all__ = ["FILE_FORMAT", "read"]
 
 
-def read(stream: BinaryIO, name: str, report: NoticeHandler) -> Iterator[Document]:
+def read(source: Source, report: NoticeHandler) -> Iterator[Document]:
     """The one document of a UTF-8 stream; a stream that is empty or not UTF-8 is reported."""
-    raw = stream.read()
+    raw = source.stream.read()
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        report(Notice(name, None, undecodable(error), text_lost=True))
+        report(Notice(source.name, None, undecodable(error), text_lost=True))
         return
     if text:
-        yield Document(name, text)
+        yield Document(source.name, text)
     else:
-        report(Notice(name, None, "the file is empty", text_lost=True))
+        report(Notice(source.name, None, "the file is empty", text_lost=True))
+
+
+FILE_FORMAT = FileFormat(name="text", title="text", suffixes=(".txt", ".text", ".md"), read=read)

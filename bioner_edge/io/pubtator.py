@@ -7,24 +7,49 @@ is written with six, the last of them `-` where there is no identifier.
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import BinaryIO, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from bioner_edge.document import Document, Entity
 from bioner_edge.errors import InputError
+from bioner_edge.io.contract import FileFormat, Source, Writer, WriteSettings
+from bioner_edge.io.head import Head
 from bioner_edge.io.notice import Notice, NoticeHandler, lines
 
-__all__ = ["read", "write"]
+if TYPE_CHECKING:
+    from bioner_edge.extraction import Extraction
+
+__all__ = ["FILE_FORMAT", "read", "write"]
 
 _TEXT_LINE = re.compile(r"([^|\t]+)\|([ta])\|(.*)", re.DOTALL)
 _ROW = re.compile(r"\r*([^|\t\r]+\|[ta]\||\S+\t([0-9]+\t[0-9]+|[^\W\d_]\S*)\t)")  # how a line begins
+_FIRST_LINE = re.compile(rb"([^|\t]+)\|[ta]\|")
+_ROW_LABEL = re.compile(r"[^\t|]+\t-?[0-9]+\t-?[0-9]+\t[^\t]*\t([^\t]+)")
 _NUMBER = re.compile(r"-?[0-9]+")
 _OFFSET = re.compile(r"[0-9]{1,18}")
 _RELATION = re.compile(r"[^\W\d_][^\t]*")
 _NEITHER = "neither 'ID|t|title', 'ID|a|abstract' nor a tab-separated annotation"
 _BREAKS = str.maketrans("\n\r\t", "   ")  # one character for one, so that offsets stay
+
+
+def _recognize(head: Head) -> bool:
+    """Whether a stream begins with a line of a text, and goes on as its document does."""
+    lines = head.lines()
+    found = _FIRST_LINE.match(next(lines, b""))
+    return bool(found and _is_block(found[1], next(lines, None)))
+
+
+def _is_block(identifier: bytes, after: bytes | None) -> bool:
+    """Whether `after`, the line behind one of a document's, belongs to it, or starts another, or is not there."""
+    if after is None:
+        return identifier.isdigit()
+    own = re.escape(identifier) + rb"(\|[ta]\||\t(\d+\t\d+|[a-zA-Z]\S*)\t)"
+    if re.match(own, after):
+        return True
+    return not re.search(rb"\s", identifier) and bool(re.match(rb"[^\s|]+\|[ta]\|", after))
 
 
 @dataclass(slots=True)
@@ -49,10 +74,11 @@ class _Block:
         return Document(self.id, text, tuple(entities), title_end=len(self.title))
 
 
-def read(stream: BinaryIO, name: str, report: NoticeHandler) -> Iterator[Document]:
+def read(source: Source, report: NoticeHandler) -> Iterator[Document]:
     """The documents of a PubTator stream, one at a time. Rows that cannot be used go to `report` with their line."""
     block: _Block | None = None
-    for number, line in lines(stream, name, report, _ROW):
+    name = source.name
+    for number, line in lines(source.stream, name, report, _ROW):
         if not line.strip():
             continue
         if match := _TEXT_LINE.fullmatch(line):
@@ -123,3 +149,24 @@ def _title_end(document: Document, text: str) -> int:
     line_break = document.text.find("\n")
     end = document.title_end if document.title_end is not None else line_break
     return end if 0 <= end < len(text) - 1 and text[end] == " " else len(text)
+
+
+def _render(extraction: Extraction) -> bytes:
+    write(extraction.answered(), stream := io.StringIO())
+    return stream.getvalue().encode()
+
+
+def _make_writer(settings: WriteSettings) -> Writer:
+    return Writer(_render)
+
+
+FILE_FORMAT = FileFormat(
+    name="pubtator",
+    title="PubTator",
+    suffixes=(".pubtator",),
+    long_suffixes=(".pubtator.txt",),
+    read=read,
+    recognize=_recognize,
+    row_label=_ROW_LABEL,
+    writer=_make_writer,
+)

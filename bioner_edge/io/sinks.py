@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 from typing import Protocol
 
 from bioner_edge.document import Document
 from bioner_edge.extraction import Extraction
+from bioner_edge.io.contract import Writer
 from bioner_edge.io.entries import Entry
 from bioner_edge.io.inputs import Inputs
 from bioner_edge.io.ledger import Ledger
 
-__all__ = ["Render", "Sink", "StandardOutput", "counts", "forget_stdout", "gone"]
-
-Render = Callable[[Extraction], bytes]
-"""The bytes of an extraction in a file format. Raises InputError for what the format cannot hold."""
+__all__ = ["Sink", "StandardOutput", "counts", "forget_stdout", "gone"]
 
 
 class Sink(Protocol):
@@ -60,12 +57,13 @@ class Sink(Protocol):
 
 
 class StandardOutput:
-    """Each document is out before the next one is read; nothing is remembered. Without `render` nothing is written."""
+    """Each document is out before the next one is read; nothing is remembered. Without a writer nothing is written."""
 
     ledger = None
 
-    def __init__(self, render: Render | None) -> None:
-        self._render = render
+    def __init__(self, writer: Writer | None) -> None:
+        self._writer = writer
+        self._begun = False
 
     def begin(self, inputs: Inputs) -> None: ...
 
@@ -73,23 +71,29 @@ class StandardOutput:
         return None
 
     def write(self, extraction: Extraction) -> None:
-        if self._render is None:
-            return
-        data = self._render(extraction)
-        try:
-            sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
-        except OSError:
-            forget_stdout()
-            raise
+        if writer := self._writer:
+            data = writer.render(extraction)
+            _put((writer.separator if self._begun else writer.header) + data)
+            self._begun = True
 
     def fail(self, document: Document, reason: str) -> None: ...
 
     def lose(self, name: str, message: str) -> None: ...
 
-    def finish(self) -> None: ...
+    def finish(self) -> None:
+        if self._writer and self._begun:
+            _put(self._writer.footer)
 
     def close(self, keep: bool = False) -> None: ...
+
+
+def _put(data: bytes) -> None:
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except OSError:
+        forget_stdout()
+        raise
 
 
 def forget_stdout() -> None:

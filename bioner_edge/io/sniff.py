@@ -1,10 +1,10 @@
 """What a stream holds, told by how it begins, where its name does not tell or promises no more than text.
 
-JSON Lines: the first line is a JSON object. PubTator: `ID|t|…`, then a text, an annotation or a relation of that ID.
-Whatever clearly is something else is refused and named: binary data by its first bytes under any name and any `--from`;
-markup (XML, HTML, other JSON, tables, standoff annotations) where nobody said that it is text. All else is text, and so
-is what merely resembles one of these: `{Name} was seen`, `< 5 mg`, `<NAME> was seen`, `[1] Smith`, `see a|t|b`. What
-begins with a tag is XML where an XML parser takes all of it: tagged prose has words outside its first element.
+Formats that can be known so say themselves what is theirs (`FileFormat.recognize`). What clearly is something else is
+refused and named: binary data by its first bytes under any name and any `--from`; markup (XML, HTML, other JSON,
+tables, standoff annotations) where nobody said that it is text. All else is text, and so is what merely resembles one
+of these: `{Name} was seen`, `< 5 mg`, `<NAME> was seen`, `[1] Smith`, `see a|t|b`. What begins with a tag is XML where
+an XML parser takes all of it: tagged prose has words outside its first element.
 """
 
 from __future__ import annotations
@@ -12,102 +12,31 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-import json
 import re
-from collections.abc import Iterator
 from itertools import islice
-from typing import BinaryIO
 from xml.parsers import expat
 
+from bioner_edge.errors import alternatives
 from bioner_edge.io.binary import binary
+from bioner_edge.io.contract import FileFormat
+from bioner_edge.io.head import HEAD_BYTES, LINE_BYTES, Head
+from bioner_edge.io.registry import PLAIN_TEXT, readable
 
-__all__ = ["Head", "Unreadable", "content", "refuse_binary"]
-
-_HEAD_BYTES = 8192
-_LINE_BYTES = 1 << 20  # of a longer first line no more is looked at
+__all__ = ["Unreadable", "recognize", "refuse_binary"]
 
 
 class Unreadable(Exception):
     """What a stream holds and what to do; without the stream's name."""
 
 
-class Head:
-    """The beginning of a stream, read as far as it is asked about and no further: who writes into a pipe may wait.
-
-    `stream` then gives all of it again.
-    """
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        self._start = stream.tell() if stream.seekable() else None
-        self._ended = False
-        self.data = b""
-
-    @property
-    def waits(self) -> bool:
-        """Whether more may come only after something was answered, as from a pipe."""
-        return self._start is None
-
-    def lines(self) -> Iterator[bytes]:
-        """The lines that are not blank, without their ends, of which a lone CR is one."""
-        while len(self.data) < _LINE_BYTES and (raw := self._stream.readline(_LINE_BYTES)):
-            line = raw.removeprefix(codecs.BOM_UTF8) if not self.data else raw
-            self.data += raw
-            yield from (part for part in re.split(rb"[\r\n]+", line) if part.strip())
-
-    def filled(self) -> bytes:
-        """The first 8 KiB, or all there is."""
-        while len(self.data) < _HEAD_BYTES and not self._ended:
-            more = self._stream.read(_HEAD_BYTES - len(self.data))
-            self.data += more
-            self._ended = not more
-        return self.data[:_HEAD_BYTES]
-
-    def blocks(self) -> Iterator[bytes]:
-        """The stream from its beginning, block by block: its first MiB, or all there is."""
-        yield self.data
-        while len(self.data) < _LINE_BYTES and not self._ended:
-            more = self._stream.read(_HEAD_BYTES)
-            self.data += more
-            self._ended = not more
-            yield more
-
-    def stream(self) -> BinaryIO:
-        """The stream from its beginning."""
-        if self._start is not None:
-            self._stream.seek(self._start)
-            return self._stream
-        return io.BufferedReader(_Replayed(self.data, self._stream), _LINE_BYTES >> 4)
-
-
-class _Replayed(io.RawIOBase):
-    """What was read of a stream, then the rest as it comes."""
-
-    def __init__(self, data: bytes, rest: BinaryIO) -> None:
-        self._data = memoryview(data)
-        self._rest = rest
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        part = self._data[: len(buffer)] or self._rest.read1(len(buffer))  # type: ignore[attr-defined]
-        self._data = self._data[len(part) :]
-        buffer[: len(part)] = part
-        return len(part)
-
-
 def refuse_binary(head: Head) -> None:
     """Raise Unreadable for what is binary whoever calls it what. Of a pipe no more is read than its first line."""
     if head.waits:
-        next(head.lines(), None)
-    if told := binary(head.data[:_HEAD_BYTES] if head.waits else head.filled(), characters=True):
+        head.begin()
+    if told := binary(head.data[:HEAD_BYTES] if head.waits else head.filled(), characters=True):
         raise Unreadable(told)
 
 
-_TEXT_LINE = re.compile(rb"([^|\t]+)\|[ta]\|")
-_EMPTY_OBJECT = re.compile(rb"\s*\{\s*\}\s*")
-_JSON_KEY = re.compile(rb'\s*\{\s*"[^"\n]*"\s*:')
 _HTML = rb"(!doctype html|html|head|body|title|meta|script|style|div|span|p|br|table|ul|ol|h[1-6]|article|section|main)"
 _TAGGED = rb"(\S+[ \t])+(O|[BIESLU]-\S+)"
 _COLUMNS = frozenset(("id", "pmid", "text", "note", "title", "abstract", "sentence", "document", "label", "entity"))
@@ -122,7 +51,6 @@ _MARKUP = [
         (rb'\[\s*(\{\s*("|\})|\[\s*["\d]|"[^"\n]*"\s*,)', "a JSON array, which is not JSON Lines"),
         (rb"((\[\s*\]|\{\s*\})\s*)+\Z", "JSON without a document"),
         (rb'\{\s*"[^"\n]*"\s*:', "JSON that is not JSON Lines (an object a line)"),
-        (rb"T\d+\t\S+ \d+ \d+(;\d+ \d+)*[\t\r\n]", "annotations of brat without their text"),
         (rb"PMID- *\d+\s", "a MEDLINE export"),
         (rb"TY  - \w+\s", "an RIS export"),
         (rb"%!PS", "PostScript"),
@@ -131,55 +59,31 @@ _MARKUP = [
 ]
 
 
-def content(head: Head) -> str:
-    """The format of a stream: text, jsonl or pubtator. Raises Unreadable for what is none of them."""
-    lines = head.lines()
-    first = next((line for line in lines if not _EMPTY_OBJECT.fullmatch(line)), b"")
-    if _is_json(first) and (_is_record(first) or _is_record(next(lines, b""))):  # one bad line is named later
-        return "jsonl"
-    if (found := _TEXT_LINE.match(first)) and _is_block(found[1], next(lines, None)):
-        return "pubtator"
+def recognize(head: Head) -> FileFormat:
+    """The format of a stream, plain text where it is of no other. Raises Unreadable for what clearly is none."""
+    if found := next((known for known in readable() if known.recognize and known.recognize(head)), None):
+        return found
     start = head.filled()
     if told := binary(start):
         raise Unreadable(told)
     start = start.removeprefix(codecs.BOM_UTF8).lstrip()
-    what = next((what for pattern, what in _MARKUP if pattern.match(start)), None) or _table(start)
+    what = _annotations(start) or next((what for pattern, what in _MARKUP if pattern.match(start)), None)
+    what = what or _table(start)
     if not what and start.startswith(b"<") and _is_xml(head):
         what = "XML"
     if what:
-        advice = "convert it to text, JSON Lines or PubTator, or give --from text to read it as it stands"
+        titles = [known.title for known in readable() if known.recognize or known is PLAIN_TEXT]
+        advice = f"convert it to {alternatives(titles)}, or give --from {PLAIN_TEXT.name} to read it as it stands"
         raise Unreadable(f"holds {what}; {advice}")
-    return "text"
+    return PLAIN_TEXT
 
 
-def _is_json(line: bytes) -> bool:
-    """Whether a line is JSON with brackets around it, or begins as an object does: a record, a broken one perhaps."""
-    if _JSON_KEY.match(line):
-        return True
-    try:
-        return line.lstrip()[:1] in (b"[", b"{") and json.loads(line) is not None
-    except (ValueError, RecursionError):
-        return False
-
-
-def _is_record(line: bytes) -> bool:
-    """Whether a line is a JSON object, or the beginning of one that is too long to be looked at whole."""
-    if not _JSON_KEY.match(line):
-        return False
-    try:
-        return isinstance(json.loads(line), dict)
-    except (ValueError, RecursionError):
-        return len(line) >= _LINE_BYTES - len(codecs.BOM_UTF8)
-
-
-def _is_block(identifier: bytes, after: bytes | None) -> bool:
-    """Whether `after`, the line behind one of a document's, belongs to it, or starts another, or is not there."""
-    if after is None:
-        return identifier.isdigit()
-    own = re.escape(identifier) + rb"(\|[ta]\||\t(\d+\t\d+|[a-zA-Z]\S*)\t)"
-    if re.match(own, after):
-        return True
-    return not re.search(rb"\s", identifier) and bool(re.match(rb"[^\s|]+\|[ta]\|", after))
+def _annotations(start: bytes) -> str | None:
+    """What annotations without the text that they are about are."""
+    for known in readable():
+        if known.beside and known.beside.row and known.beside.row.match(start):
+            return f"annotations of {known.title} without their text"
+    return None
 
 
 class _DeclaredError(Exception):
@@ -210,7 +114,7 @@ def _is_xml(head: Head) -> bool:
     try:
         for block in head.blocks():
             parser.Parse(block, False)
-        if len(head.data) < _LINE_BYTES:
+        if len(head.data) < LINE_BYTES:
             parser.Parse(b"", True)
     except _DeclaredError:
         return True

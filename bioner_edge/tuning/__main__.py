@@ -23,7 +23,7 @@ from pathlib import Path
 from bioner_edge.document import Document
 from bioner_edge.errors import BionerError
 from bioner_edge.io import jsonl
-from bioner_edge.io.registry import read_file
+from bioner_edge.io.reading import read_file
 from bioner_edge.models.manifest import size
 from bioner_edge.text.sentences import split_sentences
 from bioner_edge.tuning import sources

@@ -15,7 +15,7 @@ from typing import Any
 from bioner_edge.corpora.named import corpora_dir
 from bioner_edge.document import Document
 from bioner_edge.errors import InputError
-from bioner_edge.io.registry import read_file
+from bioner_edge.io.reading import read_file
 from bioner_edge.text.sentences import split_sentences
 
 __all__ = ["Sentence", "corpora_dir", "gold", "held_out", "recipe", "silver_text", "text_dir"]

@@ -25,7 +25,7 @@ from bioner_edge.document import Document
 from bioner_edge.errors import InputError, UsageError
 from bioner_edge.io import journal, jsonl
 from bioner_edge.io.lock import appending
-from bioner_edge.io.registry import read_file
+from bioner_edge.io.reading import read_file
 from bioner_edge.models import memory
 from bioner_edge.text.sentences import split_sentences
 

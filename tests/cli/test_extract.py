@@ -23,7 +23,7 @@ from bioner_edge import cli, guard
 from bioner_edge.document import Document
 from bioner_edge.extraction import Extraction
 from bioner_edge.formats import FORMATS
-from bioner_edge.io.registry import read_file
+from bioner_edge.io.reading import read_file
 from bioner_edge.models import registry
 
 PUBTATOR = "7|t|Aspirin and asthma\n7|a|We saw asthma.\n7\t0\t7\tAspirin\tChemical\n\n"

@@ -17,7 +17,7 @@ from bioner_edge.decoding.gbnf import GrammarAutomaton
 from bioner_edge.document import Document, Entity, Span
 from bioner_edge.errors import UsageError
 from bioner_edge.formats import FORMATS, TEXT, Format, Problem, get
-from bioner_edge.io.registry import read_file
+from bioner_edge.io.reading import read_file
 from bioner_edge.text.tokens import boundaries, tokens
 
 pytestmark = pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS.keys())
@@ -302,11 +302,11 @@ def _check(form: Format, document: Document, *, stepped: bool) -> None:
 def _all(folder: Path) -> Iterator[Document]:
     reported: list[object] = []
     for path in sorted(folder.rglob("*.PubTator*")):
-        yield from read_file(path, reported.append, file_type="pubtator")
+        yield from read_file(path, reported.append, file_format="pubtator")
     for path in sorted([*folder.rglob("*.ann"), *folder.rglob("*.a1")]):
-        yield from read_file(path, reported.append, file_type="brat")
+        yield from read_file(path, reported.append, file_format="brat")
     for path in sorted(folder.rglob("train.in")):
-        yield from read_file(path, reported.append, file_type="bc2gm")
+        yield from read_file(path, reported.append, file_format="bc2gm")
 
 
 def _takes(automaton: ByteAutomaton, data: bytes) -> bool:

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from bioner_edge.document import Document, Entity
 from bioner_edge.errors import InputError, UsageError
 from bioner_edge.io.inputs import Inputs
-from bioner_edge.io.registry import Notice, file_format, read_file
+from bioner_edge.io.notice import Notice
+from bioner_edge.io.reading import read_file
+from bioner_edge.io.registry import by_suffix
 
 SENTENCES = "P1 The insulin  receptor was cloned.\nP2 Nothing here.\n"
 GOLD = "P1|3 17|insulin  receptor\n"
@@ -24,7 +26,7 @@ def read(sentences: str | bytes, gold: str | bytes | None = GOLD) -> tuple[list[
         for name, data in (("x.in", sentences), ("GENE.eval", gold)):
             if data is not None:
                 Path(where, name).write_bytes(data if isinstance(data, bytes) else data.encode())
-        return list(read_file(Path(where, "x.in"), notices.append, name="a/x.in", file_type="bc2gm")), notices
+        return list(read_file(Path(where, "x.in"), notices.append, name="a/x.in", file_format="bc2gm")), notices
 
 
 def test_sentences_and_their_gold() -> None:
@@ -119,7 +121,7 @@ def test_a_folder(tmp_path: Path) -> None:
 
 
 def test_no_extension_and_no_standard_input() -> None:
-    assert file_format("train.in") is None
+    assert by_suffix("train.in") is None
     with pytest.raises(UsageError, match=r"^bc2gm has its annotations in files beside the text"):
         Inputs([], print, "bc2gm")
 
@@ -127,7 +129,7 @@ def test_no_extension_and_no_standard_input() -> None:
 def test_the_published_corpus_is_read_whole(corpora: Path) -> None:
     """One row of the gold leaves out the '/' that its offsets begin with."""
     notices: list[Notice] = []
-    documents = list(read_file(corpora / "bc2gm/train/train.in", notices.append, name="x", file_type="bc2gm"))
+    documents = list(read_file(corpora / "bc2gm/train/train.in", notices.append, name="x", file_format="bc2gm"))
     assert len(documents) == 15_000
     assert sum(len(d.entities) for d in documents) == 18_265 - 1
     assert [str(n) for n in notices] == ["GENE.eval:1790: the mention does not match the text at [184, 212)"]

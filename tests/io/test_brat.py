@@ -11,9 +11,14 @@ from hypothesis import strategies as st
 
 from bioner_edge.document import Document, Entity, Span
 from bioner_edge.errors import InputError, UsageError
+from bioner_edge.extraction import Extraction
 from bioner_edge.io import brat
+from bioner_edge.io.contract import WriteSettings
+from bioner_edge.io.folder import Folder
 from bioner_edge.io.inputs import Inputs
-from bioner_edge.io.registry import Notice, document_file, format_of, read_file
+from bioner_edge.io.notice import Notice
+from bioner_edge.io.reading import detect, document_file, read_file
+from bioner_edge.io.registry import FILE_FORMATS
 
 CHARACTERS = st.characters(exclude_categories=["Cs"])
 TEXT = "Naloxone helped.\r\nRenal and liver failure\tdid not."
@@ -30,10 +35,10 @@ def put(folder: Path, **files: str | bytes) -> None:
 
 
 def read(
-    path: Path, *, name: str | None = "x.txt", file_type: str | None = None
+    path: Path, *, name: str | None = "x.txt", file_format: str | None = None
 ) -> tuple[list[Document], list[Notice]]:
     notices: list[Notice] = []
-    return list(read_file(path, notices.append, name=name, file_type=file_type)), notices
+    return list(read_file(path, notices.append, name=name, file_format=file_format)), notices
 
 
 def annotated(text: str | bytes, annotations: str | bytes) -> tuple[Document, list[Notice]]:
@@ -43,10 +48,10 @@ def annotated(text: str | bytes, annotations: str | bytes) -> tuple[Document, li
     return document, notices
 
 
-def found(folder: Path, *names: str, file_type: str | None = None) -> tuple[dict[str, int], list[Notice]]:
+def found(folder: Path, *names: str, file_format: str | None = None) -> tuple[dict[str, int], list[Notice]]:
     """(entities by document id, notices) of a folder's documents, or of some names in it."""
     notices: list[Notice] = []
-    inputs = Inputs([str(folder / name) for name in names or ("",)], notices.append, file_type)
+    inputs = Inputs([str(folder / name) for name in names or ("",)], notices.append, file_format)
     documents = list(inputs)
     assert len({d.id for d in documents}) == len(documents)
     return {d.id: len(d.entities) for d in documents}, notices
@@ -191,21 +196,21 @@ def test_a_folder_gives_each_document_once(tmp_path: Path) -> None:
             Notice("h.a2", None, "no h.txt beside it, the text that it annotates", text_lost=True),
         ],
     )
-    assert found(tmp_path, file_type="brat") == ({i.removesuffix(".txt"): n for i, n in counts.items()}, [])
+    assert found(tmp_path, file_format="brat") == ({i.removesuffix(".txt"): n for i, n in counts.items()}, [])
 
 
 def test_a_folder_as_text(tmp_path: Path) -> None:
     put(tmp_path, a__txt=TEXT, a__ann="nonsense", b__txt=TEXT, b__a1=GOOD, b__a2="", c__txt=TEXT)
-    assert found(tmp_path, file_type="text") == ({"a.txt": 0, "b.txt": 0, "c.txt": 0}, [])
+    assert found(tmp_path, file_format="text") == ({"a.txt": 0, "b.txt": 0, "c.txt": 0}, [])
 
 
 @pytest.mark.parametrize("name", ["x.txt", "x.ann", "x.a1", "x.a2"])
-@pytest.mark.parametrize("file_type", [None, "brat"])
-def test_any_of_its_files_names_the_document(tmp_path: Path, name: str, file_type: str | None) -> None:
+@pytest.mark.parametrize("file_format", [None, "brat"])
+def test_any_of_its_files_names_the_document(tmp_path: Path, name: str, file_format: str | None) -> None:
     put(tmp_path, x__txt=TEXT, x__ann=GOOD, x__a1=GOOD + "T2\tDisease 18 23\tRenal\n", x__a2="T3\tX 0 1\tN\n")
     expected = Document("x", TEXT, (NALOXONE, Entity.at("Disease", 18, 23)))
-    assert read(tmp_path / name, file_type=file_type) == ([expected], [])
-    assert found(tmp_path, name, "x.ann", "x.txt", file_type=file_type) == ({"x": 2}, [])
+    assert read(tmp_path / name, file_format=file_format) == ([expected], [])
+    assert found(tmp_path, name, "x.ann", "x.txt", file_format=file_format) == ({"x": 2}, [])
 
 
 def test_two_folders_with_the_same_names(tmp_path: Path) -> None:
@@ -218,17 +223,18 @@ def test_two_folders_with_the_same_names(tmp_path: Path) -> None:
 def test_a_text_alone(tmp_path: Path) -> None:
     put(tmp_path, x__txt=TEXT, note=TEXT)
     assert read(tmp_path / "x.txt") == ([Document("x.txt", TEXT)], [])
-    assert read(tmp_path / "x.txt", file_type="brat") == ([Document("x", TEXT)], [])
-    assert read(tmp_path / "note", name=None, file_type="brat") == ([Document(str(tmp_path / "note"), TEXT)], [])
-    assert read(tmp_path / "x.txt", name=None, file_type="brat")[0][0].id == str(tmp_path / "x")
+    assert read(tmp_path / "x.txt", file_format="brat") == ([Document("x", TEXT)], [])
+    assert read(tmp_path / "note", name=None, file_format="brat") == ([Document(str(tmp_path / "note"), TEXT)], [])
+    assert read(tmp_path / "x.txt", name=None, file_format="brat")[0][0].id == str(tmp_path / "x")
 
 
 def test_the_annotations_beside_a_text_tell_its_format(tmp_path: Path) -> None:
     put(tmp_path, x__pubtator__txt=TEXT, y__txt=TEXT, y__ann="")
-    assert format_of(tmp_path / "x.pubtator.txt") == "pubtator" and format_of(tmp_path / "y.txt") == "brat"
+    assert detect(tmp_path / "x.pubtator.txt") is FILE_FORMATS["pubtator"]
+    assert detect(tmp_path / "y.txt") is FILE_FORMATS["brat"]
     put(tmp_path, x__pubtator__ann=GOOD)
-    assert format_of(tmp_path / "x.pubtator.txt") == "brat"
-    assert document_file(tmp_path / "y.ann", "text") is None
+    assert detect(tmp_path / "x.pubtator.txt") is FILE_FORMATS["brat"]
+    assert document_file(tmp_path / "y.ann", FILE_FORMATS["text"]) is None
     assert document_file(tmp_path / "y.ann") == tmp_path / "y.txt"
 
 
@@ -273,9 +279,11 @@ def test_standard_input_has_nothing_beside_it() -> None:
 
 
 def written(folder: Path, *documents: Document) -> dict[str, str]:
-    with closing(brat.Folder(folder)) as into:
+    assert brat.FILE_FORMAT.folder_writer
+    writer = brat.FILE_FORMAT.folder_writer(WriteSettings())
+    with closing(Folder(folder, writer.suffixes)) as into:
         for document in documents:
-            into.write(document, into.name(document))
+            into.write(into.name(document), writer.render(Extraction(document, document.entities)))
     return {path.name: path.read_bytes().decode() for path in sorted(folder.iterdir())}
 
 

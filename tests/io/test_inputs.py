@@ -13,7 +13,7 @@ import pytest
 
 from bioner_edge.errors import InputError
 from bioner_edge.io.inputs import Inputs
-from bioner_edge.io.registry import Notice
+from bioner_edge.io.notice import Notice
 from bioner_edge.io.walk import match
 
 APPLE_DOUBLE = b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        \x00\x02"
@@ -31,10 +31,10 @@ def put(*names: str, data: bytes = b"Naloxone.") -> None:
         Path(name).write_bytes(data)
 
 
-def found(*names: str, file_type: str | None = None) -> tuple[list[str], list[str]]:
+def found(*names: str, file_format: str | None = None) -> tuple[list[str], list[str]]:
     """(ids of the documents, what was said)."""
     notices: list[Notice] = []
-    inputs = Inputs(names, notices.append, file_type)
+    inputs = Inputs(names, notices.append, file_format)
     return [d.id for d in inputs], [str(n) for n in notices]
 
 
@@ -47,11 +47,11 @@ def refused(*names: str, annotated: bool = False) -> str:
 HIDDEN = (".hidden.txt", "._1.txt", "._1.ann", "__MACOSX/1.txt", "__MACOSX/a/._1.txt", ".ipynb_checkpoints/1.txt")
 
 
-@pytest.mark.parametrize("file_type", [None, "text", "brat"])
-def test_hidden_files_of_a_folder_are_passed_over(file_type: str | None) -> None:
+@pytest.mark.parametrize("file_format", [None, "text", "brat"])
+def test_hidden_files_of_a_folder_are_passed_over(file_format: str | None) -> None:
     put("n/1.txt", "n/a/2.txt", *(f"n/{name}" for name in HIDDEN), "n/a/.git/3.txt", data=b"Naloxone.")
-    ids = ["1", "a/2"] if file_type == "brat" else ["1.txt", "a/2.txt"]
-    assert found("n", file_type=file_type) == (ids, [])
+    ids = ["1", "a/2"] if file_format == "brat" else ["1.txt", "a/2.txt"]
+    assert found("n", file_format=file_format) == (ids, [])
 
 
 @pytest.mark.parametrize("pattern", ["n/**/*.txt", "n/**", "n/*/../*.txt", "*/[!x]*.txt", "n/*/1.txt", "n/?_1.txt"])
@@ -103,7 +103,7 @@ def test_a_named_file_of_no_known_suffix_is_refused_before_anything_is_read() ->
     put("1.txt", "2.rst")
     told = f"2.rst: the suffix .rst is not known {UNKNOWN}; give --from text to read it as plain text"
     assert refused("1.txt", "2.rst") == told
-    assert found("1.txt", "2.rst", file_type="text") == (["1.txt", "2.rst"], [])
+    assert found("1.txt", "2.rst", file_format="text") == (["1.txt", "2.rst"], [])
 
 
 def test_a_name_without_a_suffix_is_known_by_its_content() -> None:
@@ -132,7 +132,7 @@ def test_standard_input_is_known_by_its_content(monkeypatch: pytest.MonkeyPatch,
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
         assert found() == (ids, [])
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
-    assert found("-", file_type="text") == (["stdin"], [])
+    assert found("-", file_format="text") == (["stdin"], [])
 
 
 def test_what_was_read_is_counted_in_bytes() -> None:

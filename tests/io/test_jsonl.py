@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from bioner_edge.document import Document, Entity, Span
 from bioner_edge.errors import InputError
 from bioner_edge.io import jsonl
-from bioner_edge.io.registry import Notice
+from bioner_edge.io.contract import Source
+from bioner_edge.io.notice import Notice
 from bioner_edge.io.rows import annotation_rows, labels_of
 
 CHARACTERS = st.characters(exclude_categories=["Cs"])
@@ -22,7 +23,7 @@ TEXT = "Naloxone reverses it"
 
 def read(data: bytes) -> tuple[list[Document], list[Notice]]:
     notices: list[Notice] = []
-    return list(jsonl.read(io.BytesIO(data), "in.jsonl", notices.append)), notices
+    return list(jsonl.read(Source(io.BytesIO(data), "in.jsonl"), notices.append)), notices
 
 
 def line(**record: Any) -> bytes:
@@ -273,13 +274,13 @@ def test_a_file_without_a_key_that_is_read_is_refused(record: dict[str, Any]) ->
     told = f"in: no document has annotations under a key that is read ({keys}); the keys are {named}"
     for refusing in (
         lambda: jsonl.refuse_unannotated(io.BytesIO(b"\n" + data * 2), "in"),
-        lambda: list(jsonl.read(io.BytesIO(data), "in", pytest.fail, annotated=True)),
+        lambda: list(jsonl.read(Source(io.BytesIO(data), "in", annotated=True), pytest.fail)),
     ):
         with pytest.raises(InputError) as refused:
             refusing()
         assert str(refused.value) == told
     annotated = data + line(entities=[])
-    assert len(list(jsonl.read(io.BytesIO(annotated), "in", pytest.fail, annotated=True))) == 2
+    assert len(list(jsonl.read(Source(io.BytesIO(annotated), "in", annotated=True), pytest.fail))) == 2
     jsonl.refuse_unannotated(io.BytesIO(annotated), "in")
 
 
@@ -304,6 +305,6 @@ def test_reading_is_one_line_at_a_time() -> None:
             next(taken)
             yield line()
 
-    reader = jsonl.read(endless(), "-", pytest.fail)  # type: ignore[arg-type]
+    reader = jsonl.read(Source(endless(), "-"), pytest.fail)  # type: ignore[arg-type]
     assert len(list(itertools.islice(reader, 3))) == 3
     assert next(taken) == 3

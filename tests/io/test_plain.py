@@ -10,12 +10,15 @@ from hypothesis import strategies as st
 from bioner_edge.document import Document
 from bioner_edge.errors import InputError, UsageError
 from bioner_edge.io import plain
-from bioner_edge.io.registry import READERS, WRITERS, Notice, file_format, read_file, reader, writer
+from bioner_edge.io.contract import Source
+from bioner_edge.io.notice import Notice
+from bioner_edge.io.reading import read_file
+from bioner_edge.io.registry import FILE_FORMATS, by_suffix, find_reader, find_writer
 
 
 def read(data: bytes) -> tuple[list[Document], list[Notice]]:
     notices: list[Notice] = []
-    return list(plain.read(io.BytesIO(data), "note.txt", notices.append)), notices
+    return list(plain.read(Source(io.BytesIO(data), "note.txt"), notices.append)), notices
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
@@ -62,15 +65,19 @@ def test_a_notice_says_where() -> None:
     ],
 )
 def test_the_extension_tells_the_format(name: str, expected: str | None) -> None:
-    assert file_format(name) == expected
+    found = by_suffix(name)
+    assert (found and found.name) == expected
 
 
 def test_unknown_formats_are_named_with_the_known_ones() -> None:
     with pytest.raises(UsageError, match=r"^unknown input format 'docx'; known: text, jsonl, pubtator, brat, bc2gm$"):
-        reader("docx")
+        find_reader("docx")
     with pytest.raises(UsageError, match=r"^unknown output format 'text'; known: jsonl, pubtator, brat$"):
-        writer("text")
-    assert all(reader(name) for name in READERS) and all(writer(name) for name in WRITERS)
+        find_writer("text")
+    assert [known.name for known in map(find_reader, ("text", "jsonl", "pubtator", "brat", "bc2gm"))] == list(
+        FILE_FORMATS
+    )
+    assert all(find_writer(name).is_written for name in ("jsonl", "pubtator", "brat"))
 
 
 def test_a_file_that_cannot_be_opened_or_told(tmp_path: Path) -> None:
@@ -85,4 +92,4 @@ def test_a_file_that_cannot_be_opened_or_told(tmp_path: Path) -> None:
     ):
         list(read_file(tmp_path / "notes.doc", pytest.fail))
     path = tmp_path / "notes.doc"
-    assert list(read_file(path, pytest.fail, name="n", file_type="text")) == [Document("n", "fever")]
+    assert list(read_file(path, pytest.fail, name="n", file_format="text")) == [Document("n", "fever")]

@@ -13,7 +13,9 @@ import bioner_edge
 from bioner_edge.document import Document, Entity, Span
 from bioner_edge.errors import InputError
 from bioner_edge.io import pubtator
-from bioner_edge.io.registry import Notice, read_file
+from bioner_edge.io.contract import Source
+from bioner_edge.io.notice import Notice
+from bioner_edge.io.reading import read_file
 
 CHARACTERS = st.characters(exclude_categories=["Cs"])
 ONE_LINE = st.characters(exclude_categories=["Cs"], exclude_characters="\t\n\r")
@@ -24,7 +26,7 @@ BLOCK = "7|t|Aspirin and asthma\n7|a|We saw asthma.\n7\t0\t7\tAspirin\tChemical\
 def read(data: str | bytes) -> tuple[list[Document], list[Notice]]:
     notices: list[Notice] = []
     stream = io.BytesIO(data if isinstance(data, bytes) else data.encode())
-    return list(pubtator.read(stream, "in", notices.append)), notices
+    return list(pubtator.read(Source(stream, "in"), notices.append)), notices
 
 
 def written(*documents: Document) -> str:
@@ -222,7 +224,7 @@ def test_reading_is_one_block_at_a_time() -> None:
             next(taken)
             yield line
 
-    reader = pubtator.read(endless(), "-", pytest.fail)  # type: ignore[arg-type]
+    reader = pubtator.read(Source(endless(), "-"), pytest.fail)  # type: ignore[arg-type]
     assert len(list(itertools.islice(reader, 3))) == 3
     assert next(taken) == 3 * 4 + 1  # a block ends where the next one's title is seen
 

@@ -23,7 +23,10 @@ from hypothesis import strategies as st
 from bioner_edge.document import Document
 from bioner_edge.errors import InputError
 from bioner_edge.io import sniff
-from bioner_edge.io.registry import Notice, documents, format_of, read_file
+from bioner_edge.io.head import Head
+from bioner_edge.io.notice import Notice
+from bioner_edge.io.reading import detect, documents, read_file
+from bioner_edge.io.registry import FILE_FORMATS
 
 RECORD = b'{"id": "1", "text": "Naloxone helped."}\n'
 BLOCK = b"7|t|Aspirin\n7|a|It helped.\n7\t0\t7\tAspirin\tChemical\tD1\n"
@@ -54,16 +57,17 @@ def told(data: bytes) -> str:
     found = []
     for stream in (io.BytesIO(data), piped(data)):
         try:
-            found.append(sniff.content(sniff.Head(stream)))
+            found.append(sniff.recognize(Head(stream)).name)
         except sniff.Unreadable as error:
             found.append(str(error))
     assert found[0] == found[1]
     return found[0]
 
 
-def read(data: bytes, path: Path | None = None, file_type: str | None = None) -> tuple[list[Document], list[Notice]]:
+def read(data: bytes, path: Path | None = None, file_format: str | None = None) -> tuple[list[Document], list[Notice]]:
     notices: list[Notice] = []
-    return list(documents(io.BytesIO(data), "in", notices.append, path=path, file_type=file_type)), notices
+    known = FILE_FORMATS[file_format] if file_format else None
+    return list(documents(io.BytesIO(data), "in", notices.append, path=path, file_format=known)), notices
 
 
 @pytest.mark.parametrize(
@@ -249,8 +253,8 @@ BINARY = {
 @pytest.mark.parametrize(("what", "data"), BINARY.items(), ids=BINARY.keys())
 def test_binary_data_are_named_whatever_they_are_called(what: str, data: bytes, name: str | None) -> None:
     path = Path(name) if name else None
-    for file_type in (None, "text", "jsonl"):
-        found, (notice,) = read(data, path, file_type)
+    for file_format in (None, "text", "jsonl"):
+        found, (notice,) = read(data, path, file_format)
         assert found == [] and notice.text_lost
         assert str(notice).startswith(f"in: is {what}; ") and "\n" not in str(notice)
 
@@ -309,9 +313,9 @@ def test_the_content_does_not_overrule_a_name_that_tells() -> None:
 @given(st.binary() | st.text(st.sampled_from('{}[]<>"|ta:,\t\n\r 07T1\x00é')).map(str.encode), st.integers(1, 9))
 def test_looking_loses_no_byte(data: bytes, size: int) -> None:
     for stream in (io.BytesIO(data), piped(data, size)):
-        head = sniff.Head(stream)
+        head = Head(stream)
         try:
-            sniff.content(head)
+            sniff.recognize(head)
         except sniff.Unreadable:
             continue
         finally:
@@ -342,8 +346,8 @@ def test_a_long_pipe_is_never_held() -> None:
     assert taken <= 101
 
 
-@pytest.mark.parametrize("file_type", [None, "jsonl"])
-def test_who_writes_into_a_pipe_may_wait_for_the_answer(file_type: str | None) -> None:
+@pytest.mark.parametrize("file_format", [None, "jsonl"])
+def test_who_writes_into_a_pipe_may_wait_for_the_answer(file_format: str | None) -> None:
     ours, theirs = os.pipe()
     answered = threading.Event()
 
@@ -359,7 +363,7 @@ def test_who_writes_into_a_pipe_may_wait_for_the_answer(file_type: str | None) -
     writer.start()
     with os.fdopen(ours, "rb") as stream:
         texts = []
-        for document in documents(stream, "in", pytest.fail, file_type=file_type):
+        for document in documents(stream, "in", pytest.fail, file_format=FILE_FORMATS.get(file_format or "")):
             texts.append(document.text)
             answered.set()
     writer.join()
@@ -377,7 +381,8 @@ def test_a_file_by_its_content(tmp_path: Path) -> None:
         ("g.md", BLOCK, "text"),
     ):
         (tmp_path / name).write_bytes(data)
-        assert format_of(tmp_path / name) == expected
+        found = detect(tmp_path / name)
+        assert (found and found.name) == expected
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bioner_edge.errors import UsageError
-from bioner_edge.io.registry import WRITERS, file_format, output_format
+from bioner_edge.io.registry import FILE_FORMATS, by_suffix, output_format, suffixes
 
 WRITTEN = ".jsonl, .ndjson, .pubtator"
 
@@ -26,12 +26,17 @@ WRITTEN = ".jsonl, .ndjson, .pubtator"
     ],
 )
 def test_an_output_that_its_name_tells(name: str, expected: str) -> None:
-    assert output_format(Path(name), WRITERS) == expected
-    assert file_format(name) in (expected, None)
+    assert output_format(Path(name)).name == expected
+    assert by_suffix(name) in (FILE_FORMATS[expected], None)
+
+
+def test_a_suffix_names_one_format() -> None:
+    assert len(suffixes()) == sum(len(known.all_suffixes) for known in FILE_FORMATS.values())
+    assert all(known.read or known.is_written for known in FILE_FORMATS.values())
 
 
 def test_standard_output_is_json_lines() -> None:
-    assert output_format(None, WRITERS) == "jsonl"
+    assert output_format(None).name == "jsonl"
 
 
 @pytest.mark.parametrize(
@@ -50,5 +55,5 @@ def test_standard_output_is_json_lines() -> None:
 )
 def test_an_output_by_the_name_of_something_else_is_refused(name: str, message: str) -> None:
     with pytest.raises(UsageError) as refused:
-        output_format(Path(name), WRITERS)
+        output_format(Path(name))
     assert str(refused.value).startswith(message)

@@ -10,16 +10,20 @@ import sys
 import time
 from pathlib import Path
 
+from contributing import load  # type: ignore[import-not-found]
+
 from bioner_edge.document import Document, Entity
 from bioner_edge.errors import InputError
 from bioner_edge.extraction import Extraction
 from bioner_edge.io.inputs import Inputs
 from bioner_edge.io.output import Output
+from bioner_edge.io.registry import FILE_FORMATS
 from bioner_edge.run import run
 
 
-def main(source: str, out: str, file_type: str, how: str = "") -> int:
+def main(source: str, out: str, file_format: str, how: str = "") -> int:
     retry = how == "retry"
+    FILE_FORMATS["mentions"] = load()  # header, separators and footer
 
     def reader(document: Document, /) -> Extraction:
         time.sleep(0.0005)
@@ -29,7 +33,13 @@ def main(source: str, out: str, file_type: str, how: str = "") -> int:
         return Extraction(document, entities)
 
     output = Output.named(
-        Path(out), file_type, overwrite=False, with_gold=False, shown=False, resume=how == "resume", retry_failed=retry
+        Path(out),
+        file_format,
+        overwrite=False,
+        with_gold=False,
+        shown=False,
+        resume=how == "resume",
+        retry_failed=retry,
     )
     sink = output.open({"model": "m"})
     try:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bioner_edge.io.registry import read_file
+from bioner_edge.io.reading import read_file
 from bioner_edge.text.tokens import boundaries, tokens
 
 # One character of each kind that the definition tells apart.

@@ -26,7 +26,7 @@ def test_no_held_out_document_is_a_source(corpora: Path, monkeypatch: pytest.Mon
     seen = {s.document.id for s in sources.gold(recipe)}
     assert seen and not seen & held_out
     texts = {s.document.text for s in sources.gold(recipe)}
-    from bioner_edge.io.registry import read_file
+    from bioner_edge.io.reading import read_file
 
     dev = [s.text for d in read_file(corpora / recipe["dev"], print) for s in split_sentences(d)]
     shared = [t for t in dev if t in texts and len(t) > 60]

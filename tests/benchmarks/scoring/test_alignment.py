@@ -17,8 +17,11 @@ from hypothesis import strategies as st
 from bioner_edge.benchmarks.scoring.alignment import Alignment, Prediction, align, keys, read_predictions, same_text
 from bioner_edge.document import Document, Entity, Span
 from bioner_edge.errors import InputError
+from bioner_edge.extraction import Extraction
 from bioner_edge.io import brat, jsonl, pubtator
-from bioner_edge.io.registry import Notice
+from bioner_edge.io.contract import WriteSettings
+from bioner_edge.io.folder import Folder
+from bioner_edge.io.notice import Notice
 
 TEXT = "Naloxone and asthma."
 DRUG, DISEASE = Entity.at("Drug", 0, 8), Entity.at("Disease", 13, 19)
@@ -49,9 +52,11 @@ def test_three_kinds_of_files_say_the_same(tmp_path: Path, kind: str) -> None:
     documents = [Document("7", TEXT, (DRUG, DISEASE), title_end=12), Document("8", "None here.")]
     path = tmp_path / f"found.{kind}"
     if kind == "brat":
-        with closing(brat.Folder(path)) as folder:
+        assert brat.FILE_FORMAT.folder_writer
+        writer = brat.FILE_FORMAT.folder_writer(WriteSettings())
+        with closing(Folder(path, writer.suffixes)) as folder:
             for document in documents:
-                folder.write(document, folder.name(document))
+                folder.write(folder.name(document), writer.render(Extraction(document, document.entities)))
     else:
         with path.open("w", encoding="utf-8") as stream:
             for document in documents:

@@ -16,7 +16,7 @@ from bioner_edge.benchmarks.scoring.bootstrap import intervals
 from bioner_edge.benchmarks.scoring.predictions import Scored, accuracy_line, score_predictions, table
 from bioner_edge.document import Document, Entity
 from bioner_edge.errors import InputError, UsageError
-from bioner_edge.io.registry import read_file
+from bioner_edge.io.reading import read_file
 
 TEXT = "Naloxone and asthma. Fever, naloxone."
 GOLD = [
