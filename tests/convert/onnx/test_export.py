@@ -536,7 +536,7 @@ NEEDS: dict[str, tuple[str, str, Config, str]] = {
         "builder",
         "LlamaForCausalLM",
         {"onnxruntime-genai": "0.18.0"},
-        "the exporter builder needs onnxruntime-genai 0.12.2, and 0.18.0 is installed: pip install 'bioner-edge[onnx]'",
+        "the exporter builder needs onnxruntime-genai ==0.12.2, and 0.18.0 is installed: pip install 'bioner-edge[onnx]'",
     ),
     "no optimum": (
         "auto",
