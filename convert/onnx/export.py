@@ -156,7 +156,7 @@ def export(
     report.step(f"exporting {architecture} with {chosen}, a graph for {context:,} positions")
     out.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="export-", dir=out) as work:
-        _run(chosen, folder, Path(work), threads or cores())
+        run_exporter(chosen, folder, Path(work), threads or cores())
         # the graph comes last: where it lies, its tensors do
         for file in sorted(Path(work).glob(f"{GRAPH}*"), key=lambda file: file.name, reverse=True):
             os.replace(file, out / file.name)
@@ -164,7 +164,7 @@ def export(
     return Exported(EXPORTERS[chosen].cache, context, chosen, versions)
 
 
-def _run(exporter: str, folder: Path, work: Path, threads: int) -> None:
+def run_exporter(exporter: str, folder: Path, work: Path, threads: int) -> None:
     """The exporter in its process, until it ends. Raises ModelError unless it wrote the graph."""
     # -P: a folder called onnx where this was started from is not the library
     command = [

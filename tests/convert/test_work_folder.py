@@ -239,6 +239,7 @@ work_folder.place(out / "work" / "x-onnx", out / "x-onnx")
 """
 
 
+@pytest.mark.thorough(but=("1-*", "2-before"))
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("step", [1, 2, 3])
 def test_killed_at_any_step_a_whole_one_is_there_or_comes_back(tmp_path: Path, step: int, moment: str) -> None:

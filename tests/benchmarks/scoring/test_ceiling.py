@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from bioner_edge import cli, formats
+from bioner_edge import formats
 from bioner_edge.benchmarks.scoring import ceiling
 from bioner_edge.benchmarks.scoring.ceiling import gold, measure
 from bioner_edge.document import Document, Entity, Span
@@ -48,23 +48,12 @@ Run = Callable[..., tuple[int, str, list[str]]]
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """A function (*arguments) -> (exit code, standard output, lines of standard error), in a folder with corpora."""
-    monkeypatch.chdir(tmp_path)
+def run(cli: Run) -> Run:
+    """`cli formats check`, in a folder with corpora."""
     lines = [json.dumps(d.to_json()) + "\n" for d in DOCUMENTS]
     Path("c.jsonl").write_text("".join(lines), "utf-8")
     Path("bare.txt").write_text(ONCE, "utf-8")
-
-    def command(*arguments: str) -> tuple[int, str, list[str]]:
-        monkeypatch.setattr(sys, "argv", ["bioner-edge", "formats", "check", *arguments])
-        with pytest.raises(SystemExit) as exited:
-            cli.main()
-        code = exited.value.code
-        assert isinstance(code, int)
-        out, err = capsys.readouterr()
-        return code, out, err.splitlines()
-
-    return command
+    return partial(cli, "formats", "check")
 
 
 def rows(out: str) -> dict[str, dict[str, Any]]:
