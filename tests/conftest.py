@@ -43,7 +43,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _leaves_out(mark: pytest.Mark, name: str) -> bool:
-    """A mark leaves out all cases of a test, or those whose id matches one of `only`, but none that matches of `but`."""
+    """A mark leaves out all cases, or those whose id matches one of `only`, and none whose id matches one of `but`."""
     case = name.partition("[")[2].removesuffix("]")
     only, but = mark.kwargs.get("only", ("*",)), mark.kwargs.get("but", ())
     return any(fnmatchcase(case, p) for p in only) and not any(fnmatchcase(case, p) for p in but)

@@ -27,7 +27,7 @@ from bioner_edge.errors import ModelError, UsageError, printable, unknown_name
 from bioner_edge.hardware.threads import cores
 from bioner_edge.report import Report, Silent
 
-__all__ = ["ALONE", "DEFAULTS", "EXPORTERS", "Exported", "export", "require"]
+__all__ = ["ALONE", "DEFAULTS", "EXPORTERS", "Exported", "export", "require", "run_exporter"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,7 @@ def test_a_step_that_fails_is_told(tmp_path: Path) -> None:
 
 
 def test_an_unknown_shape_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="unknown shape '7B'; known: 0.5B, 1.5B; or give a checkpoint's folder"):
+    with pytest.raises(UsageError, match=r"unknown shape '7B'; known: 0\.5B, 1\.5B; or give a checkpoint's folder"):
         models.convert_shape("7B", tmp_path, argparse.Namespace(gguf="Q8_0", onnx=""))
 
 
