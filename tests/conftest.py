@@ -10,6 +10,7 @@ import io
 import json
 import os
 import runpy
+import shutil
 import signal
 import sys
 import time
@@ -73,12 +74,11 @@ def tiny_model() -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_checkpoint(made_once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
     """What `tiny_model` is converted from, as transformers saves it."""
     pytest.importorskip("torch")
     pytest.importorskip("transformers")
-    make = runpy.run_path(str(TINY.parent / "make_tiny.py"))["make_checkpoint"]
-    return Path(make(tmp_path_factory.mktemp("tiny") / "checkpoint"))
+    return made_once("tiny-checkpoint", runpy.run_path(str(TINY.parent / "make_tiny.py"))["make_checkpoint"])
 
 
 class InProcess:
@@ -152,6 +152,28 @@ def cli(
         return code, out, err.splitlines()
 
     return command
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """A function (name, make) -> a folder that `make` has filled, once for all processes of this run of pytest: the
+    others wait. What fails in one is tried again by the next."""
+    fcntl = pytest.importorskip("fcntl")
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+
+    def once(name: str, make: Callable[[Path], object]) -> Path:
+        folder, done = root / name, root / f"{name}.done"
+        with (root / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                done.touch()
+        return folder
+
+    return once
 
 
 @pytest.fixture

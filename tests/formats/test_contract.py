@@ -181,7 +181,7 @@ WALKED = [
 ]
 
 
-@pytest.mark.thorough(but=("*100", "100*"))
+@pytest.mark.thorough(but=("100-*",))
 @pytest.mark.parametrize("walks", [100, 1000])
 def test_random_walks(form: Format, walks: int) -> None:
     """Any allowed byte at each step, or the end: each answer is whole, short enough and without a problem, and so is

@@ -44,7 +44,7 @@ SIX = ("llama", "qwen2", "qwen3", "gemma2", "gemma3", "phi3")
 # Optimum traces a model, which takes seconds: one family stands for the others.
 OTHERS = ("mistral", "smollm3", "granite", "qwen", "gemma", "phi3", "olmo2")
 pytestmark = pytest.mark.thorough(
-    only=[pattern for name in OTHERS for pattern in (f"*optimum*{name}*", f"*{name}*optimum*")]
+    only=["optimum", *(pattern for name in OTHERS for pattern in (f"*optimum*{name}*", f"*{name}*optimum*"))]
 )
 
 
@@ -493,6 +493,7 @@ def test_what_the_builder_cannot_write(
     assert [path.name for path in tmp_path.iterdir()] == ["hf"]
 
 
+@pytest.mark.thorough
 def test_optimum_writes_what_the_builder_cannot(exported: Make) -> None:
     export_or_skip("optimum")
     for family, settings, _ in (NOT_BUILT["narrow heads"], NOT_BUILT["a narrow part of them"]):

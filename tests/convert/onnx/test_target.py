@@ -89,13 +89,16 @@ def adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def folders(base: Path, adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Level -> the model, the adapter merged into it; the GGUF file at F32 beside them."""
-    out = tmp_path_factory.mktemp("dist")
-    about = About.of([adapter, base], **ABOUT)
-    paths = convert(base, out, LEVELS, about, to="onnx", adapter=adapter)
-    (gguf,) = convert(base, out, ["F32"], about, adapter=adapter)
-    return dict(zip(LEVELS, paths, strict=True)) | {"gguf": gguf}
+def folders(base: Path, adapter: Path, made_once: Any) -> dict[str, Path]:
+    """Level -> the model, the adapter merged into it; the GGUF file at F32 beside them. Tests leave them as they are."""
+
+    def make(out: Path) -> None:
+        about = About.of([adapter, base], **ABOUT)
+        convert(base, out, LEVELS, about, to="onnx", adapter=adapter)
+        convert(base, out, ["F32"], about, adapter=adapter)
+
+    out = made_once("tuned", make)
+    return {level: out / f"tuned-{level}-onnx" for level in LEVELS} | {"gguf": out / "tuned-F32.gguf"}
 
 
 def test_folders_and_manifests(folders: dict[str, Path], base: Path, adapter: Path) -> None:
