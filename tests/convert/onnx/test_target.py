@@ -90,7 +90,7 @@ def adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def folders(base: Path, adapter: Path, made_once: Any) -> dict[str, Path]:
-    """Level -> the model, the adapter merged into it; the GGUF file at F32 beside them. Tests leave them as they are."""
+    """Level -> the model, the adapter merged into it; the GGUF file at F32 beside them. No test changes them."""
 
     def make(out: Path) -> None:
         about = About.of([adapter, base], **ABOUT)
