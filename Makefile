@@ -22,7 +22,7 @@ demo: $(VENV)/.installed-onnx
 	$(BIN)/bioner-edge extract $(EXAMPLES)/abstracts.pubtator $(EXAMPLES)/note.txt --show --overwrite --out demo.jsonl
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 # mypy cannot follow the finder of an editable install: the three folders are linked as they are once installed.
 lint: $(VENV)/.installed-dev

@@ -9,5 +9,5 @@ scoring    what is right in predictions
 comparing  whether cells differ
 cost       money, electricity and carbon, from inputs in cost.toml
 report     tables, Markdown, HTML, plots
-studies    scripts behind single decisions
+studies    scripts behind single decisions, in a checkout alone
 """

@@ -18,7 +18,7 @@ from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-__all__ = ["place", "recover", "working"]
+__all__ = ["machine_id", "place", "recover", "working"]
 
 _PARTIAL = ".partial-"  # between the name of a conversion and the machine, in the name of its folder
 _ASIDE = ".partial-replaced"  # behind the name of a folder while another takes its place
@@ -32,7 +32,7 @@ def working(out: Path, name: str, tell: Callable[[str], None]) -> Iterator[Path]
 
     `tell` hears of what is left because it may be in use, by another machine or on a disk without locks.
     """
-    prefix = f"{name}{_PARTIAL}{_machine()}-"
+    prefix = f"{name}{_PARTIAL}{machine_id()}-"
     _sweep(out, name, prefix, tell)
     while True:
         new = TemporaryDirectory(prefix=prefix, dir=out, ignore_cleanup_errors=True)
@@ -88,7 +88,7 @@ def _locked(folder: Path) -> Iterator[bool | None]:
         os.close(descriptor)
 
 
-def _machine() -> str:
+def machine_id() -> str:
     """This machine, over its starts. A container that has no number of its own has that of the start of its host, as
     the others there; where the system tells neither, it is the machine's name."""
     number, name = _text(_MACHINE), socket.gethostname()

@@ -1,34 +1,53 @@
-"""Where the corpora lie, a tiny model, and hypothesis without deadlines: a busy machine is no failure."""
+"""Where the corpora lie, a tiny model, the command line in this process, and how much is run.
+
+With BIONER_THOROUGH=1 everything is; else some cases of a test stand for all of them, and hypothesis tries fewer
+examples. It has no deadlines: a busy machine is no failure.
+"""
 
 from __future__ import annotations
 
+import io
+import json
 import os
+import runpy
+import shutil
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings
 
-settings.register_profile("no_deadline", deadline=None)
-settings.load_profile("no_deadline")
+if "PYTEST_XDIST_WORKER" in os.environ:  # one thread each: more wait for each other, and take far longer
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+THOROUGH = os.environ.get("BIONER_THOROUGH") == "1"
+settings.register_profile("usual", deadline=None, max_examples=30)
+settings.register_profile("thorough", deadline=None, max_examples=100)
+settings.load_profile("thorough" if THOROUGH else "usual")
 
 ROOT = Path(__file__).parents[1]
-SENTENCES = (
-    "Naloxone reverses the antihypertensive effect of clonidine in rats.",
-    "<Chemical>Aspirin</Chemical> relieved <Disease>headache</Disease> in 12 of 30 patients, and in none of 29.",
-    "<Disease>Renal <Disease>failure</Disease></Disease> followed 200 mg of <Chemical>amphotericin B</Chemical>.",
-    "Tag Chemical, Disease.",
-)
-TAUGHT = (
-    "Naloxone reverses the antihypertensive effect of clonidine.",
-    "Hypertension fell after clonidine.",
-    "Aspirin relieved headache in 12 of 30 patients, and in none of 29.",
-)
-TAUGHT_MENTIONS = {"Chemical": ("Naloxone", "clonidine", "Aspirin"), "Disease": ("Hypertension", "headache")}
+TINY = ROOT / "tests" / "data" / "tiny-F32.gguf"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is marked `thorough`, unless it is asked for."""
+    if THOROUGH:
+        return
+    left_out = [item for item in items if any(_leaves_out(mark, item.name) for mark in item.iter_markers("thorough"))]
+    items[:] = [item for item in items if item not in set(left_out)]
+    config.hook.pytest_deselected(items=left_out)
+
+
+def _leaves_out(mark: pytest.Mark, name: str) -> bool:
+    """A mark leaves out all cases, or those whose id matches one of `only`, and none whose id matches one of `but`."""
+    case = name.partition("[")[2].removesuffix("]")
+    only, but = mark.kwargs.get("only", ("*",)), mark.kwargs.get("but", ())
+    return any(fnmatchcase(case, p) for p in only) and not any(fnmatchcase(case, p) for p in but)
 
 
 def pytest_unconfigure() -> None:
@@ -48,53 +67,113 @@ def corpora() -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Llama that has learnt three sentences and is random else, a GGUF file with its manifest: every promise must
-    hold whatever it says. A model that means nothing would mark nothing."""
-    torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
-    from bioner_edge.convert import About, convert
-    from bioner_edge.tuning import vocabulary
-
-    folder = tmp_path_factory.mktemp("tiny")
-    vocabulary.train(SENTENCES * 3, 400, folder / "checkpoint")
-    torch.manual_seed(1)
-    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = transformers.LlamaConfig(
-        vocab_size=400, max_position_embeddings=2048, initializer_range=0.3, eos_token_id=0, bos_token_id=None, **shape
-    )
-    model = transformers.LlamaForCausalLM(config)
-    _teach(model, folder / "checkpoint")
-    model.save_pretrained(folder / "checkpoint")
-    about = About(name="tiny", labels=("Chemical", "Disease"), formats=("multi_tag",), unit="sentence")
-    (path,) = convert(folder / "checkpoint", folder, ["F32"], about, verify_lines=SENTENCES)
-    return path
+def tiny_model() -> Path:
+    """A Llama that has learnt three sentences and is random else, a GGUF file with its manifest; see data/make_tiny.py.
+    Needs no torch."""
+    return TINY
 
 
-def _teach(model: Any, vocabulary: Path) -> None:
-    """Train on prompts and answers about TAUGHT until the model knows them by heart."""
-    import torch
+@pytest.fixture(scope="session")
+def tiny_checkpoint(made_once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
+    """What `tiny_model` is converted from, as transformers saves it."""
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    return made_once("tiny-checkpoint", runpy.run_path(str(TINY.parent / "make_tiny.py"))["make_checkpoint"])
 
-    from bioner_edge.document import Document, Entity
-    from bioner_edge.tuning import pack
-    from bioner_edge.tuning.vocabulary import TrainedVocabulary
 
-    rows, spelling = [], TrainedVocabulary(vocabulary)
-    for text in TAUGHT:
-        found = [(label, m) for label, mentions in TAUGHT_MENTIONS.items() for m in mentions if m in text]
-        gold = Document("", text, tuple(Entity.at(x, text.index(m), text.index(m) + len(m)) for x, m in found))
-        for labels in (["Chemical", "Disease"], ["Disease"]):
-            rows += [torch.tensor(row.ids) for row in pack.encode(spelling, gold, labels, "multi_tag")]
-    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-    targets = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-100)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # threads that wait for each other take minutes beside a busy program
-    for _ in range(80):
-        optimizer.zero_grad()
-        model(input_ids=ids, labels=targets).loss.backward()
-        optimizer.step()
-    torch.set_num_threads(threads)
+class InProcess:
+    """A guard without a process of its own, which would take half a second for each command."""
+
+    def __init__(self, opening: Any) -> None:
+        self._reader, self.about = opening()
+
+    def __call__(self, document: Any) -> Any:
+        return self._reader(document)
+
+    def __enter__(self) -> InProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._reader.__exit__(None, None, None)
+
+
+@pytest.fixture
+def unguarded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`extract` reads in this process."""
+    monkeypatch.setattr("bioner_edge.guard.Guard", InProcess)
+
+
+@pytest.fixture
+def tiny_default(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiny model is the one that is used where none is named."""
+    monkeypatch.setattr("bioner_edge.models.registry.default", lambda format=None: str(tiny_model))
+
+
+@pytest.fixture
+def measured_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`bench` measures in this process, where it would start one, of two seconds, for each reading; it takes the
+    memory to be as fast as any."""
+    from bioner_edge.benchmarks.measuring import child
+    from bioner_edge.benchmarks.process import Failure, describe_error
+    from bioner_edge.errors import BionerError
+
+    def here(module: str, spec: dict[str, Any], *_: object) -> dict[str, Any]:
+        if module.endswith("bandwidth"):
+            return {"copy_bytes_per_s": 1e10}
+        try:
+            answer: dict[str, Any] = json.loads(json.dumps(child.run(spec)))
+        except (BionerError, OSError) as error:
+            raise Failure(describe_error(error)) from None
+        return answer
+
+    monkeypatch.setattr(child, "Guard", InProcess)
+    for module in ("launch", "suite"):
+        monkeypatch.setattr(f"bioner_edge.benchmarks.{module}.apart", here)
+
+
+@pytest.fixture
+def cli(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, list[str]]]:
+    """The command line in this process, in an empty folder: a function (*arguments, stdin=b"") -> (exit code, standard
+    output, lines of standard error)."""
+    from bioner_edge.cli import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def command(*arguments: str, stdin: bytes = b"") -> tuple[int, str, list[str]]:
+        monkeypatch.setattr(sys, "argv", ["bioner-edge", *arguments])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        with pytest.raises(SystemExit) as exited:
+            main()
+        code = exited.value.code
+        assert isinstance(code, int)
+        out, err = capsys.readouterr()
+        return code, out, err.splitlines()
+
+    return command
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """A function (name, make) -> a folder that `make` has filled, once for all processes of this run of pytest: the
+    others wait. What fails in one is tried again by the next."""
+    fcntl = pytest.importorskip("fcntl")
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+
+    def once(name: str, make: Callable[[Path], object]) -> Path:
+        folder, done = root / name, root / f"{name}.done"
+        with (root / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                done.touch()
+        return folder
+
+    return once
 
 
 @pytest.fixture

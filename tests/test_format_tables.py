@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ import llama_cpp.llama_cpp as lib
 import pytest
 from rich.console import Console
 
-from bioner_edge import cli, format_tables
+from bioner_edge import format_tables
 from bioner_edge.backends.vocab_only import VocabOnly
 from bioner_edge.decoding.gbnf import GrammarAutomaton
 from bioner_edge.errors import ModelError, UsageError
@@ -30,20 +31,9 @@ STRANGE = ["Anatomical site", "症状"]
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """A function (*arguments) -> (exit code, standard output, lines of standard error), in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def command(*arguments: str) -> tuple[int, str, list[str]]:
-        monkeypatch.setattr(sys, "argv", ["bioner-edge", "formats", *arguments])
-        with pytest.raises(SystemExit) as exited:
-            cli.main()
-        code = exited.value.code
-        assert isinstance(code, int)
-        out, err = capsys.readouterr()
-        return code, out, err.splitlines()
-
-    return command
+def run(cli: Run) -> Run:
+    """`cli formats`."""
+    return partial(cli, "formats")
 
 
 @pytest.fixture(scope="module")

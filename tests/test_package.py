@@ -45,7 +45,8 @@ def test_the_package_list_is_the_tree() -> None:
         folder, *rest = path.parent.relative_to(ROOT).parts
         tree.add(".".join([FOLDERS[folder], *rest]))
         assert (path.parent / "__init__.py").is_file(), f"{path.parent} has no __init__.py"
-    assert tree == set(SETTINGS["tool"]["setuptools"]["packages"])
+    shipped = set(SETTINGS["tool"]["setuptools"]["packages"])
+    assert tree - shipped == {"bioner_edge.benchmarks.studies"} and shipped <= tree, "studies are run from a checkout"
 
 
 def _folder(package: str) -> Path:

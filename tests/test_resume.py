@@ -60,6 +60,7 @@ def killable(*arguments: object) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, str(KILLABLE), *map(str, arguments)], stderr=subprocess.PIPE)
 
 
+@pytest.mark.thorough(but=("pubtator-10",))
 @pytest.mark.parametrize(("file_format", "kills"), [("jsonl", 25), ("pubtator", 10), ("brat", 15), ("mentions", 15)])
 def test_killed_at_random_and_taken_up_again_it_ends_with_the_same_bytes(
     tmp_path: Path, file_format: str, kills: int

@@ -18,9 +18,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ from bioner_edge.benchmarks.scoring.matching import Hits, overlapping, same_plac
 from bioner_edge.document import Entity
 from bioner_edge.errors import InputError, name_file
 
-__all__ = ["MODES", "Counts", "Pair", "Scores", "Tallies", "figures", "macro", "ratios", "score", "scores", "tally"]
+__all__ = ["MODES", "Counts", "Pair", "Tallies", "macro", "micro", "ratios", "scores", "tally"]
 
 MODES = ("strict", "exact", "relaxed", "surface")
 Ints = NDArray[np.int64]
@@ -40,48 +39,50 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """True positives, false positives, false negatives."""
+    """One row of a tally: how many were predicted, how many are gold, and how many of each were hits."""
 
-    tp: int = 0
-    fp: int = 0
-    fn: int = 0
+    hits_predicted: int = 0
+    predicted: int = 0
+    hits_gold: int = 0
+    gold: int = 0
 
-    def __add__(self, other: Counts) -> Counts:
-        return Counts(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn)
+    @classmethod
+    def of(cls, row: Ints) -> Counts:
+        """The counts in a row. Shape: (4,)"""
+        return cls(*row.tolist())
+
+    @property
+    def tp(self) -> int:
+        return self.hits_predicted
+
+    @property
+    def fp(self) -> int:
+        return self.predicted - self.hits_predicted
+
+    @property
+    def fn(self) -> int:
+        return self.gold - self.hits_gold
 
     @property
     def precision(self) -> float:
-        return self.tp / (self.tp + self.fp) if self.tp + self.fp else float(not self.fn)
+        return self._ratio(0)
 
     @property
     def recall(self) -> float:
-        return self.tp / (self.tp + self.fn) if self.tp + self.fn else float(not self.fp)
+        return self._ratio(1)
 
     @property
     def f1(self) -> float:
-        return 2 * self.tp / (2 * self.tp + self.fp + self.fn) if self.tp + self.fp + self.fn else 1.0
+        return self._ratio(2)
 
+    def _ratio(self, place: int) -> float:
+        row = np.array([self.hits_predicted, self.predicted, self.hits_gold, self.gold])
+        return float(ratios(row)[place])
 
-@dataclass(frozen=True, slots=True)
-class Scores:
-    """The counts of each label that occurs, in alphabetical order."""
-
-    labels: Mapping[str, Counts] = field(default_factory=dict)
-
-    @property
-    def micro(self) -> Counts:
-        return sum(self.labels.values(), Counts())
-
-
-def score(pairs: Iterable[tuple[Iterable[Entity], Iterable[Entity]]]) -> Scores:
-    """The strict scores of documents, each given as (predicted entities, gold entities)."""
-    tp, fp, fn = Counter[str](), Counter[str](), Counter[str]()
-    for predicted, gold in pairs:
-        ours, theirs = {e.key for e in predicted}, {e.key for e in gold}
-        tp.update(label for label, _ in ours & theirs)
-        fp.update(label for label, _ in ours - theirs)
-        fn.update(label for label, _ in theirs - ours)
-    return Scores({label: Counts(tp[label], fp[label], fn[label]) for label in sorted({*tp, *fp, *fn})})
+    def to_json(self) -> dict[str, Any]:
+        """As they stand in results: precision, recall, F1, and what is right, too much and missing."""
+        found = {"precision": self.precision, "recall": self.recall, "f1": self.f1}
+        return {**found, "tp": self.tp, "fp": self.fp, "fn": self.fn}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,7 @@ class Pair:
 def tally(
     predicted: Iterable[Entity], gold: Iterable[Entity], text: str, labels: Sequence[str], astray: Iterable[str] = ()
 ) -> Ints:
-    """The counts of one document: hits among the predicted, predicted, hits among the gold, gold.
+    """The counts of one document: hits among the predicted, predicted, hits among the gold, gold; see `Counts`.
 
     Entities with another label than `labels` are left out. Shape: (modes, labels, 4).
     """
@@ -126,6 +127,13 @@ def tally(
             for name in names:
                 table[index[name], column] += 1
     return counts
+
+
+def micro(pairs: Iterable[Pair], labels: Sequence[str], mode: str = "strict") -> Counts:
+    """The counts of all documents and labels together, in one mode."""
+    place = MODES.index(mode)
+    rows = (tally(p.predicted, p.gold, p.text, labels, p.astray)[place].sum(axis=0) for p in pairs)
+    return Counts.of(sum(rows, np.zeros(4, np.int64)))
 
 
 def _both(common: Iterable[tuple[str, object]]) -> Hits:
@@ -197,12 +205,6 @@ def _sound(record: Any) -> Tallies:
     return Tallies(documents or [], tuple(labels or ()), counts)
 
 
-def figures(counts: Counts) -> dict[str, Any]:
-    """Counts and what follows from them, as they stand in results."""
-    found = {"precision": counts.precision, "recall": counts.recall, "f1": counts.f1}
-    return {**found, "tp": counts.tp, "fp": counts.fp, "fn": counts.fn}
-
-
 def ratios(counts: NDArray[Any]) -> Floats:
     """Precision, recall and F1 of counts. Shape: (…, 4) to (…, 3).
 
@@ -234,9 +236,9 @@ def scores(tallies: Tallies) -> dict[str, Any]:
     by_label = tallies.counts.sum(axis=1)
     return {
         mode: {
-            "micro": _figures_json(counts.sum(axis=0)),
+            "micro": Counts.of(counts.sum(axis=0)).to_json(),
             "macro": _ratios_json(macro(counts)),
-            "labels": {label: _figures_json(row) for label, row in zip(tallies.labels, counts, strict=True)},
+            "labels": {label: Counts.of(row).to_json() for label, row in zip(tallies.labels, counts, strict=True)},
         }
         for mode, counts in zip(MODES, by_label, strict=True)
     }
@@ -244,13 +246,3 @@ def scores(tallies: Tallies) -> dict[str, Any]:
 
 def _ratios_json(found: Floats) -> dict[str, Any]:
     return dict(zip(("precision", "recall", "f1"), found.tolist(), strict=True))
-
-
-def _figures_json(counts: Ints) -> dict[str, Any]:
-    hits_predicted, predicted, hits_gold, gold = counts.tolist()
-    return {
-        **_ratios_json(ratios(counts)),
-        "tp": hits_predicted,
-        "fp": predicted - hits_predicted,
-        "fn": gold - hits_gold,
-    }

@@ -3,7 +3,7 @@
     bioner-edge formats check CORPUS...
 
 Each gold document is rendered, and the answer read back from the text alone: strict micro P, R and F1 of what is read
-against the gold, both as sets of (label, fragments), by `accuracy.score`. What a format cannot express costs recall;
+against the gold, both as sets of (label, fragments), by `accuracy.micro`. What a format cannot express costs recall;
 what it reads beside the gold costs precision: a term stands for every place where it occurs, annotated or not.
 
 A format must read its own answers without a problem and lose just what it says it cannot express; else it has a defect.
@@ -25,7 +25,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bioner_edge import format_tables, formats
-from bioner_edge.benchmarks.scoring.accuracy import Counts, score
+from bioner_edge.benchmarks.scoring.accuracy import Counts, Pair, micro
 from bioner_edge.document import Document, Entity
 from bioner_edge.errors import InputError, UsageError
 from bioner_edge.io.inputs import Inputs
@@ -181,7 +181,7 @@ def measure(
         row.defects += 1
         defective(f"DEFECT in {name}: document {document.id}: {message}")
 
-    def pairs() -> Iterator[tuple[list[Entity], tuple[Entity, ...]]]:
+    def pairs() -> Iterator[Pair]:
         for document in documents:
             read: list[Entity] = []
             lost: list[tuple[Entity, str]] = []
@@ -204,10 +204,10 @@ def measure(
                 place = ", ".join(f"[{f.start}, {f.end})" for f in fragments)
                 told = "is lost without a reason" if (label, fragments) in unread else "is not lost, as it says"
                 complain(document, f"{label} at {place} {told}")
-            yield read, document.entities
+            yield Pair(document.id, document.text, read, document.entities)
             advance()
 
-    row.counts = score(pairs()).micro
+    row.counts = micro(pairs(), labels)
     return row
 
 

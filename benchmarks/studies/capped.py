@@ -29,7 +29,7 @@ from pathlib import Path
 
 import bioner_edge
 from bioner_edge.benchmarks.measuring import machine
-from bioner_edge.benchmarks.studies import conversion, runtimes
+from bioner_edge.benchmarks.studies import conversion, models
 from bioner_edge.errors import BionerError
 from bioner_edge.models import memory, registry
 from bioner_edge.models.manifest import size
@@ -86,7 +86,7 @@ def _text() -> str:
 def _models(source: str, work: Path, asked: argparse.Namespace) -> list[Path]:
     path = Path(source)
     if source in conversion.SHAPES or (path / "config.json").is_file():
-        return runtimes.convert_shape(source, work, asked)
+        return models.convert_shape(source, work, asked)
     return [registry.find(source)[0]]
 
 

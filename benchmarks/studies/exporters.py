@@ -3,7 +3,7 @@
     python -m bioner_edge.benchmarks.studies.exporters [--rounds 5] [--threads N] [ARCHITECTURE...]
 
 For each architecture a model of 8 layers × 512 with random weights is converted at F32 by every exporter that writes
-it, verified against transformers, and read by the back end as `benchmarks.studies.runtimes` reads: in turn, medians.
+it, verified against transformers, and read by the back end as `extract` does: in turn, medians.
 Needs the extras onnx and optimum. Prints a Markdown table; "*" marks the exporter that `auto` takes.
 """
 
@@ -21,7 +21,7 @@ from typing import Any
 
 from bioner_edge.backends.loading import load_backend
 from bioner_edge.benchmarks.measuring import machine
-from bioner_edge.benchmarks.studies import conversion, runtimes
+from bioner_edge.benchmarks.studies import conversion, models
 from bioner_edge.convert import About, convert
 from bioner_edge.convert.onnx.export import DEFAULTS, EXPORTERS
 from bioner_edge.errors import BionerError, UsageError, unknown_name
@@ -103,8 +103,8 @@ def _measured(path: Path, threads: int | None) -> tuple[float, float, float]:
     with closing(load_backend(path, threads=threads)) as backend:
         loaded = time.perf_counter() - started
         ids = list(range(_PROMPT))
-        runtimes.read(backend, ids[:8], 2)  # what a runtime does once only
-        return loaded, *runtimes.read(backend, ids, _TOKENS)
+        models.read(backend, ids[:8], 2)  # what a runtime does once only
+        return loaded, *models.read(backend, ids, _TOKENS)
 
 
 def _model(architecture: str, folder: Path) -> Path:

@@ -30,7 +30,7 @@ from bioner_edge.backends import WAITING
 from bioner_edge.backends.kernels import KERNELS
 from bioner_edge.backends.native import library
 from bioner_edge.benchmarks.measuring import machine
-from bioner_edge.benchmarks.studies import runtimes
+from bioner_edge.benchmarks.studies import models
 from bioner_edge.errors import BionerError
 from bioner_edge.hardware.cpu_features import of_build
 from bioner_edge.hardware.threads import cores
@@ -75,7 +75,7 @@ def _report(asked: argparse.Namespace) -> None:
         for source in asked.sources:
             shape = argparse.Namespace(gguf=asked.levels, onnx="")
             known = Path(source).is_file()
-            for path in [Path(source)] if known else runtimes.convert_shape(source, Path(folder), shape):
+            for path in [Path(source)] if known else models.convert_shape(source, Path(folder), shape):
                 for busy in dict.fromkeys((0, asked.busy)):
                     with _busy(busy):
                         _rows(path, busy, asked.rounds)
@@ -110,8 +110,8 @@ def _measured(path: Path, kernels: str, threads: int) -> list[float]:
     with LlamaCpp(path, threads=threads, kernels=kernels) as backend:
         ids = [token for token in range(backend.vocabulary_size) if backend.piece(token)]
         ids = (ids * (_PROMPT // len(ids) + 1))[:_PROMPT]
-        runtimes.read(backend, ids[:8], 2)  # what a runtime does once only
-        prefill, decode = runtimes.read(backend, ids, _TOKENS)
+        models.read(backend, ids[:8], 2)  # what a runtime does once only
+        prefill, decode = models.read(backend, ids, _TOKENS)
     return [_PROMPT / prefill, _TOKENS / decode]
 
 

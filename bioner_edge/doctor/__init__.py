@@ -5,13 +5,9 @@ What loads native code runs in a process of its own, because a build for another
 
 from __future__ import annotations
 
-import json
-import os
 import platform
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
@@ -20,12 +16,12 @@ from typing import Any
 
 from bioner_edge import __version__
 from bioner_edge.backends.kernels import ALL, NO_AMX
+from bioner_edge.doctor.child import run_python
 from bioner_edge.doctor.installed import EXTRAS, library_of, meets, version
 from bioner_edge.errors import BionerError, ModelError
 from bioner_edge.hardware.cpu_features import TOLD_LATE, Cores, of_build, processor
 from bioner_edge.models import memory
 from bioner_edge.models.sizes import SHAPES
-from bioner_edge.processes import describe_exit, run_group
 
 __all__ = ["STATUSES", "Finding", "examine"]
 
@@ -33,7 +29,6 @@ STATUSES = ("ok", "unknown", "warning", "error")
 """From the best to the worst; unknown is what this system does not tell."""
 
 _LEFT_OUT = frozenset({"AMX_INT8"})  # of our builds, on purpose: see `_rebuild`
-_CHILD_S = 60  # a machine that is busy can take fifty times as long: threads wait for each other
 _LEAST_DISK = 2 << 30  # bytes: a base model of 0.5B and what is converted from it
 
 
@@ -108,7 +103,7 @@ def _processor(name: str) -> Iterator[Finding]:
     rebuild = _rebuild(release)
     code = "import json; from bioner_edge.backends.native import library; print(json.dumps(library()[1]))"
     try:
-        system_info = _child(code)
+        system_info = run_python(code)
     except ModelError as error:
         yield Finding(name, "error", f"{cpu.name}; loading llama.cpp: {error}", f"build it here: {rebuild}")
         return
@@ -151,7 +146,7 @@ def _kernels(name: str) -> Iterator[Finding]:
     """Whether the kernels of llama.cpp that are used here work: they are tried in a process of its own."""
     if (release := version("llama-cpp-python")) is None:
         return
-    found = _child("import json; from bioner_edge.doctor.speed_check import kernels; print(json.dumps(kernels()))")
+    found = run_python("import json; from bioner_edge.doctor.speed_check import kernels; print(json.dumps(kernels()))")
     used, failed, facts = found["used"], found["failed"], {"used": found["used"]}
     if failed and not found["certain"]:
         yield Finding(name, "unknown", f"the kernels of llama.cpp could not be tried: {failed}", facts=facts)
@@ -245,29 +240,15 @@ def _corpora(name: str) -> Iterator[Finding]:
 
 def _speed(name: str) -> Iterator[Finding]:
     """How fast the bundled model is here."""
-    found = _child("import json; from bioner_edge.doctor.speed_check import measured; print(json.dumps(measured()))")
+    found = run_python(
+        "import json; from bioner_edge.doctor.speed_check import measured; print(json.dumps(measured()))"
+    )
     message = (
         f"{found['model']}, {found['threads']} threads: reads {found['prefill_tokens_per_s']:,.0f} tokens/s, "
         f"writes {found['decode_tokens_per_s']:,.0f}; {found['documents_per_s']:.1f} short abstracts/s; "
         f"loaded in {found['load_s']:.2f} s"
     )
     yield Finding(name, "ok", message, facts=found)
-
-
-def _child(code: str) -> Any:
-    """What Python code prints as JSON, in a process of its own. Raises ModelError, with the reason, where it fails, and
-    TimeoutError where it does not end."""
-    begun = f"from bioner_edge.processes import end_with_parent; end_with_parent({os.getpid()}); "
-    try:
-        run = run_group([sys.executable, "-c", begun + code], _CHILD_S)
-    except subprocess.TimeoutExpired:
-        raise TimeoutError(f"no answer in {_CHILD_S} s; is the machine busy with something else?") from None
-    if run.returncode < 0:
-        raise ModelError(f"its process was ended by {describe_exit(run.returncode)}")
-    if run.returncode:
-        last = run.stderr.decode(errors="replace").strip().splitlines()[-1:]
-        raise ModelError(re.sub(r"^[\w.]+Error: ", "", last[0]) if last else f"exit code {run.returncode}")
-    return json.loads(run.stdout.splitlines()[-1])
 
 
 _CHECKS: Mapping[str, Callable[[str], Iterator[Finding]]] = {

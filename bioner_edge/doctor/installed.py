@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from importlib import metadata
+
+from packaging.requirements import Requirement
 
 __all__ = ["EXTRAS", "library_of", "meets", "version"]
 
@@ -24,18 +25,13 @@ EXTRAS = (
 
 def library_of(requirement: str) -> str:
     """The library that a requirement is about: `numpy` of `numpy>=1.26`."""
-    return re.match(r"[\w.-]+", requirement)[0]  # type: ignore[index]
+    return Requirement(requirement).name
 
 
 def meets(version: str, requirement: str) -> bool:
-    """Whether a version is the one that is pinned, or as new as is asked for."""
-    mine = _numbers(version.partition("+")[0])
-    bounds = [(operator, _numbers(bound)) for operator, bound in re.findall(r"(==|>=)\s*([\d.]+)", requirement)]
-    return all(mine == bound if operator == "==" else mine >= bound for operator, bound in bounds)
-
-
-def _numbers(version: str) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", version)]
+    """Whether a version is one that a requirement allows: `==0.3.36` allows the build 0.3.36+cpu too. Raises
+    packaging's InvalidVersion for a version that is not written as Python packages write theirs."""
+    return Requirement(requirement).specifier.contains(version, prereleases=True)
 
 
 def version(library: str) -> str | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bioner_edge.hardware.threads import cores, quota, system_text
 
-__all__ = ["TOLD_LATE", "Cores", "Processor", "of_build", "processor"]
+__all__ = ["TOLD_LATE", "Cores", "Processor", "of_build", "parse_sysctl", "processor"]
 
 # name in llama.cpp: (flag in /proc/cpuinfo, key of sysctl on macOS)
 _X86 = {
@@ -62,7 +62,7 @@ def processor(proc: Path = Path("/proc")) -> Processor:
         told = subprocess.run(["sysctl", "machdep.cpu", "hw.optional"], capture_output=True, timeout=_SYSCTL_S)
     except (OSError, subprocess.SubprocessError):
         return Processor("unknown", None)
-    return _of_sysctl(told.stdout.decode(errors="replace"))
+    return parse_sysctl(told.stdout.decode(errors="replace"))
 
 
 def _of_cpuinfo(text: str) -> Processor:
@@ -80,7 +80,7 @@ def _of_cpuinfo(text: str) -> Processor:
     return Processor(name, None)
 
 
-def _of_sysctl(text: str) -> Processor:
+def parse_sysctl(text: str) -> Processor:
     fields = dict(line.split(": ", 1) for line in text.splitlines() if ": " in line)
     name = fields.get("machdep.cpu.brand_string", "unknown")
     lists = [fields.get(f"machdep.cpu.{key}", "") for key in ("features", "leaf7_features")]

@@ -34,7 +34,7 @@ __all__ = ["main"]
 
 
 def teacher(folder: Path, recipe: Recipe) -> None:
-    from bioner_edge.benchmarks.scoring.accuracy import score
+    from bioner_edge.benchmarks.scoring.accuracy import Pair, micro
     from bioner_edge.tuning.teacher import Teacher
 
     settings = recipe["teacher"]
@@ -48,8 +48,8 @@ def teacher(folder: Path, recipe: Recipe) -> None:
     )
     documents = [s for d in read_file(sources.corpora_dir() / recipe["dev"], print) for s in split_sentences(d)]
     guesses = model.label([d.without_entities() for d in documents])
-    pairs = ((guess.entities, d.entities) for d, (guess, _) in zip(documents, guesses, strict=True))
-    scores = score(pairs).micro
+    pairs = (Pair(d.id, d.text, g.entities, d.entities) for d, (g, _) in zip(documents, guesses, strict=True))
+    scores = micro(pairs, recipe["labels"])
     print(f"teacher on dev: precision {scores.precision:.4f}, recall {scores.recall:.4f}, F1 {scores.f1:.4f}")
     model.save(folder / "teacher")
 

@@ -10,7 +10,6 @@ one line. Nothing is fetched, and no code of a model's folder runs.
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -20,13 +19,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from packaging.specifiers import SpecifierSet
+
 from bioner_edge.convert.onnx import builder, by_optimum, torch_model
 from bioner_edge.convert.onnx.child import GRAPH, REFUSED
 from bioner_edge.errors import ModelError, UsageError, printable, unknown_name
 from bioner_edge.hardware.threads import cores
 from bioner_edge.report import Report, Silent
 
-__all__ = ["ALONE", "DEFAULTS", "EXPORTERS", "Exported", "export", "require"]
+__all__ = ["ALONE", "DEFAULTS", "EXPORTERS", "Exported", "export", "require", "run_exporter"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class _Exporter:
     """What is to know of an exporter before it runs.
 
     `cache` is as in runtime.json, `extra` what pip installs it with, `needs` its libraries with the versions that it
-    works with: any, one, or those below one. `bytes_per_parameter` is the peak of its memory, in the 0.5B shape.
+    works with, as pip writes them. `bytes_per_parameter` is the peak of its memory, in the 0.5B shape.
     """
 
     cache: str
@@ -54,7 +55,7 @@ EXPORTERS: dict[str, _Exporter] = {
             "onnx": "",
             "onnx-ir": "",
             "tqdm": "",
-            "onnxruntime-genai": builder.VERSION,
+            "onnxruntime-genai": f"=={builder.VERSION}",
         },
         architectures=builder.ARCHITECTURES,
         bytes_per_parameter=7,
@@ -66,7 +67,7 @@ EXPORTERS: dict[str, _Exporter] = {
             "torch": "",
             "transformers": f"<{by_optimum.TRANSFORMERS}",
             "onnx": "",
-            "optimum-onnx": by_optimum.VERSION,
+            "optimum-onnx": f"=={by_optimum.VERSION}",
         },
         architectures=by_optimum.ARCHITECTURES,
         bytes_per_parameter=18,
@@ -135,7 +136,7 @@ def require(exporter: str, architecture: str) -> str:
             found = version(library)
         except PackageNotFoundError:
             raise UsageError(f"the exporter {chosen} needs {library}: {message}") from None
-        if not _fits(found, allowed):
+        if not SpecifierSet(allowed).contains(found, prereleases=True):
             raise UsageError(f"the exporter {chosen} needs {library} {allowed}, and {found} is installed: {message}")
     return chosen
 
@@ -155,7 +156,7 @@ def export(
     report.step(f"exporting {architecture} with {chosen}, a graph for {context:,} positions")
     out.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="export-", dir=out) as work:
-        _run(chosen, folder, Path(work), threads or cores())
+        run_exporter(chosen, folder, Path(work), threads or cores())
         # the graph comes last: where it lies, its tensors do
         for file in sorted(Path(work).glob(f"{GRAPH}*"), key=lambda file: file.name, reverse=True):
             os.replace(file, out / file.name)
@@ -163,7 +164,7 @@ def export(
     return Exported(EXPORTERS[chosen].cache, context, chosen, versions)
 
 
-def _run(exporter: str, folder: Path, work: Path, threads: int) -> None:
+def run_exporter(exporter: str, folder: Path, work: Path, threads: int) -> None:
     """The exporter in its process, until it ends. Raises ModelError unless it wrote the graph."""
     # -P: a folder called onnx where this was started from is not the library
     command = [
@@ -204,14 +205,3 @@ def _ended(status: int, size: int) -> str:
 def _last(log: Path) -> str:
     lines = log.read_bytes()[-4000:].decode("utf-8", errors="replace").split("\n")
     return next((printable(line.strip())[-300:] for line in reversed(lines) if line.strip()), "none")
-
-
-def _fits(found: str, allowed: str) -> bool:
-    if allowed.startswith("<"):
-        return _numbers(found) < _numbers(allowed)
-    return not allowed or _numbers(found) == _numbers(allowed)
-
-
-def _numbers(text: str) -> list[int]:
-    """The release of a version: 4.57.6 of "4.57.6+cpu" too."""
-    return [int(number) for number in re.findall(r"\d+", text.split("+")[0])[:3]]

@@ -41,6 +41,13 @@ QUICK = Settings((1,), repetitions=2, timed=2)
 Spy = Callable[..., dict[str, Any]]
 
 
+@pytest.fixture(autouse=True)
+def here(request: pytest.FixtureRequest) -> None:
+    """Measured in this process, but where the processes are what is tested."""
+    if request.node.originalname not in ("test_every_cell_is_read_scored_and_timed", "test_two_runs_give_the_same"):
+        request.getfixturevalue("measured_here")
+
+
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
     path = tmp_path / "gold.jsonl"
@@ -274,7 +281,6 @@ def test_a_repetition_that_fails_does_not_hide_the_others(
         return apart(module, {**spec, "threads": 1}, *more)
 
     monkeypatch.setattr(suites, "apart", failing)
-    monkeypatch.setattr(launching, "apart", lambda *_: {"copy_bytes_per_s": 1e9})
     settings = Settings((1, 2), repetitions=2, timed=1)
     (cell,) = launch(asked(tiny_model, corpus, settings), tmp_path / "run")[0].cells
     assert cell.threads == [1] and len(cell.repetitions) == 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,34 +10,16 @@ from typing import Any
 import pytest
 
 import bioner_edge
-from bioner_edge import cli
 from bioner_edge.benchmarks.results import Log, Run
-from bioner_edge.models import registry
 
 EXAMPLES = str(Path(bioner_edge.__file__).parent / "examples" / "abstracts.pubtator")
 Command = Callable[..., tuple[int, str, list[str]]]
 
 
 @pytest.fixture
-def run(
-    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Command:
-    """A function (*arguments) -> (exit code, standard output, lines of standard error), in an empty folder.
-
-    The tiny model is the default; what it finds is nonsense.
-    """
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(registry, "default", lambda format=None: str(tiny_model))
-
-    def command(*arguments: str) -> tuple[int, str, list[str]]:
-        monkeypatch.setattr(sys, "argv", ["bioner-edge", *arguments])
-        with pytest.raises(SystemExit) as exited:
-            cli.main()
-        assert isinstance(exited.value.code, int)
-        out, err = capsys.readouterr()
-        return exited.value.code, out, err.splitlines()
-
-    return command
+def run(cli: Command, tiny_default: None, measured_here: None) -> Command:
+    """`cli`, with the tiny model as the default; what it finds is nonsense."""
+    return cli
 
 
 def last(out: str) -> dict[str, Any]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import builtins
+import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -37,7 +40,16 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_list_tells_what_is_here_without_reading_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(named, "_read", None)
+    opened, usual = [], io.open
+
+    def noted(path: Any, *more: Any, **how: Any) -> Any:
+        opened.append(str(path))
+        return usual(path, *more, **how)
+
+    monkeypatch.setattr(io, "open", noted)  # what pathlib calls
+    monkeypatch.setattr(builtins, "open", noted)
+    assert run("check", "bc5cdr:dev").exit_code == 0 and str(folder / "bc5cdr" / "dev.PubTator.txt") in opened
+    opened.clear()
     lines = run("list").output.splitlines()
     dev, test = (next(line for line in lines if f" {split} " in line) for split in ("dev", "test"))
     assert "✓ dev" in dev and "✓ test" in test and "9,809" in test
@@ -45,6 +57,7 @@ def test_the_list_tells_what_is_here_without_reading_it(folder: Path, monkeypatc
     assert any("ncbi-disease" in line and "https://" in line for line in lines), "where to get it"
     assert not any("bc5cdr" in line and "https://" in line for line in lines)
     assert next(line for line in lines if "keepha-ja" in line).count("*") == 2, "counted, not published"
+    assert not [path for path in opened if path.startswith(str(folder))]
     assert run().output == run("list").output
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import pty
@@ -19,9 +18,7 @@ from typing import Any
 
 import pytest
 
-from bioner_edge import cli, guard
 from bioner_edge.document import Document
-from bioner_edge.extraction import Extraction
 from bioner_edge.formats import FORMATS
 from bioner_edge.io.reading import read_file
 from bioner_edge.models import registry
@@ -32,43 +29,10 @@ LINE = json.dumps({"id": "d", "text": "Aspirin eased asthma.", "entities": [{"st
 Run = Callable[..., tuple[int, str, list[str]]]
 
 
-class InProcess:
-    """A guard without a process of its own, which would take half a second for each command."""
-
-    def __init__(self, opening: guard.Opening) -> None:
-        self._reader, self.about = opening()
-
-    def __call__(self, document: Document) -> Extraction:
-        return self._reader(document)  # type: ignore[operator]
-
-    def __enter__(self) -> InProcess:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._reader.__exit__(None, None, None)
-
-
 @pytest.fixture
-def run(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """A function (*arguments, stdin=b"") -> (exit code, standard output, lines of standard error).
-
-    It runs in an empty folder, with the tiny model as the default, which is loaded in this process.
-    """
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(guard, "Guard", InProcess)
-    monkeypatch.setattr(registry, "default", lambda format=None: str(tiny_model))
-
-    def command(*arguments: str, stdin: bytes = b"") -> tuple[int, str, list[str]]:
-        monkeypatch.setattr(sys, "argv", ["bioner-edge", *arguments])
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        with pytest.raises(SystemExit) as exited:
-            cli.main()
-        code = exited.value.code
-        assert isinstance(code, int)
-        out, err = capsys.readouterr()
-        return code, out, err.splitlines()
-
-    return command
+def run(cli: Run, tiny_default: None, unguarded: None) -> Run:
+    """`cli`, with the tiny model as the default, which is loaded in this process."""
+    return cli
 
 
 def extract(run: Run, *arguments: str, stdin: bytes = b"") -> tuple[int, list[dict[str, Any]], list[str]]:
@@ -621,19 +585,16 @@ def test_no_network(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (code, err) == (0, []) and record["entities"]
 
 
-def test_without_llama_cpp_the_onnx_model_reads(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """As after `pip install bioner-edge`, which compiles nothing."""
-    monkeypatch.undo()  # the default of the installation
-    monkeypatch.chdir(tmp_path)
+def test_without_llama_cpp_the_onnx_model_reads(cli: Run, unguarded: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after `pip install bioner-edge`, which compiles nothing; with the default of the installation."""
     for name in [name for name in sys.modules if name.split(".")[0] in ("llama_cpp", "gguf")]:
         monkeypatch.delitem(sys.modules, name)
     for name in ("llama_cpp", "bioner_edge.backends.llama_cpp", "bioner_edge.backends.native", "gguf"):
         monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.setattr(guard, "Guard", InProcess)
     put(a__txt="Aspirin eased asthma.")
-    code, (record,), err = extract(run, "a.txt")
+    code, (record,), err = extract(cli, "a.txt")
     assert (code, err) == (0, []) and record["entities"]
-    code, _, (told,) = extract(run, "a.txt", "--format", "multi_code")
+    code, _, (told,) = extract(cli, "a.txt", "--format", "multi_code")
     assert code == 2 and told.endswith(
         "chemdis-9m-lists-Q8_0.gguf: a GGUF model needs llama.cpp: pip install 'bioner-edge[llama]' "
         "(it is compiled, which takes minutes), or name an ONNX model"
@@ -733,6 +694,7 @@ def test_killed_in_the_middle_what_was_done_stays(
     assert [json.loads(line)["id"] for line in (tmp_path / "o.jsonl").read_text("utf-8").splitlines()] == ["1", "2"]
 
 
+@pytest.mark.thorough(but=("2",))
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupted_what_was_done_stays(
     start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path, number: signal.Signals

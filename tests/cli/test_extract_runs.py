@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import subprocess
@@ -13,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bioner_edge import cli, guard
+from bioner_edge import guard
 from bioner_edge.io import journal
 
 Run = Callable[..., tuple[int, str, list[str]]]
@@ -32,24 +31,13 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.fixture
-def run(
-    scripted: Any,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    interruptible: None,
-) -> Run:
-    """A function (*arguments of extract, stdin=b"") -> (exit code, standard output, lines of standard error)."""
-    monkeypatch.chdir(tmp_path)
+def run(cli: Run, scripted: Any, interruptible: None) -> Run:
+    """`cli extract`, without the name in front of lines of standard error."""
 
     def command(*arguments: str, stdin: bytes = b"") -> tuple[int, str, list[str]]:
         scripted.read.clear()
-        monkeypatch.setattr(sys, "argv", ["bioner-edge", "extract", *arguments])
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        with pytest.raises(SystemExit) as exited:
-            cli.main()
-        out, err = capsys.readouterr()
-        return int(str(exited.value.code)), out, [line.removeprefix("bioner-edge: ") for line in err.splitlines()]
+        code, out, err = cli("extract", *arguments, stdin=stdin)
+        return code, out, [line.removeprefix("bioner-edge: ") for line in err]
 
     return command
 

@@ -8,11 +8,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from bioner_edge import cli
 from bioner_edge.models import hub, registry
 from bioner_edge.models.hub_lock import FOLDER
 from bioner_edge.models.manifest import digest, digests, size
@@ -24,20 +24,10 @@ FILE = "chemdis-9m-Q8_0.gguf"
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """A function (*arguments) -> (exit code, standard output, lines of standard error), in an empty folder."""
-    monkeypatch.chdir(tmp_path)
+def run(cli: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """`cli models`."""
     monkeypatch.delenv("BIONER_MODELS", raising=False)
-
-    def command(*arguments: str) -> tuple[int, str, list[str]]:
-        monkeypatch.setattr(sys, "argv", ["bioner-edge", "models", *arguments])
-        with pytest.raises(SystemExit) as exited:
-            cli.main()
-        assert isinstance(exited.value.code, int)
-        out, err = capsys.readouterr()
-        return exited.value.code, out, err.splitlines()
-
-    return command
+    return partial(cli, "models")
 
 
 @pytest.fixture

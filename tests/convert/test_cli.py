@@ -331,6 +331,7 @@ def test_a_merge_that_differs(
     assert list((tmp_path / "out").iterdir()) == []
 
 
+@pytest.mark.thorough(but=("15-143",))
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_stopped_in_the_middle(
     base: Path, tmp_path: Path, interruptible: None, sent: signal.Signals, code: int

@@ -56,7 +56,7 @@ def prompt(path: Path) -> tuple[str | None, str, str]:
 
 
 @pytest.mark.parametrize("to", ["gguf", "onnx"])
-def test_options_are_in_the_model_and_its_manifest(base: Path, tmp_path: Path, to: str) -> None:
+def test_options_are_in_the_model_and_its_manifest(base: Path, exporters_here: None, tmp_path: Path, to: str) -> None:
     if to == "onnx":
         pytest.importorskip("onnxruntime_genai")
     given = ("--template-option", "enable_thinking=false", "--template-option", "strftime_now=2024-02-29")

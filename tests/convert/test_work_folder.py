@@ -36,7 +36,7 @@ import sys
 from pathlib import Path
 from bioner_edge.convert import work_folder
 if len(sys.argv) > 2:
-    work_folder._machine = lambda: sys.argv[2]
+    work_folder.machine_id = lambda: sys.argv[2]
 with work_folder.working(Path(sys.argv[1]), "name", print) as folder:
     (folder / "file").write_text("hours of work")
     print("working", flush=True)
@@ -123,7 +123,7 @@ def test_what_was_left_before_a_restart(
     monkeypatch.setattr(work_folder, "_MACHINE", machine)
     monkeypatch.setattr(work_folder, "_BOOT", boot)
     boot.write_text("one start")
-    process = start(WORKING, out, work_folder._machine())
+    process = start(WORKING, out, work_folder.machine_id())
     process.kill()
     process.wait()
     boot.write_text("the next")
@@ -239,6 +239,7 @@ work_folder.place(out / "work" / "x-onnx", out / "x-onnx")
 """
 
 
+@pytest.mark.thorough(but=("1-*", "2-before"))
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("step", [1, 2, 3])
 def test_killed_at_any_step_a_whole_one_is_there_or_comes_back(tmp_path: Path, step: int, moment: str) -> None:

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from bioner_edge import doctor
 from bioner_edge.cli.doctor import doctor as command
-from bioner_edge.doctor import STATUSES, Finding, examine
+from bioner_edge.doctor import STATUSES, Finding, child, examine
 from bioner_edge.errors import ModelError
 from bioner_edge.hardware.cpu_features import Cores, Processor
 from bioner_edge.models import memory
@@ -39,7 +39,7 @@ def only(name: str) -> list[Finding]:
 def judged(monkeypatch: pytest.MonkeyPatch, has: set[str] | None, says: str) -> Finding:
     monkeypatch.setattr(doctor, "processor", lambda: Processor("CPU X", None if has is None else frozenset(has)))
     monkeypatch.setattr(doctor, "version", lambda library: "0.3.36")
-    monkeypatch.setattr(doctor, "_child", lambda code: says)
+    monkeypatch.setattr(doctor, "run_python", lambda code: says)
     (finding,) = only("processor")
     return finding
 
@@ -82,7 +82,7 @@ def test_a_build_that_cannot_be_loaded_is_an_error(monkeypatch: pytest.MonkeyPat
     def fails(code: str) -> Any:
         raise ModelError("its process was ended by SIGILL")
 
-    monkeypatch.setattr(doctor, "_child", fails)
+    monkeypatch.setattr(doctor, "run_python", fails)
     (found,) = only("processor")
     assert found.status == "error" and "SIGILL" in found.told and "--force-reinstall" in found.remedy
     monkeypatch.setattr(doctor, "version", lambda library: None)
@@ -102,11 +102,11 @@ def test_a_build_that_cannot_be_loaded_is_an_error(monkeypatch: pytest.MonkeyPat
 )
 def test_a_process_that_ends_badly_is_told(code: str, told: str) -> None:
     with pytest.raises(ModelError, match=told):
-        doctor._child(code)
+        child.run_python(code)
 
 
 def test_a_process_that_prints_more_is_read_by_its_last_line() -> None:
-    assert doctor._child("print('a warning'); print([1])") == [1]
+    assert child.run_python("print('a warning'); print([1])") == [1]
 
 
 def test_amx_that_our_builds_leave_out_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +134,7 @@ def test_kernels_that_do_not_work_are_named_with_the_remedy(
     monkeypatch: pytest.MonkeyPatch, used: str, failed: str | None, certain: bool, status: str, told: str
 ) -> None:
     monkeypatch.setattr(doctor, "version", lambda library: "0.3.36")
-    monkeypatch.setattr(doctor, "_child", lambda code: {"used": used, "failed": failed, "certain": certain})
+    monkeypatch.setattr(doctor, "run_python", lambda code: {"used": used, "failed": failed, "certain": certain})
     (found,) = only("kernels")
     assert found.status == status and told in found.told
     assert bool(found.remedy) == (status in ("warning", "error"))
@@ -144,11 +144,11 @@ def test_kernels_that_do_not_work_are_named_with_the_remedy(
 def test_a_process_that_takes_too_long_ends_with_what_it_started(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, gone: Callable[[int], None]
 ) -> None:
-    monkeypatch.setattr(doctor, "_CHILD_S", 2)
+    monkeypatch.setattr(child, "MOST_S", 2)
     code = "import pathlib, subprocess; process = subprocess.Popen(['sleep', '600']); "
     code += f"pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(process.pid)); process.wait()"
     with pytest.raises(TimeoutError, match="no answer in 2 s"):
-        doctor._child(code)
+        child.run_python(code)
     gone(int((tmp_path / "pid").read_text()))
 
 

@@ -18,6 +18,9 @@ from bioner_edge.doctor.installed import library_of, meets, version
         ("1.9", "x>=1.26", False),
         ("1.31.1", "x>=1.26", True),
         ("2.0", "x>=1.26,<3", True),
+        ("3.1", "x>=1.26,<3", False),
+        ("1.26.0rc1", "x>=1.26", False),
+        ("1.26", "x==1.26.0; python_version >= '3'", True),
     ],
 )
 def test_versions_are_compared_as_numbers(found: str, requirement: str, fits: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Hashable, Iterable, Iterator
 from functools import cache
@@ -87,7 +88,7 @@ def grammar(form: Format, labels: tuple[str, ...]) -> GrammarAutomaton:
     return GrammarAutomaton(form.gbnf(labels))
 
 
-@settings(max_examples=150)
+@settings(max_examples=settings.default.max_examples * 3 // 2)
 @given(document=documents())
 def test_what_is_rendered_is_read_and_allowed(form: Format, document: Document) -> None:
     for labels in form.questions(LABELS):
@@ -103,7 +104,7 @@ def test_what_is_rendered_is_read_and_allowed(form: Format, document: Document) 
         assert accepts_all(grammar(form, tuple(labels)), answer.encode())
 
 
-@settings(max_examples=150)
+@settings(max_examples=settings.default.max_examples * 3 // 2)
 @given(document=documents(), data=st.data())
 def test_near_misses(form: Format, document: Document, data: st.DataObject) -> None:
     """What the constraint takes reads without a problem, what the grammar takes without one of syntax."""
@@ -159,7 +160,7 @@ def run(automaton: ByteAutomaton, state: Hashable, data: bytes) -> Hashable:
     return state
 
 
-@settings(max_examples=25)
+@settings(max_examples=settings.default.max_examples // 4)
 @given(document=documents(), seed=st.integers(0, 1 << 32))
 def test_random_answers_under_the_constraint(form: Format, document: Document, seed: int) -> None:
     for labels in form.questions(LABELS):
@@ -181,12 +182,14 @@ WALKED = [
 ]
 
 
-def test_a_thousand_random_walks(form: Format) -> None:
+@pytest.mark.thorough(but=("100-*",))
+@pytest.mark.parametrize("walks", [100, 1000])
+def test_random_walks(form: Format, walks: int) -> None:
     """Any allowed byte at each step, or the end: each answer is whole, short enough and without a problem, and so is
     what `closing` makes of any state on the way."""
     rng = random.Random(7)
     questions = form.questions(LABELS)
-    for n in range(1000):
+    for n in range(walks):
         document, labels = Document("d", WALKED[n % len(WALKED)]), questions[n % len(questions)]
         automaton, most = form.constraint(document, labels), longest(document, labels)
         state, written = automaton.start, bytearray()
@@ -205,7 +208,7 @@ def test_a_thousand_random_walks(form: Format) -> None:
         assert not form.parse(written.decode(), document, labels).problems
 
 
-@settings(max_examples=30)
+@settings(max_examples=settings.default.max_examples // 3)
 @given(document=documents(), seed=st.integers(0, 1 << 32))
 def test_random_answers_under_the_grammar(form: Format, document: Document, seed: int) -> None:
     for labels in form.questions(LABELS):
@@ -265,19 +268,20 @@ def test_labels(form: Format, labels: list[str]) -> None:
 
 
 def test_documents_of_the_corpora(form: Format, corpora: Path) -> None:
-    """Sampled, for time: every twelfth is rendered and read back, every 96th stepped through both constraints; all of
-    them are by `bioner-edge formats check`."""
-    seen = 0
+    """Sampled, for time: some are rendered and read back, every eighth of these stepped through both constraints; all
+    of them are by `bioner-edge formats check`."""
+    seen, every = 0, 12 if os.environ.get("BIONER_THOROUGH") == "1" else 120
     for seen, document in enumerate(_all(corpora), 1):
-        if seen % 12 == 0:
-            _check(form, document, stepped=seen % 96 == 0)
+        if seen % every == 0:
+            _check(form, document, stepped=seen % (8 * every) == 0)
     assert seen > 20_000
 
 
 def test_japanese_documents(form: Format, corpora: Path) -> None:
     found = [d for d in _all(corpora / "keepha-ja") if d.entities]
-    for document in found:
-        _check(form, document, stepped=True)
+    for number, document in enumerate(found):
+        if number % 10 == 0 or os.environ.get("BIONER_THOROUGH") == "1":
+            _check(form, document, stepped=True)
     discontinuous = [d for d in found if any(len(e.fragments) > 1 for e in d.entities)]
     assert found and discontinuous
     if form is FORMATS["multi_brat"]:

@@ -89,12 +89,12 @@ def test_a_processors_features_are_read(tmp_path: Path) -> None:
 
 
 def test_the_features_of_macos_are_read() -> None:
-    assert cpu_features._of_sysctl(MAC) == Processor(
+    assert cpu_features.parse_sysctl(MAC) == Processor(
         "Apple M2", frozenset({"NEON", "ARM_FMA", "DOTPROD", "MATMUL_INT8"})
     )
-    intel = cpu_features._of_sysctl(INTEL_MAC).features
+    intel = cpu_features.parse_sysctl(INTEL_MAC).features
     assert intel == {"SSE3", "SSSE3", "FMA", "AVX", "F16C", "AVX2", "BMI2"}
-    assert cpu_features._of_sysctl("") == Processor("unknown", None)
+    assert cpu_features.parse_sysctl("") == Processor("unknown", None)
 
 
 def test_where_nothing_tells_the_processor_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

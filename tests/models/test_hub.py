@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,6 @@ import pytest
 
 pytest.importorskip("huggingface_hub", reason="pip install 'bioner-edge[hub]'")
 
-from bioner_edge import cli
 from bioner_edge.errors import ModelError, UsageError
 from bioner_edge.models import download, hub, registry
 from bioner_edge.models.hub_lock import LOCK, Pulled, is_wanted
@@ -670,21 +670,12 @@ Run = Callable[..., tuple[int, str, list[str]]]
 
 
 @pytest.fixture
-def run(server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    monkeypatch.chdir(tmp_path)
+def run(cli: Run, server: Hub) -> Run:
+    """`cli models`, with a hub that has the commit of a model that is listed."""
     commit = registry.bases()[REAL].revision
     assert commit is not None and not registry.bases()[REAL].files
     server.branches[commit] = commit
-
-    def command(*arguments: str) -> tuple[int, str, list[str]]:
-        monkeypatch.setattr(sys, "argv", ["bioner-edge", "models", *arguments])
-        with pytest.raises(SystemExit) as exited:
-            cli.main()
-        out, err = capsys.readouterr()
-        assert isinstance(exited.value.code, int)
-        return exited.value.code, out, err.splitlines()
-
-    return command
+    return partial(cli, "models")
 
 
 def test_pull_on_the_command_line(run: Run) -> None:

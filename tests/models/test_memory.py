@@ -171,6 +171,7 @@ def sealed(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.thorough(but=("8",))
 @pytest.mark.parametrize("bits", [None, 8, 4])
 def test_onnx_models(tmp_path: Path, bits: int | None) -> None:
     pytest.importorskip("onnxruntime")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -13,8 +14,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from bioner_edge.benchmarks.studies import conversion, fidelity, trimming
-from bioner_edge.convert import About, convert
+from bioner_edge.benchmarks.studies import conversion, models, trimming
 from bioner_edge.convert.onnx import export
 from bioner_edge.errors import UsageError
 
@@ -35,6 +35,7 @@ def test_conversion(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyP
     assert "unknown shape '7B'; known: 0.5B, 1.5B, tiny" in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 def test_conversion_by_exporters(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnxruntime_genai")
@@ -75,28 +76,16 @@ def test_a_step_that_fails_is_told(tmp_path: Path) -> None:
         conversion._run("tiny", "onnx nobody", [sys.executable, "-c", "raise SystemExit(1)"], tmp_path)
 
 
-def test_fidelity(tiny_model: Path, tmp_path: Path, capsys: Capture) -> None:
-    gold = tmp_path / "gold.jsonl"
-    entity = {"start": 0, "end": 8, "label": "Chemical"}
-    gold.write_text(json.dumps({"id": "1", "text": "Naloxone helps.", "entities": [entity]}), "utf-8")
-    asked = fidelity.examples(tiny_model, gold, 5)
-    assert len(asked) == 1 and 0 < asked[0].answer < len(asked[0].ids) - 5
-    (same,) = fidelity.rows(tiny_model, [tiny_model], asked)
-    assert same.divergence == (0.0, 0.0) and same.agreement == (1.0, 1.0)
-    made = convert(tiny_model.parent / "checkpoint", tmp_path, ["Q8_0", "Q4_0"], About(name="m"), check=False)
-    eight, four = fidelity.rows(tiny_model, made, asked)
-    assert 0 < eight.divergence[0] < four.divergence[0] and eight.bits_per_weight > four.bits_per_weight
-    assert fidelity.main([str(tiny_model), str(made[0]), "--corpus", str(gold)]) == 0
-    assert "| m-Q8_0.gguf | " in capsys.readouterr().out
-    assert fidelity.main([str(made[0]), str(made[1]), "--corpus", str(gold)]) == 2
-    assert "its manifest must name a format" in capsys.readouterr().err
+def test_an_unknown_shape_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"unknown shape '7B'; known: 0\.5B, 1\.5B; or give a checkpoint's folder"):
+        models.convert_shape("7B", tmp_path, argparse.Namespace(gguf="Q8_0", onnx=""))
 
 
-def test_trimming(tiny_model: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_trimming(tiny_checkpoint: Path, tmp_path: Path, capsys: Capture) -> None:
     for name, text in (("given.jsonl", "Naloxone helps rats."), ("other.jsonl", "clonidine in the patient 🙂")):
         (tmp_path / name).write_text(json.dumps({"id": "1", "text": text}), "utf-8")
     files = [str(tmp_path / name) for name in ("given.jsonl", "other.jsonl")]
-    assert trimming.main([str(tiny_model.parent / "checkpoint"), *files]) == 0
+    assert trimming.main([str(tiny_checkpoint), *files]) == 0
     told = capsys.readouterr().out
     assert "tokens kept for 1 documents" in told and "running tokens are gone" in told
     assert trimming.main([str(tmp_path), *files]) == 2

@@ -655,6 +655,7 @@ print(before, peak)
 """
 
 
+@pytest.mark.thorough(but=("True",))
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc, which is Linux's")
 @pytest.mark.parametrize("dora", [False, True])
 def test_memory(tmp_path: Path, dora: bool) -> None:

@@ -41,6 +41,12 @@ Array = np.ndarray[Any, Any]
 _CLOSE = 1e-4  # standard deviations of the reference's logits; what was measured is at most 1e-5
 SIX = ("llama", "qwen2", "qwen3", "gemma2", "gemma3", "phi3")
 
+# Optimum traces a model, which takes seconds: one family stands for the others.
+OTHERS = ("mistral", "smollm3", "granite", "qwen", "gemma", "phi3", "olmo2")
+pytestmark = pytest.mark.thorough(
+    only=["optimum", *(pattern for name in OTHERS for pattern in (f"*optimum*{name}*", f"*{name}*optimum*"))]
+)
+
 
 class Graph:
     """An exported graph, run as a user of onnxruntime would: every input fed, every output fetched."""
@@ -269,6 +275,7 @@ CASES = [
 ]
 
 
+@pytest.mark.thorough(but=("builder-*",))
 @pytest.mark.parametrize(("exporter", "name"), CASES)
 def test_logits_of_variants(exported: Make, exporter: str, name: str, record_property: Any) -> None:
     export_or_skip(exporter)
@@ -486,6 +493,7 @@ def test_what_the_builder_cannot_write(
     assert [path.name for path in tmp_path.iterdir()] == ["hf"]
 
 
+@pytest.mark.thorough
 def test_optimum_writes_what_the_builder_cannot(exported: Make) -> None:
     export_or_skip("optimum")
     for family, settings, _ in (NOT_BUILT["narrow heads"], NOT_BUILT["a narrow part of them"]):
@@ -536,7 +544,8 @@ NEEDS: dict[str, tuple[str, str, Config, str]] = {
         "builder",
         "LlamaForCausalLM",
         {"onnxruntime-genai": "0.18.0"},
-        "the exporter builder needs onnxruntime-genai 0.12.2, and 0.18.0 is installed: pip install 'bioner-edge[onnx]'",
+        "the exporter builder needs onnxruntime-genai ==0.12.2, and 0.18.0 is installed: "
+        "pip install 'bioner-edge[onnx]'",
     ),
     "no optimum": (
         "auto",

@@ -34,6 +34,12 @@ FAMILIES = ("llama", "qwen2", "gemma2", "phi3")
 
 # --- Graphs of the exporters
 
+# Optimum traces a model, which takes seconds: one family stands for the others.
+OTHERS = ("mistral", "smollm3", "granite", "qwen", "gemma", "phi3", "olmo2")
+pytestmark = pytest.mark.thorough(
+    only=["optimum", *(pattern for name in OTHERS for pattern in (f"*optimum*{name}*", f"*{name}*optimum*"))]
+)
+
 
 @pytest.fixture(scope="session")
 def exported(make_family: Any, families: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Exported:

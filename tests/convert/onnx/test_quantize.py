@@ -50,6 +50,12 @@ PIECES = (30, 1, 1, 40, *(1,) * 40)
 
 # --- Arithmetic
 
+# Optimum traces a model, which takes seconds: one family stands for the others.
+OTHERS = ("mistral", "smollm3", "granite", "qwen", "gemma", "phi3", "olmo2")
+pytestmark = pytest.mark.thorough(
+    only=[pattern for name in OTHERS for pattern in (f"*optimum*{name}*", f"*{name}*optimum*")]
+)
+
 
 def by_onnxruntime(weights: Array, bits: int, symmetric: bool) -> tuple[Array, Array, Array]:
     """(packed, scales, packed zero points) of its own quantizer, for weights of the shape (rows, columns)."""

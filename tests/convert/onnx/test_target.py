@@ -30,7 +30,6 @@ from bioner_edge.backends.llama_cpp import LlamaCpp
 from bioner_edge.backends.loading import load_backend
 from bioner_edge.backends.onnx.backend import OnnxRuntime
 from bioner_edge.convert import About, convert
-from bioner_edge.convert.onnx import child, export
 from bioner_edge.convert.verification import measure
 from bioner_edge.convert.verification.samples import DOCUMENTS
 from bioner_edge.extract import Extractor
@@ -52,10 +51,10 @@ def refusal(*arguments: object) -> str:
 
 
 @pytest.fixture(autouse=True)
-def in_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exporters run here, which saves seconds of imports each time; from the command line as users have them."""
-    if "command_line" not in request.node.name:
-        monkeypatch.setattr(export, "_run", lambda exporter, folder, work, _: child.export(exporter, folder, work))
+def in_process(request: pytest.FixtureRequest) -> None:
+    """Exporters run here, but where it is tested that they run in processes of their own."""
+    if "own processes" not in request.node.name:
+        request.getfixturevalue("exporters_here")
 
 
 def exact(path: Path, format: str) -> Extractor:
@@ -64,14 +63,14 @@ def exact(path: Path, format: str) -> Extractor:
     return Extractor(backend, format=format, labels=["Chemical", "Disease"], unit="sentence")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def base(make_checkpoint: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_checkpoint(
         tmp_path_factory.mktemp("base") / "tiny", tie_word_embeddings=True, max_position_embeddings=2048
     )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A LoRA adapter of random weights that change every answer."""
     import peft
@@ -90,14 +89,17 @@ def adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def folders(base: Path, adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Level -> the model, the adapter merged into it; the GGUF file at F32 beside them."""
-    out = tmp_path_factory.mktemp("dist")
-    about = About.of([adapter, base], **ABOUT)
-    paths = convert(base, out, LEVELS, about, to="onnx", adapter=adapter)
-    (gguf,) = convert(base, out, ["F32"], about, adapter=adapter)
-    return dict(zip(LEVELS, paths, strict=True)) | {"gguf": gguf}
+@pytest.fixture(scope="session")
+def folders(base: Path, adapter: Path, made_once: Any) -> dict[str, Path]:
+    """Level -> the model, the adapter merged into it; the GGUF file at F32 beside them. No test changes them."""
+
+    def make(out: Path) -> None:
+        about = About.of([adapter, base], **ABOUT)
+        convert(base, out, LEVELS, about, to="onnx", adapter=adapter)
+        convert(base, out, ["F32"], about, adapter=adapter)
+
+    out = made_once("tuned", make)
+    return {level: out / f"tuned-{level}-onnx" for level in LEVELS} | {"gguf": out / "tuned-F32.gguf"}
 
 
 def test_folders_and_manifests(folders: dict[str, Path], base: Path, adapter: Path) -> None:
@@ -181,7 +183,9 @@ except bioner_edge.ModelError as error:
     assert "a GGUF model needs llama.cpp: pip install 'bioner-edge[llama]'" in told
 
 
-def test_from_the_command_line(base: Path, tmp_path: Path) -> None:
+@pytest.mark.thorough(but=("here",))
+@pytest.mark.parametrize("where", ["here", "own processes"])
+def test_from_the_command_line(base: Path, tmp_path: Path, where: str) -> None:
     out = tmp_path / "dist"
     made = run(
         "convert", "--base", base, "--to", "onnx", "--quant", "int8,int4", "--out", out, "--labels", "Chemical",
@@ -204,6 +208,7 @@ def test_from_the_command_line(base: Path, tmp_path: Path) -> None:
     assert digest(out / "tiny-int8-onnx") == before, "the default level is int8, and its bytes are the same again"
 
 
+@pytest.mark.thorough
 def test_keep_merged(base: Path, adapter: Path, folders: dict[str, Path], tmp_path: Path) -> None:
     """The merged model is left, exported from there, and proven as one that is merged on the way."""
     about = About.of([adapter, base], **ABOUT)
@@ -238,15 +243,17 @@ def _gguf(base: Path, tmp_path: Path, text: Path) -> Path:
     return path
 
 
-def test_families_against_transformers(make_family: Any, families: dict[str, str], tmp_path: Path) -> None:
-    """The conversion's own proof holds for the six families that are asked for, and for the level above the floats."""
-    for family in ("llama", "qwen2", "qwen3", "gemma2", "gemma3", "phi3"):
-        source = make_family(tmp_path / family, family, gate=1.0)
-        (path,) = convert(source, tmp_path / "out", ["F32"], About.of([source]), to="onnx")
-        figures = {f["stage"].split(":")[0]: f["figure"] for f in Manifest.load(manifest_path(path)).verification}
-        assert figures["F32 logits"] < 1e-4 and figures["greedy"] == 0, (family, figures)
+@pytest.mark.thorough(but=("gemma3",))
+@pytest.mark.parametrize("asked", ["llama", "qwen2", "qwen3", "gemma2", "gemma3", "phi3"])
+def test_families_against_transformers(make_family: Any, asked: str, tmp_path: Path) -> None:
+    """The conversion's own proof holds for the six families that are asked for."""
+    source = make_family(tmp_path / asked, asked, gate=1.0)
+    (path,) = convert(source, tmp_path / "out", ["F32"], About.of([source]), to="onnx")
+    figures = {f["stage"].split(":")[0]: f["figure"] for f in Manifest.load(manifest_path(path)).verification}
+    assert figures["F32 logits"] < 1e-4 and figures["greedy"] == 0, figures
 
 
+@pytest.mark.thorough
 def test_optimum(base: Path, adapter: Path, folders: dict[str, Path], tmp_path: Path) -> None:
     """The other exporter, whose cache grows: the same model, the same entities."""
     pytest.importorskip("optimum.exporters.onnx", reason="optimum-onnx is not installed beside this transformers")

@@ -48,7 +48,7 @@ def edit(path: Path, change: Callable[[Any], object]) -> None:
 
 
 @pytest.mark.parametrize("to", ["gguf", "onnx"])
-def test_converted_without_it(checkpoint: Path, tmp_path: Path, to: str) -> None:
+def test_converted_without_it(checkpoint: Path, exporters_here: None, tmp_path: Path, to: str) -> None:
     if to == "onnx":
         pytest.importorskip("onnxruntime_genai")
     base = padded(checkpoint, tmp_path / "base", "[PAD]")
