@@ -24,7 +24,7 @@ FLOORS = (
     "prompts scores extraction",
     "extract",
     "loading guard io",
-    "corpora progress terminal",
+    "corpora terminal",
     "run",
     "convert",
     "format_tables",

@@ -589,16 +589,12 @@ def test_what_is_chosen(installed: Config) -> None:
 # --- The process
 
 
-class Steps:
+class Steps(Report):
     def __init__(self) -> None:
         self.told: list[str] = []
 
     def step(self, text: str) -> None:
         self.told.append(text)
-
-    def figure(self, figure: Any) -> None: ...
-
-    def progress(self, what: str, done: int, total: int) -> None: ...
 
 
 def test_a_process_of_its_own(exported: Make, exporter: str, tmp_path: Path, capfd: Any, monkeypatch: Any) -> None:
