@@ -75,7 +75,7 @@ class Terminal(Report):
 
 
 class _Bar:
-    """One stretch of work. It is drawn from `advance`, at most every `_EVERY_S`: no thread, nothing while it is idle."""
+    """One stretch of work. It is drawn from `advance`, at most every `_EVERY_S`, without a thread."""
 
     def __init__(self, terminal: Terminal, what: str, total: int | None, unit: str, done: int) -> None:
         self._terminal, self._what, self._total, self._unit = terminal, what, total, unit
@@ -106,9 +106,9 @@ class _Bar:
         from rich.table import Column
 
         console = self._terminal._console
-        text = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
-        rest = TextColumn(
-            "{task.fields[details]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")
+        text, rest = (
+            TextColumn(shown, markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
+            for shown in ("{task.description}", "{task.fields[details]}")
         )
         bar = BarColumn(min(_BAR, console.width // 6))
         drawn = Progress(text, bar, rest, console=console, auto_refresh=False, transient=True, redirect_stdout=False)

@@ -41,7 +41,8 @@ def pull(name: str, to: Path, revision: str | None = None, *, report: Report | N
 
     `revision` is a commit, branch or tag, otherwise the commit that the list pins, otherwise the one that an earlier
     call began with, otherwise the newest. `report` hears notes of one line and the progress. Raises UsageError for an
-    unknown name and where huggingface_hub is missing, ModelError where it cannot be fetched; then the next call goes on from there.
+    unknown name and where huggingface_hub is missing, ModelError where it cannot be fetched; then the next call goes on
+    from there.
     """
     base, report = _base(name), report or Report()
     folder = to / name

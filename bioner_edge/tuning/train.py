@@ -23,6 +23,8 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from bioner_edge.report import Report
+
 __all__ = ["Rows", "train"]
 
 Settings = dict[str, Any]

@@ -104,8 +104,7 @@ def test_training_learns(packed: Path, tmp_path: Path) -> None:
     lines: list[str] = []
     report = Report()
     report.step = lines.append  # type: ignore[method-assign]
-    train(
-        packed, tmp_path / "student", SETTINGS | {"phases": [{"steps": 40, "rate": 1.0, "formats": {"multi_tag": 1.0}}]}
-    )
+    phases = [{"steps": 40, "rate": 1.0, "formats": {"multi_tag": 1.0}}]
+    train(packed, tmp_path / "student", SETTINGS | {"phases": phases}, report=report)
     losses = [float(line.split(" loss ")[1].split()[0]) for line in lines if " loss " in line]
     assert losses[-1] < losses[0] / 2

@@ -7,7 +7,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from bioner_edge.convert.merging import exact, nf4
 from bioner_edge.convert.merging.adapter import Adapter
 from bioner_edge.convert.merging.merge import Merged, save
 from bioner_edge.errors import ModelError, UsageError
+from bioner_edge.report import Advance, Report
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 from bioner_edge.errors import BionerError, ModelError, UsageError
+from bioner_edge.report import Report
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
