@@ -14,10 +14,10 @@ from bioner_edge.benchmarks.measuring import machine
 from bioner_edge.benchmarks.process import Failure, apart
 from bioner_edge.benchmarks.results import Line, Log, Run
 from bioner_edge.benchmarks.suite import Settings, Suite
-from bioner_edge.benchmarks.tell import Tell
 from bioner_edge.corpora.named import Corpus, open_corpus
 from bioner_edge.errors import UsageError, unknown_name
 from bioner_edge.io.lock import appending
+from bioner_edge.report import Report
 
 __all__ = ["SCHEMA", "RunRequest", "begin", "corpus_line", "launch", "start_line"]
 
@@ -41,13 +41,13 @@ class RunRequest:
     command: Sequence[str] = field(default_factory=tuple)
 
 
-def launch(asked: RunRequest, folder: Path, tell: Tell | None = None) -> tuple[Run, Suite]:
+def launch(asked: RunRequest, folder: Path, report: Report | None = None) -> tuple[Run, Suite]:
     """Measure into `folder` what is not there yet.
 
     Raises UsageError for a request that makes no sense and for a folder that holds a run of other settings, InputError
     for a corpus, ModelError for a model that is not there.
     """
-    tell = tell or Tell()
+    report = report or Report()
     models = plan.find_models(asked.models)
     if asked.reference and asked.reference not in (names := [*{m.level: 0 for m in models}, *(m.name for m in models)]):
         raise UsageError(unknown_name("reference", asked.reference, filter(None, names)))
@@ -57,28 +57,28 @@ def launch(asked: RunRequest, folder: Path, tell: Tell | None = None) -> tuple[R
         raise UsageError("nothing to measure: of these constraints none is for ONNX models; add gbnf or grounded")
     notices = [notice for corpus in corpora for notice in corpus.notices]
     for notice in [*notices, *plan.left_out(models, tasks, asked.constraints)]:
-        tell.say(f"warning: {notice}")
+        report.warning(notice)
     rows: list[Line] = [model.to_json() for model in models]
     rows += {task.key.corpus: corpus_line(task.corpus, asked.settings.limit) for task in tasks}.values()
     new = _new(folder, asked.settings, rows)
     folder.mkdir(parents=True, exist_ok=True)
     with appending(Log(folder).path):
-        copied = _copied(asked.settings, tell) if asked.settings.repetitions else {}
+        copied = _copied(asked.settings, report) if asked.settings.repetitions else {}
         begin(folder, [start_line(asked.settings, asked.command, copied), *new])
-        suite = Suite(folder, asked.settings, tasks, copied, tell, asked.force)
+        suite = Suite(folder, asked.settings, tasks, copied, report, asked.force)
         return suite.run(), suite
 
 
-def _copied(settings: Settings, tell: Tell) -> dict[str, float]:
+def _copied(settings: Settings, report: Report) -> dict[str, float]:
     """Bytes a second that a plain copy moves, by threads; none where the machine has no room for one."""
-    tell.begin("measuring the memory", len(settings.threads))
     found = {}
-    for threads in settings.threads:
-        try:
-            found[str(threads)] = apart(_BANDWIDTH, {"threads": threads})["copy_bytes_per_s"]
-        except Failure as failure:
-            tell.say(f"warning: the bandwidth of the memory is not known: {failure}")
-        tell.advance()
+    with report.progress("measuring the memory", len(settings.threads)) as advance:
+        for threads in settings.threads:
+            try:
+                found[str(threads)] = apart(_BANDWIDTH, {"threads": threads})["copy_bytes_per_s"]
+            except Failure as failure:
+                report.warning(f"the bandwidth of the memory is not known: {failure}")
+            advance()
     return found
 
 

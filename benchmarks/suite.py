@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,10 @@ from bioner_edge.benchmarks.plan import Task
 from bioner_edge.benchmarks.process import Failure, apart, describe_error
 from bioner_edge.benchmarks.results import Cell, Key, Log, Run
 from bioner_edge.benchmarks.scoring import ceiling, predictions
-from bioner_edge.benchmarks.tell import Tell
 from bioner_edge.document import Document
 from bioner_edge.errors import InputError, name_file
 from bioner_edge.models import memory
+from bioner_edge.report import Advance, Report
 
 __all__ = ["Settings", "Suite"]
 
@@ -59,7 +60,7 @@ class Suite:
     settings: Settings
     tasks: Sequence[Task]
     copied: Mapping[str, float]
-    tell: Tell = field(default_factory=Tell)
+    report: Report = field(default_factory=Report)
     force: bool = False
     extract_s: float = field(default=0.0, init=False)
     """Seconds that `extract` would have taken too: for libraries, models and documents. The rest is the harness's."""
@@ -74,17 +75,18 @@ class Suite:
     def _read_all(self) -> None:
         done = {cell.key for cell in self._cells().values() if cell.accuracy}
         left = [task for task in self.tasks if task.key not in done]
-        self.tell.begin("reading", sum(len(self._documents(task)) for task in left))
-        for task in left:
-            self._attempt(task, {"phase": "read"}, partial(self._read, task))
+        total = sum(len(self._documents(task)) for task in left)
+        with self.report.progress("reading", total, "documents") as advance:
+            for task in left:
+                self._attempt(task, {"phase": "read"}, partial(self._read, task, advance))
 
-    def _read(self, task: Task) -> None:
+    def _read(self, task: Task, advance: Advance) -> None:
         """The predictions of a cell, and what is right in them."""
         documents = self._documents(task)
         found = self._file("predictions", f"{task.key.slug}.jsonl")
         with _written(documents) as path:
             spec = {"phase": "read", "predictions": str(found), "threads": max(self.settings.threads)}
-            answer = apart(_CHILD, self._spec(task, path) | spec, _Growth(found, self.tell))
+            answer = apart(_CHILD, self._spec(task, path) | spec, _Growth(found, advance))
         self.extract_s += answer["start_s"] + answer["load_s"] + answer["new_seconds"]
         scored = predictions.score_predictions([str(found)], documents, task.scored)
         scored.tallies.save(self._file("counts", f"{task.key.slug}.json"))
@@ -95,12 +97,10 @@ class Suite:
         )
         Log(self.folder).append(line | {"asked": list(task.asked)})
         f1 = line["scores"]["strict"]["micro"]["f1"]
-        self.tell.say(f"{task.key}: strict F1 {f1:.4f}, {len(documents)} documents in {answer['seconds']:.1f} s")
+        self.report.step(f"{task.key}: strict F1 {f1:.4f}, {len(documents)} documents in {answer['seconds']:.1f} s")
         if unread := [*scored.alignment.failed, *scored.alignment.missing]:
             named = ", ".join(unread[:_NAMED]) + (", …" if unread[_NAMED:] else "")
-            self.tell.say(
-                f"warning: {task.key}: {len(unread)} documents could not be read, and count as missed: {named}"
-            )
+            self.report.warning(f"{task.key}: {len(unread)} documents could not be read, and count as missed: {named}")
 
     def _time_all(self) -> None:
         cells = self._cells()
@@ -108,15 +108,15 @@ class Suite:
         asked = [(task, threads) for task in ready for threads in self.settings.threads]
         done = {(c.key, line["threads"], line["number"]) for c in cells.values() for line in c.repetitions}
         failed: set[tuple[Key, int]] = set()
-        self.tell.begin("timing", self.settings.repetitions * len(asked) - len(done))
-        for number in range(1, self.settings.repetitions + 1):
-            for task, threads in asked:
+        total = self.settings.repetitions * len(asked) - len(done)
+        with self.report.progress("timing", total, "repetitions") as advance:
+            for number, (task, threads) in product(range(1, self.settings.repetitions + 1), asked):
                 if (task.key, threads, number) in done or (task.key, threads) in failed:
                     continue
                 where = {"phase": "repetition", "threads": threads}
                 if not self._attempt(task, where, partial(self._time, task, threads, number)):
                     failed.add((task.key, threads))  # again it would fail again, perhaps after hours
-                self.tell.advance()
+                advance()
 
     def _time(self, task: Task, threads: int, number: int) -> None:
         """One repetition of a cell."""
@@ -162,7 +162,7 @@ class Suite:
                 task.key,
                 where | {"reason": describe_error(failure), "predicted": isinstance(failure, _TooLarge)},
             )
-            self.tell.say(f"{task.key}: failed: {describe_error(failure)}")
+            self.report.step(f"{task.key}: failed: {describe_error(failure)}")
             return False
         return True
 
@@ -211,8 +211,8 @@ def _written(documents: Sequence[Document]) -> Iterator[Path]:
 class _Growth:
     """Advances by the lines that a file has more, each time that it is called."""
 
-    def __init__(self, path: Path, tell: Tell) -> None:
-        self._path, self._tell = path, tell
+    def __init__(self, path: Path, advance: Advance) -> None:
+        self._path, self._advance = path, advance
         self._read = 0
 
     def __call__(self) -> None:
@@ -221,4 +221,4 @@ class _Growth:
                 stream.seek(self._read)
                 more = stream.read()
             self._read += len(more)
-            self._tell.advance(more.count(b"\n"))
+            self._advance(more.count(b"\n"))

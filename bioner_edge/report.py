@@ -1,11 +1,13 @@
-"""What one stage of a verification measured, and where it is told while a conversion runs."""
+"""What long work tells its user: messages, figures of a verification, and progress."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-__all__ = ["Figure", "Report", "Silent"]
+__all__ = ["Advance", "Figure", "Report"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,24 +43,37 @@ class Figure:
         return record
 
 
-class Report(Protocol):
-    """Hears what a conversion does."""
+class Advance(Protocol):
+    """Tells that work went on; cheap enough to be called for each document or each 64 kB."""
+
+    def __call__(self, steps: int = 1, note: str = "") -> None:
+        """`steps` more are done. `note` is shown beside the bar until the next one: a loss, a rate of its own."""
+
+
+class Report:
+    """What a long piece of work tells its user while it runs. This one says nothing; `terminal.Terminal` is seen.
+
+    It is a base class and not a protocol, so that a test's listener overrides only what it hears.
+    """
 
     def step(self, text: str) -> None:
-        """A part of the work begins or has ended."""
+        """One line: a part of the work begins or has ended."""
+
+    def warning(self, text: str) -> None:
+        """One line about what the user may not expect."""
+        self.step(f"warning: {text}")
 
     def figure(self, figure: Figure) -> None:
         """A stage of the verification was measured, whether it holds or not."""
 
-    def progress(self, what: str, done: int, total: int) -> None:
-        """`done` of `total` parts of `what` are done."""
+    @contextmanager
+    def progress(self, what: str, total: int | None = None, unit: str = "", done: int = 0) -> Iterator[Advance]:
+        """A stretch of work of `total` steps, None where nobody knows, of which `done` were done before.
+
+        `unit` names the steps ("tensors"); "bytes" are shown as MB, and without a unit only the share is shown. One
+        stretch at a time. Messages may be printed meanwhile, here or on standard error.
+        """
+        yield _nothing
 
 
-class Silent:
-    """A report that nobody reads."""
-
-    def step(self, text: str) -> None: ...
-
-    def figure(self, figure: Figure) -> None: ...
-
-    def progress(self, what: str, done: int, total: int) -> None: ...
+def _nothing(steps: int = 1, note: str = "") -> None: ...

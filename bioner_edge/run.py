@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from bioner_edge.io.entries import Entry
 from bioner_edge.io.inputs import Inputs
 from bioner_edge.io.notice import Notice, NoticeHandler
 from bioner_edge.io.sinks import Sink
-from bioner_edge.progress import Progress
+from bioner_edge.report import Advance, Report
 
 __all__ = ["MOST_CRASHES", "Outcome", "OutputError", "run"]
 
@@ -82,21 +83,23 @@ def run(
     *,
     out: str,
     complain: Callable[[str], None],
-    quiet: bool = False,
+    report: Report | None = None,
     shown: Callable[[Extraction], None] | None = None,
 ) -> Outcome:
-    """Extract from every document of `inputs`, in order. `shown` is called with each extraction after it was written.
+    """Extract from every document of `inputs`, in order. `shown` is called with each extraction after it was written;
+    `report` hears the progress.
 
     `out` is what messages call the output. A document that fails is named through `complain`. Raises InputError where
     there was nothing to write, and UsageError where the inputs are not those of the run that is taken up again; once
     something was written the outcome says so, and what was written stays in either case.
     """
     outcome = Outcome()
-    with Progress(inputs, quiet=quiet or shown is not None) as progress:
+    # By bytes: a stream does not say how many documents it holds.
+    with (report or Report()).progress("extracting", inputs.total_bytes) as advance:
         try:
             sink.begin(inputs)
-            documents = inputs.read(_note(inputs, sink, outcome, progress, out))
-            _read_all(reader, inputs, documents, sink, outcome, progress, out=out, complain=complain, shown=shown)
+            documents = inputs.read(_note(inputs, sink, outcome, out))
+            _read_all(reader, inputs, documents, sink, outcome, advance, out=out, complain=complain, shown=shown)
             if not (outcome.documents or outcome.crashed):
                 lost = "no document could be read" if outcome.failures else "no documents in the input"
                 raise InputError(f"{lost}; nothing was written")
@@ -119,27 +122,29 @@ def _read_all(
     documents: Iterator[Document],
     sink: Sink,
     outcome: Outcome,
-    progress: Progress,
+    advance: Advance,
     *,
     out: str,
     complain: Callable[[str], None],
     shown: Callable[[Extraction], None] | None,
 ) -> None:
-    crashes = 0
+    crashes, count, begun, done_bytes = 0, 0, time.monotonic(), 0
     for document in documents:
         if entry := sink.done(inputs.current, document):
             outcome.count(entry)
             crashes = crashes if entry.failed else 0
             continue
         found = _attempt(reader, sink, document, out)
-        progress.advance()
+        count += 1
+        rate = count / max(time.monotonic() - begun, 1e-9)
+        advance(inputs.done_bytes - done_bytes, f"{count} documents, {rate:.1f}/s")
+        done_bytes = inputs.done_bytes
         if isinstance(found, Extraction):
             crashes = 0
             outcome.take(found)
             if shown:
                 shown(found)
             continue
-        progress.clear()
         complain(str(found))
         outcome.fail(str(found))
         crashes = crashes + 1 if isinstance(found, CrashError) else 0
@@ -176,11 +181,10 @@ def _writing(out: str) -> Iterator[None]:
         raise OutputError(f"{out}: cannot be written: {error.strerror}") from None
 
 
-def _note(inputs: Inputs, sink: Sink, outcome: Outcome, progress: Progress, out: str) -> NoticeHandler:
-    """A handler that counts text that the inputs lose, and keeps their notices apart from the line of progress."""
+def _note(inputs: Inputs, sink: Sink, outcome: Outcome, out: str) -> NoticeHandler:
+    """A handler that counts text that the inputs lose."""
 
     def noted(notice: Notice) -> None:
-        progress.clear()
         inputs.report(notice)
         if notice.text_lost:
             outcome.fail(str(notice))

@@ -27,7 +27,7 @@ from bioner_edge.convert.verification.samples import LINES
 from bioner_edge.errors import UsageError, unknown_name
 from bioner_edge.models.manifest import Manifest, size
 from bioner_edge.prompts import Value
-from bioner_edge.report import Report, Silent
+from bioner_edge.report import Report
 
 __all__ = ["About", "GgufTarget", "OnnxTarget", "convert", "convert_adapter"]
 
@@ -69,7 +69,7 @@ def convert(
     then `out` is as it was.
     """
     target = _target(to, exporter, tensor_types, importance, threads)
-    report, levels = report or Silent(), target.checked(levels or [target.default])
+    report, levels = report or Report(), target.checked(levels or [target.default])
     for text in (*trim_vocab, *importance):
         if not text.exists():
             raise UsageError(f"{text}: no such file to take text from")
@@ -87,7 +87,7 @@ def convert(
         tell_prompt(model, about, report)
         if keep_merged:
             report.step(f"writing {folders[0]}")
-            merge.save(model.whole, delivery.work / folders[0], tokenizer=model.tokens, progress=report.progress)
+            merge.save(model.whole, delivery.work / folders[0], tokenizer=model.tokens, report=report)
             model = model.saved_in(delivery.work / folders[0])
         if trim_vocab:
             model = trim(model, trim_vocab, about, delivery.work, report)
@@ -128,7 +128,7 @@ def convert_adapter(
 
     `level` is F32 or F16. Raises as `convert` does, and ModelError for an adapter that llama.cpp cannot apply.
     """
-    report = report or Silent()
+    report = report or Report()
     name = f"{about.name}-adapter"
     names = [f"{name}.gguf", f"{name}.json"]
     with Delivery.into(out, about, names, overwrite=overwrite, tell=report.step) as delivery:

@@ -228,7 +228,7 @@ def read_all(guard: Guard, folder: Path, texts: list[str], **how: bool) -> tuple
     output = Output.named(folder / "o.jsonl", None, **named)
     sink = output.open({})
     try:
-        return run(guard, inputs, sink, out="o.jsonl", complain=told.append, quiet=True), told
+        return run(guard, inputs, sink, out="o.jsonl", complain=told.append), told
     finally:
         sink.close()
 

@@ -27,7 +27,7 @@ FLOORS = (
     "questions constraints engine",
     "extract",
     "loading guard io",
-    "corpora progress terminal",
+    "corpora terminal",
     "run",
     "convert",
     "format_tables",

@@ -163,7 +163,7 @@ def go(reader: Script, sources: list[Path], out: Path, settings: dict[str, Any],
     named = {"overwrite": False, "with_gold": False, "shown": False, **how}
     inputs = Inputs([str(source) for source in sources], lambda notice: None)
     with closing(Output.named(out, kind, **named).open(settings)) as sink:
-        return run(reader, inputs, sink, out=out.name, complain=lambda told: None, quiet=True)
+        return run(reader, inputs, sink, out=out.name, complain=lambda told: None)
 
 
 TEXTS = ["Naloxone.", "Two.", "Three.", "Naloxone again."]

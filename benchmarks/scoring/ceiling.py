@@ -11,7 +11,6 @@ A format must read its own answers without a problem and lose just what it says 
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,8 +18,6 @@ from functools import partial
 from typing import Any
 
 from rich import box
-from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
@@ -30,6 +27,7 @@ from bioner_edge.document import Document, Entity
 from bioner_edge.errors import InputError, UsageError
 from bioner_edge.io.inputs import Inputs
 from bioner_edge.io.notice import Notice
+from bioner_edge.report import Report
 
 __all__ = ["Ceiling", "Checked", "check", "gold", "measure", "table"]
 
@@ -90,15 +88,16 @@ def check(
     labels: Sequence[str] | None = None,
     *,
     complain: Callable[[str], None],
-    quiet: bool = False,
+    report: Report | None = None,
 ) -> Checked:
-    """The ceilings of some formats, by default all, on a corpus. Notices of its readers and defects go to `complain`.
+    """The ceilings of some formats, by default all, on a corpus. Defects go to `complain`.
 
     Raises UsageError for a format or label that cannot be, InputError for a corpus without gold.
     """
     for name in names or ():
         formats.get(name)  # known before a large corpus is read
     notices: list[Notice] = []
+    report = report or Report()
 
     def noted(notice: Notice) -> None:
         notices.append(notice)
@@ -108,18 +107,15 @@ def check(
     chosen = list(names or formats.FORMATS)
     _refuse_labels(chosen, asked)
     found = {e.label for d in documents for e in d.entities}
-    for label in [] if quiet else [label for label in asked if label not in found]:
-        complain(f"warning: no entity in the corpus is a {label}")
+    for label in [label for label in asked if label not in found]:
+        report.warning(f"no entity in the corpus is a {label}")
     model = format_tables.default_model()
-    hidden = quiet or not sys.stderr.isatty()
     rows = []
     with (
         format_tables.open_vocabulary(model[0] if model else None) as vocabulary,
-        Progress(console=Console(stderr=True), transient=True, disable=hidden) as progress,
+        report.progress("checking", len(chosen) * len(documents), "answers") as advance,
     ):
-        task = progress.add_task("", total=len(chosen) * len(documents))
         for name in chosen:
-            progress.update(task, description=name)
             rows.append(
                 measure(
                     name,
@@ -127,7 +123,7 @@ def check(
                     asked,
                     count=(lambda text: format_tables.tokens(vocabulary, text)) if vocabulary else None,
                     defective=complain,
-                    advance=partial(progress.advance, task),
+                    advance=partial(advance, 1, name),
                 )
             )
     return Checked(rows, asked, len(notices), sum(n.text_lost for n in notices))

@@ -123,7 +123,7 @@ def run(
     from bioner_edge.benchmarks.cost import CostInputs
     from bioner_edge.benchmarks.launch import RunRequest, launch
     from bioner_edge.benchmarks.suite import Settings
-    from bioner_edge.benchmarks.tell import Seen
+    from bioner_edge.terminal import Terminal
 
     started = time.monotonic()
     prices = CostInputs.load(cost)
@@ -132,14 +132,11 @@ def run(
     settings = Settings(_numbers(threads), limit, repetitions, timed, seed, tuple(entities) if entities else None)
     named = [name for listed in models or [] for name in names("--models", listed) or []]
     asked = RunRequest(corpus, settings, named, formats, rows, reference, force, _command())
-    seen = Seen(quiet)
     try:
-        measured, suite = launch(asked, out, seen)
+        measured, suite = launch(asked, out, Terminal(quiet=quiet))
     except KeyboardInterrupt:
         complain(f"interrupted; the same command takes the run in {out} up where it was")
         raise typer.Exit(130) from None
-    finally:
-        seen.end()
     files = _report([measured], out, prices, reference)
     seconds = time.monotonic() - started
     failed = sum(cell.failed is not None for cell in measured.cells)

@@ -173,41 +173,39 @@ def convert(
     _refuse_name(base)
     if verify_text and not check:
         raise UsageError("--verify-text with --no-verify: nothing would be compared; leave one out")
-    with Terminal(quiet=quiet) as report:
-        if runtime_adapter:
-            merging = {
-                "--importance": importance, "--tensor-type": tensor_type, "--trim-vocab": trim_vocab,
-                "--keep-merged": keep_merged, "--verify-text": verify_text, "--pre": pre,
-                "--qlora-base": qlora_base != "original", "--threads": threads, "--to": to != "gguf",
-                "--exporter": exporter != "auto", "--template-option": template_option,
-            }  # fmt: skip
-            alone = _alone(adapter, merging)
-            level = quant or "F32"
-            paths = [
-                convert_adapter(base, alone, out, about, level=level, check=check, overwrite=overwrite, report=report)
-            ]
-        else:
-            paths = run(
-                base,
-                out,
-                names("--quant", quant) or (),
-                about,
-                to=to,
-                exporter=exporter,
-                adapter=adapter,
-                qlora_base=qlora_base,
-                pre=pre,
-                template_options=_template_options(template_option or ()),
-                trim_vocab=trim_vocab or (),
-                importance=importance or (),
-                tensor_types=parse_tensor_types(tensor_type or ()),
-                keep_merged=keep_merged,
-                check=check,
-                verify_lines=[*LINES, *_lines(verify_text or ())],
-                threads=threads,
-                overwrite=overwrite,
-                report=report,
-            )
+    report = Terminal(quiet=quiet)
+    if runtime_adapter:
+        merging = {
+            "--importance": importance, "--tensor-type": tensor_type, "--trim-vocab": trim_vocab,
+            "--keep-merged": keep_merged, "--verify-text": verify_text, "--pre": pre,
+            "--qlora-base": qlora_base != "original", "--threads": threads, "--to": to != "gguf",
+            "--exporter": exporter != "auto", "--template-option": template_option,
+        }  # fmt: skip
+        alone = _alone(adapter, merging)
+        level = quant or "F32"
+        paths = [convert_adapter(base, alone, out, about, level=level, check=check, overwrite=overwrite, report=report)]
+    else:
+        paths = run(
+            base,
+            out,
+            names("--quant", quant) or (),
+            about,
+            to=to,
+            exporter=exporter,
+            adapter=adapter,
+            qlora_base=qlora_base,
+            pre=pre,
+            template_options=_template_options(template_option or ()),
+            trim_vocab=trim_vocab or (),
+            importance=importance or (),
+            tensor_types=parse_tensor_types(tensor_type or ()),
+            keep_merged=keep_merged,
+            check=check,
+            verify_lines=[*LINES, *_lines(verify_text or ())],
+            threads=threads,
+            overwrite=overwrite,
+            report=report,
+        )
     for path in paths:
         write(f"{path}\n")
 
@@ -225,9 +223,9 @@ def verify(
     from bioner_edge.convert.verification.recheck import recheck
     from bioner_edge.terminal import Terminal
 
-    with Terminal(quiet=quiet) as report:
-        for file in files:
-            recheck(file, report)
+    report = Terminal(quiet=quiet)
+    for file in files:
+        recheck(file, report)
 
 
 def _refuse_name(base: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -173,6 +174,7 @@ def _run(opening: Opening, sources: Inputs, output: Output, *, quiet: bool) -> O
     """Read everything. An interruption is told, with what stays and how to go on."""
     from bioner_edge.guard import Guard
     from bioner_edge.run import run
+    from bioner_edge.terminal import Terminal
 
     with Guard(opening) as reader:
         about = reader.about
@@ -181,9 +183,11 @@ def _run(opening: Opening, sources: Inputs, output: Output, *, quiet: bool) -> O
         sink = output.open(about.hashed() if output.path else about.fingerprint)
         name = str(output.path or "standard output")
         shown = _shower(about.labels, output) if output.shown else None
+        mixed = shown is not None or (output.path is None and sys.stdout.isatty())  # documents on the same terminal
+        report = Terminal(quiet=quiet, bar=not mixed)
         keep = False
         try:
-            return run(reader, sources, sink, out=name, complain=complain, quiet=quiet, shown=shown)
+            return run(reader, sources, sink, out=name, complain=complain, report=report, shown=shown)
         except BrokenPipeError:  # `| head` has seen enough
             raise typer.Exit(0) from None
         except _Interrupted as error:

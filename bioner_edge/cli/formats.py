@@ -113,10 +113,15 @@ def check(
     """
     from bioner_edge.benchmarks.scoring import ceiling
     from bioner_edge.io.inputs import Inputs
+    from bioner_edge.terminal import Terminal
 
     inputs = Inputs(corpus, lambda notice: complain(str(notice)), from_, annotated=True)
     checked = ceiling.check(
-        inputs, names("--formats", formats), names("--labels", labels), complain=complain, quiet=quiet
+        inputs,
+        names("--formats", formats),
+        names("--labels", labels),
+        complain=complain,
+        report=Terminal(quiet=quiet, prefix="bioner-edge: "),
     )
     if json_:
         write("".join(json.dumps(row.to_json(), ensure_ascii=False) + "\n" for row in checked.rows))

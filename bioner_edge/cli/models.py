@@ -105,9 +105,7 @@ def pull(
     """
     from bioner_edge.models import hub
     from bioner_edge.models.hub_lock import FOLDER
+    from bioner_edge.terminal import Terminal
 
-    write(f"{hub.pull(name, to or FOLDER, revision, tell=_silent if quiet else complain, quiet=quiet)}\n")
-
-
-def _silent(_: str) -> None:
-    pass
+    report = Terminal(quiet=quiet, prefix="bioner-edge: ")
+    write(f"{hub.pull(name, to or FOLDER, revision, report=report)}\n")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import os
 import ssl
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -24,6 +23,7 @@ from urllib.request import HTTPRedirectHandler, HTTPSHandler, ProxyHandler, Requ
 from bioner_edge import __version__
 from bioner_edge.errors import ModelError, UsageError
 from bioner_edge.models.hub_lock import File, Hashes
+from bioner_edge.report import Advance, Report
 
 __all__ = ["Refused", "Server", "fetch", "proxies"]
 
@@ -31,7 +31,6 @@ _PIECE = 1 << 16  # bytes read at once: what an interrupted call loses at most
 _TIMEOUT_S = 20  # for a connection, and for each piece of an answer
 _PAUSES_S = (1.0, 2.0, 4.0, 8.0)  # after attempts that brought nothing new
 _LATER = frozenset({408, 429, 500, 502, 503, 504})  # what another attempt may answer
-_SHOWN_EVERY_S = 0.2
 _AGAIN = "run the same command again, it goes on from there"
 
 
@@ -99,8 +98,8 @@ def _trusted() -> ssl.SSLContext:
     return context
 
 
-def fetch(server: Server, url: str, file: File, folder: Path, *, shown: bool) -> None:
-    """Bring `file` from `url` into `folder`; `shown` is whether a line of progress is drawn.
+def fetch(server: Server, url: str, file: File, folder: Path, report: Report) -> None:
+    """Bring `file` from `url` into `folder`; `report` hears the progress.
 
     Raises Refused where the server says no, ModelError where the connection or the disk fails or where what came is
     not the file. What came stays for the next call, unless it is wrong.
@@ -112,7 +111,7 @@ def fetch(server: Server, url: str, file: File, folder: Path, *, shown: bool) ->
                 rest.unlink()
         with path.open("a+b") as stream:
             _lock(stream, folder)
-            wrong = _Transfer(server, url, file, stream, shown=shown).run()
+            wrong = _Transfer(server, url, file, stream).run(report)
         if wrong:
             path.unlink()
             raise ModelError(f"{folder / file.name}: {wrong}; what came was deleted: run the same command again")
@@ -132,11 +131,10 @@ def _lock(stream: BinaryIO, folder: Path) -> None:
 class _Transfer:
     """The bytes of a file on their way into a stream that may hold the first of them already."""
 
-    def __init__(self, server: Server, url: str, file: File, stream: BinaryIO, *, shown: bool) -> None:
+    def __init__(self, server: Server, url: str, file: File, stream: BinaryIO) -> None:
         self.server, self.url, self.file, self.stream = server, url, file, stream
         there = os.fstat(stream.fileno()).st_size
         self.begin(there if there <= file.bytes else 0)
-        self.line = _Line(file) if shown else None
 
     def begin(self, there: int) -> None:
         """Go on behind the first `there` bytes of the stream, which is opened for appending."""
@@ -146,33 +144,34 @@ class _Transfer:
         self.hashes.read(self.stream)
         self.done = there
 
-    def run(self) -> str | None:
+    def run(self, report: Report) -> str | None:
         """Fetch what is missing; what is wrong with the whole, or None."""
-        failures = 0
+        with report.progress(self.file.name, self.file.bytes, "bytes", self.done) as advance:
+            self._fetch(advance)
+        return self.hashes.wrong() if self.done == self.file.bytes else f"more than its {self.file.bytes} bytes came"
+
+    def _fetch(self, advance: Advance) -> None:
+        failures, told = 0, self.done
         while self.done < self.file.bytes:
             before, reason = self.done, "the server closed the connection"
             try:
                 for data in self._pieces():
                     self._add(data)
+                    advance(self.done - told)  # less than nothing where the server begins anew
+                    told = self.done
             except _Broken as broken:
                 reason = str(broken)
-            finally:
-                if self.line:
-                    self.line.clear()
             if self.done < self.file.bytes:
                 failures = 0 if self.done > before else failures
                 if failures == len(_PAUSES_S):
                     raise ModelError(f"{self.file.name}: broken off at {self._place()}: {reason}; {_AGAIN}")
                 time.sleep(_PAUSES_S[failures])
                 failures += 1
-        return self.hashes.wrong() if self.done == self.file.bytes else f"more than its {self.file.bytes} bytes came"
 
     def _add(self, data: bytes) -> None:
         self.stream.write(data)
         self.hashes.update(data)
         self.done += len(data)
-        if self.line:
-            self.line.draw(len(data), self.done)
 
     def _place(self) -> str:
         return f"{self.done / 1e6:.1f} of {self.file.bytes / 1e6:.1f} MB"
@@ -201,27 +200,3 @@ class _Transfer:
     def _continues(self, answer: HTTPResponse) -> bool:
         """Whether the answer begins where the stream ends; a server may send the whole again instead."""
         return answer.headers.get("Content-Range", "").startswith(f"bytes {self.done}-")
-
-
-class _Line:
-    """A line of progress on the terminal."""
-
-    def __init__(self, file: File) -> None:
-        self._file, self._came = file, 0
-        self._started = self._last = time.monotonic()
-
-    def draw(self, came: int, done: int) -> None:
-        """`came` more bytes, now `done` in all."""
-        self._came += came
-        now = time.monotonic()
-        if now - self._last < _SHOWN_EVERY_S:
-            return
-        self._last = now
-        rate = self._came / (now - self._started)
-        left = int((self._file.bytes - done) / rate)
-        line = f"{self._file.name} {done / 1e6:.0f} of {self._file.bytes / 1e6:.0f} MB, {rate / 1e6:.1f} MB/s"
-        line += f", {left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"
-        print(f"\r{line}\x1b[K", end="", file=sys.stderr, flush=True)
-
-    def clear(self) -> None:
-        print("\r\x1b[K", end="", file=sys.stderr, flush=True)

@@ -10,9 +10,7 @@ import importlib.util
 import os
 import shutil
 import socket
-import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,6 +23,7 @@ from bioner_edge.models import registry
 from bioner_edge.models.download import Refused, Server, fetch, proxies
 from bioner_edge.models.hub_lock import File, Pulled, brought, differs, is_wanted
 from bioner_edge.models.models_toml import Base
+from bioner_edge.report import Report
 
 __all__ = ["pull"]
 
@@ -37,32 +36,33 @@ class _Unreachable(Exception):
     """No answer comes from the hub; the message says why."""
 
 
-def pull(name: str, to: Path, revision: str | None = None, *, tell: Callable[[str], None], quiet: bool = False) -> Path:
+def pull(name: str, to: Path, revision: str | None = None, *, report: Report | None = None) -> Path:
     """Fetch the base model `name` into `to`/`name`, which is given back; what is there already stays.
 
     `revision` is a commit, branch or tag, otherwise the commit that the list pins, otherwise the one that an earlier
-    call began with, otherwise the newest. `tell` gets notes of one line. Raises UsageError for an unknown name and
-    where huggingface_hub is missing, ModelError where it cannot be fetched; then the next call goes on from there.
+    call began with, otherwise the newest. `report` hears notes of one line and the progress. Raises UsageError for an
+    unknown name and where huggingface_hub is missing, ModelError where it cannot be fetched; then the next call goes on
+    from there.
     """
-    base = _base(name)
+    base, report = _base(name), report or Report()
     folder = to / name
     before = Pulled.load(folder)
     if before and before.repo != base.repo:
         raise ModelError(f"{folder}: holds {before.repo}, not {base.repo}; give another folder with --to")
     asked = revision or base.revision or (before.revision if before else "main")
     if before and before.revision == asked and not _differing(before, folder):
-        tell(f"{folder}: all {len(before.files)} files of {base.repo} at {asked[:12]} are there, hashes checked")
+        report.step(f"{folder}: all {len(before.files)} files of {base.repo} at {asked[:12]} are there, hashes checked")
         return folder
     hub = _Hub(base)
     try:
         pulled = hub.contents(asked)
-        _tell_of(pulled, base, revision, folder, tell)
+        _tell_of(pulled, base, revision, folder, report)
         _prepare(pulled, folder)
         for file in pulled.files:
-            hub.bring(file, pulled.revision, folder, shown=not quiet and sys.stderr.isatty())
+            hub.bring(file, pulled.revision, folder, report)
     except _Unreachable as error:
-        return _by_hand(hub, folder, str(error), tell)
-    tell(f"{folder}: {len(pulled.files)} files, {pulled.bytes / 1e6:.0f} MB, hashes checked")
+        return _by_hand(hub, folder, str(error), report)
+    report.step(f"{folder}: {len(pulled.files)} files, {pulled.bytes / 1e6:.0f} MB, hashes checked")
     return folder
 
 
@@ -79,14 +79,14 @@ def _differing(pulled: Pulled, folder: Path) -> bool:
     return bool(pulled.missing(folder)) or any(differs(folder / file.name, file) for file in pulled.files)
 
 
-def _tell_of(pulled: Pulled, base: Base, revision: str | None, folder: Path, tell: Callable[[str], None]) -> None:
+def _tell_of(pulled: Pulled, base: Base, revision: str | None, folder: Path, report: Report) -> None:
     """What will come, and how far the list vouches for it."""
     message = f"{len(pulled.files)} files, {pulled.bytes / 1e6:.0f} MB, of {base.repo} at commit {pulled.revision}"
-    tell(f"{folder}: {message}; license: {base.license}")
+    report.step(f"{folder}: {message}; license: {base.license}")
     if base.revision is None and revision is None:
-        tell(f"warning: models.toml pins no commit of {base.repo}; this one is written down in {folder}")
+        report.warning(f"models.toml pins no commit of {base.repo}; this one is written down in {folder}")
     elif not pulled.pinned:
-        tell(f"warning: models.toml lists another commit of {base.repo}: {base.revision or 'none'}")
+        report.warning(f"models.toml lists another commit of {base.repo}: {base.revision or 'none'}")
 
 
 def _prepare(pulled: Pulled, folder: Path) -> None:
@@ -176,13 +176,13 @@ class _Hub:
             raise ModelError(f"{self.page}: states no hash of {row.rfilename}; unset HF_ENDPOINT or take another hub")
         return File(row.rfilename, size, digests)
 
-    def bring(self, file: File, revision: str, folder: Path, *, shown: bool) -> None:
+    def bring(self, file: File, revision: str, folder: Path, report: Report) -> None:
         """Have `file` in `folder`, unless it is there."""
         if (folder / file.name).is_file() and differs(folder / file.name, file) is None:
             return
         url = self._library.hf_hub_url(self.base.repo, file.name, revision=revision, endpoint=self._endpoint)
         try:
-            fetch(self._server, url, file, folder, shown=shown)
+            fetch(self._server, url, file, folder, report)
         except Refused as refused:
             raise self._refused(refused.status) from None
 
@@ -235,13 +235,13 @@ def _place(what: str, url: str) -> tuple[str, int]:
     raise UsageError(f"{what} {url!r} must be http://HOST[:PORT] or https://HOST[:PORT]")
 
 
-def _by_hand(hub: _Hub, folder: Path, reason: str, tell: Callable[[str], None]) -> Path:
+def _by_hand(hub: _Hub, folder: Path, reason: str, report: Report) -> Path:
     """Where there is no connection: the files that someone brought, if they are what the list says of them."""
     base, there = hub.base, ""
     if any(folder.glob("*.safetensors")):
         wrong, unknown = brought(folder, base)
         if not wrong and not unknown:
-            tell(f"{folder}: brought by hand; the hashes of the weights of {base.repo} are those of models.toml")
+            report.step(f"{folder}: brought by hand; the hashes of the weights of {base.repo} are those of models.toml")
             return folder
         there = f"; what is there now: {wrong[0]}" if wrong else f"; there is no hash of {unknown[0]} to check it with"
     page = f"{hub.page}/tree/{base.revision or 'main'}"

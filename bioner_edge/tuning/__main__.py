@@ -25,6 +25,7 @@ from bioner_edge.errors import BionerError
 from bioner_edge.io import jsonl
 from bioner_edge.io.reading import read_file
 from bioner_edge.models.manifest import size
+from bioner_edge.terminal import Terminal
 from bioner_edge.text.sentences import split_sentences
 from bioner_edge.tuning import sources
 from bioner_edge.tuning.parts import join, split
@@ -45,6 +46,7 @@ def teacher(folder: Path, recipe: Recipe) -> None:
         batch=settings["batch"],
         lr=settings["lr"],
         seed=recipe["seed"],
+        report=Terminal(),
     )
     documents = [s for d in read_file(sources.corpora_dir() / recipe["dev"], print) for s in split_sentences(d)]
     guesses = model.label([d.without_entities() for d in documents])
@@ -60,7 +62,7 @@ def silver(folder: Path, recipe: Recipe) -> None:
 
     model = Teacher(folder / "teacher", recipe["labels"], recipe["teacher"]["max_tokens"])
     partial = folder / "silver.partial"
-    label_text(model, recipe, partial)
+    label_text(model, recipe, partial, Terminal())
     with (
         open(folder / "gold.jsonl", "w", encoding="utf-8") as gold,
         open(folder / "mixed.jsonl", "w", encoding="utf-8") as mixed,
@@ -108,7 +110,7 @@ def train(folder: Path, recipe: Recipe, *, seconds: float | None = None) -> None
     from bioner_edge.tuning.train import train as run
 
     settings = recipe["student"] | {"seed": recipe["seed"], "formats": list(recipe["formats"])}
-    run(folder / "packed", folder / "student", settings, seconds=seconds)
+    run(folder / "packed", folder / "student", settings, seconds=seconds, report=Terminal())
 
 
 def export(folder: Path, recipe: Recipe) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bioner_edge.document import Document
 from bioner_edge.io import jsonl
+from bioner_edge.report import Report
 from bioner_edge.tuning.sources import Recipe, Sentence, gold, silver_text
 from bioner_edge.tuning.teacher import Teacher
 
@@ -16,14 +17,15 @@ __all__ = ["complete", "label_text"]
 _LOT = 4096  # sentences labelled together, so that batches of near length can be formed
 
 
-def label_text(teacher: Teacher, settings: Recipe, out: Path) -> int:
+def label_text(teacher: Teacher, settings: Recipe, out: Path, report: Report | None = None) -> int:
     """Write the teacher's labels of plain text as JSON Lines until the recipe's number is reached; returns the number.
 
     Left out: sentences of which the teacher is unsure, too short or long ones, and most of those without an entity.
     """
     wanted, limit = settings["silver"]["sentences"], settings["silver"]["min_confidence"]
-    empty_share, empty, kept = settings["silver"]["empty_share"], 0, 0
-    with out.open("w", encoding="utf-8") as stream:
+    empty_share, empty, kept, told = settings["silver"]["empty_share"], 0, 0, 0
+    report = report or Report()
+    with out.open("w", encoding="utf-8") as stream, report.progress("silver", wanted, "sentences") as advance:
         for lot in _lots(silver_text(settings)):
             for document, sure in teacher.label(lot):
                 if sure < limit or (not document.entities and empty >= empty_share * (kept + 1)):
@@ -31,7 +33,9 @@ def label_text(teacher: Teacher, settings: Recipe, out: Path) -> int:
                 empty += not document.entities
                 kept += 1
                 jsonl.write(document, stream)
-            print(f"silver {kept}/{wanted}", flush=True)
+            advance(kept - told)
+            told = kept
+            report.step(f"silver {kept}/{wanted}")
             if kept >= wanted:
                 break
     return kept

@@ -22,6 +22,7 @@ from transformers import AutoModelForTokenClassification, AutoTokenizer
 
 from bioner_edge.document import Document, Entity, Span
 from bioner_edge.errors import InputError
+from bioner_edge.report import Report
 from bioner_edge.text.tokens import tokens
 from bioner_edge.tuning.sources import Sentence
 
@@ -54,29 +55,40 @@ class Teacher:
 
     # Training
 
-    def fit(self, examples: Iterable[Sentence], *, epochs: int, batch: int, lr: float, seed: int) -> None:
+    def fit(
+        self,
+        examples: Iterable[Sentence],
+        *,
+        epochs: int,
+        batch: int,
+        lr: float,
+        seed: int,
+        report: Report | None = None,
+    ) -> None:
         """Train on sentences with linear decay. Loss is -log of the probability of the tags that the source admits."""
         torch.manual_seed(seed)
         rows = [(self._encode(s.document.text), s) for s in examples]
         batches = _batches([len(ids) for (ids, _), _ in rows], batch)
         optimizer = torch.optim.AdamW(self.model.parameters(), lr=lr, weight_decay=0.01)
-        total, step, started = epochs * len(batches), 0, time.monotonic()
+        total, step, started, report = epochs * len(batches), 0, time.monotonic(), report or Report()
         self.model.train()
-        for epoch in range(epochs):
-            random.Random(seed + epoch).shuffle(batches)
-            for chosen in batches:
-                for group in optimizer.param_groups:
-                    group["lr"] = lr * min(1.0, step / 100) * (1 - step / total)
-                loss = self._loss([rows[i] for i in chosen])
-                optimizer.zero_grad()
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-                optimizer.step()
-                step += 1
-                if step % 100 == 0:
-                    print(
-                        f"teacher {step}/{total} loss {loss.item():.4f} {time.monotonic() - started:.0f} s", flush=True
-                    )
+        message = ""
+        with report.progress("teacher", total, "steps") as advance:
+            for epoch in range(epochs):
+                random.Random(seed + epoch).shuffle(batches)
+                for chosen in batches:
+                    for group in optimizer.param_groups:
+                        group["lr"] = lr * min(1.0, step / 100) * (1 - step / total)
+                    loss = self._loss([rows[i] for i in chosen])
+                    optimizer.zero_grad()
+                    loss.backward()
+                    torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+                    optimizer.step()
+                    step += 1
+                    if step % 100 == 0:
+                        message = f"loss {loss.item():.4f}"
+                        report.step(f"teacher {step}/{total} {message} {time.monotonic() - started:.0f} s")
+                    advance(note=message)
 
     def _loss(self, rows: list[tuple[tuple[list[int], list[Span]], Sentence]]) -> Tensor:
         logits = self._logits([ids for (ids, _), _ in rows])  # (batch, length, tags)

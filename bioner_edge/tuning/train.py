@@ -23,6 +23,8 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from bioner_edge.report import Report
+
 __all__ = ["Rows", "train"]
 
 Settings = dict[str, Any]
@@ -101,7 +103,9 @@ def _batches(rows: Rows, settings: Settings, step: int) -> Iterator[np.ndarray]:
         step += 1
 
 
-def train(packed: Path, out: Path, settings: Settings, *, seconds: float | None = None) -> None:
+def train(
+    packed: Path, out: Path, settings: Settings, *, seconds: float | None = None, report: Report | None = None
+) -> None:
     """Train through all phases; where one ends with a model, save it to `out`/NAME as a Hugging Face checkpoint.
 
     `out`/training.json says that all steps are done. A run that was cut off, or stopped after `seconds`, resumes where
@@ -115,21 +119,24 @@ def train(packed: Path, out: Path, settings: Settings, *, seconds: float | None 
     limit = math.inf if seconds is None else run.seconds + seconds
     began = time.monotonic() - run.seconds
     recent: list[Tensor] = []
-    for chosen in islice(_batches(rows, settings, run.step), steps - run.step):
-        recent.append(run.advance(*rows.batch(chosen, 0)))
-        run.seconds = time.monotonic() - began
-        if run.step % settings["log_every"] == 0:
-            message = f"loss {torch.stack(recent).mean().item():.4f} {run.seen / run.seconds:.0f} tokens/s"
-            print(f"step {run.step}/{steps} {message} {run.seconds:.0f} s", flush=True)
-            recent = []
-        if run.step in ends and (name := ends[run.step].model):
-            run.export(out / name)
-        over = run.seconds >= limit
-        if over or run.step % settings["save_every"] == 0 or run.step == steps:
-            run.save()
-        if over:
-            print(f"stopped at step {run.step}; the same command goes on from there", flush=True)
-            return
+    report, message = report or Report(), ""
+    with report.progress("training", steps, "steps", run.step) as advance:
+        for chosen in islice(_batches(rows, settings, run.step), steps - run.step):
+            recent.append(run.advance(*rows.batch(chosen, 0)))
+            run.seconds = time.monotonic() - began
+            advance(note=message)
+            if run.step % settings["log_every"] == 0:
+                message = f"loss {torch.stack(recent).mean().item():.4f} {run.seen / run.seconds:.0f} tokens/s"
+                report.step(f"step {run.step}/{steps} {message} {run.seconds:.0f} s")
+                recent = []
+            if run.step in ends and (name := ends[run.step].model):
+                run.export(out / name)
+            over = run.seconds >= limit
+            if over or run.step % settings["save_every"] == 0 or run.step == steps:
+                run.save()
+            if over:
+                report.step(f"stopped at step {run.step}; the same command goes on from there")
+                return
     run.record(out)
 
 

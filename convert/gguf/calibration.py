@@ -44,7 +44,7 @@ def calibrate(
     }
     if model.kept is not None:  # the torch model has the whole vocabulary
         sequences = [model.kept[ids].tolist() for ids in sequences]
-    return importance(theirs, names, sequences, report.progress), told
+    return importance(theirs, names, sequences, report), told
 
 
 def _sequences(model: SourceModel, f32: Path, texts: Sequence[Path], about: About, report: Report) -> list[list[int]]:

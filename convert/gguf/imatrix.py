@@ -9,30 +9,29 @@ read there without those inputs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bioner_edge.errors import ModelError, UsageError
+from bioner_edge.report import Report
 
 __all__ = ["importance"]
-
-Progress = Callable[[str, int, int], None]
 
 
 def importance(
     model: Any,
     gguf_names: Mapping[str, str],
     sequences: Sequence[Sequence[int]],
-    progress: Progress | None = None,
+    report: Report | None = None,
 ) -> dict[str, NDArray[np.float32]]:
     """The mean square of each input of the linear layers of a causal language model of transformers, over all tokens.
 
     `gguf_names` maps the names of tensors in the checkpoint to those in the GGUF, which are the keys of what is given
-    back; shape: (inputs,). `sequences` are token ids, none longer than the model's context. `progress` hears what is
-    done, how many tokens of how many. Raises UsageError where there are no tokens, ModelError for a layer without a
+    back; shape: (inputs,). `sequences` are token ids, none longer than the model's context. `report` hears how
+    many tokens are done. Raises UsageError where there are no tokens, ModelError for a layer without a
     name and for inputs that are not finite.
     """
     import torch
@@ -44,14 +43,11 @@ def importance(
     hooks = [layer.register_forward_pre_hook(means[ours]) for ours, layer in _layers(model, gguf_names).items()]
     # Registered last, it is called last: nothing is multiplied with the vocabulary but the last token.
     hooks.append(model.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: (inputs[0][:, -1:],)))
-    done = 0
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), (report or Report()).progress("importance", total, "tokens") as advance:
             for ids in filter(None, sequences):
                 model(torch.tensor([ids], device=model.device), use_cache=False)
-                done += len(ids)
-                if progress:
-                    progress("tokens", done, total)
+                advance(len(ids))
     finally:
         for hook in hooks:
             hook.remove()

@@ -55,7 +55,7 @@ class GgufTarget:
             model.tokenizer,
             name=about.name,
             license=about.license,
-            progress=report.progress,
+            report=report,
         )
         if "F16" in levels and largest > np.finfo(np.float16).max:
             message = f"tensor {where!r} has values that float16 cannot hold; leave F16 out, or take BF16"

@@ -18,6 +18,7 @@ from bioner_edge.convert.architectures import Architecture, Config
 from bioner_edge.convert.checkpoint import Source, expect
 from bioner_edge.convert.vocabulary import Tokenizer
 from bioner_edge.errors import ModelError
+from bioner_edge.report import Report
 
 __all__ = ["names", "write"]
 
@@ -42,7 +43,7 @@ def write(
     *,
     name: str,
     license: str,
-    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    report: Report | None = None,
 ) -> tuple[float, str]:
     """Write `path`, which is not complete until this returns: let it have a name that nobody loads.
 
@@ -77,12 +78,13 @@ def write(
         writer.write_ti_data_to_file()
         for tensor in made.values():
             writer.write_tensor_data(tensor)
-        for done, theirs in enumerate(written.values(), start=1):
-            tensor = np.ascontiguousarray(architecture.changed(theirs, source.tensor(theirs), config))
-            largest = max(largest, (_magnitude(tensor), theirs))
-            writer.write_tensor_data(tensor)
-            del tensor  # before the next one is read
-            progress("tensors", done, len(written))
+        with (report or Report()).progress("writing", len(written), "tensors") as advance:
+            for theirs in written.values():
+                tensor = np.ascontiguousarray(architecture.changed(theirs, source.tensor(theirs), config))
+                largest = max(largest, (_magnitude(tensor), theirs))
+                writer.write_tensor_data(tensor)
+                del tensor  # before the next one is read
+                advance()
     finally:
         writer.close()
     return largest

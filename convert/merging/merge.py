@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,6 +29,7 @@ from bioner_edge.convert.merging.nf4 import Rounded
 from bioner_edge.convert.merging.plan import Plan, Recipe
 from bioner_edge.convert.shards import Shapes
 from bioner_edge.errors import ModelError, UsageError, unknown_name
+from bioner_edge.report import Advance, Report
 
 __all__ = ["QLORA_BASES", "Merged", "save"]
 
@@ -41,8 +42,6 @@ _WITH_TOKENIZER = (
     "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "vocab.json", "merges.txt", "chat_template.jinja",
 )  # fmt: skip
-
-Progress = Callable[[str, int, int], None]  # hears what is done, and how many of how many parts
 
 
 class Merged:
@@ -113,7 +112,7 @@ def save(
     out: Path,
     *,
     tokenizer: Path | None = None,
-    progress: Progress | None = None,
+    report: Report | None = None,
     shard_bytes: int = _SHARD,
 ) -> None:
     """Write a model's folder as transformers does, in float32: safetensors shards of about `shard_bytes`, config.json
@@ -128,7 +127,8 @@ def save(
         with TemporaryDirectory(prefix=f"{out.name}.partial-", dir=out.parent) as work:
             folder = Path(work) / out.name
             folder.mkdir()
-            _write(source, folder, shard_bytes, progress or (lambda what, done, total: None))
+            with (report or Report()).progress("writing", len(source.shapes()), "tensors") as advance:
+                _write(source, folder, shard_bytes, advance)
             _describe(source, folder, tokenizer)
             if out.exists():
                 out.rmdir()
@@ -139,20 +139,20 @@ def save(
         raise ModelError(f"{out}: {message}") from None
 
 
-def _write(source: Source, folder: Path, shard_bytes: int, progress: Progress) -> None:
+def _write(source: Source, folder: Path, shard_bytes: int, advance: Advance) -> None:
     shapes = source.shapes()
     parts = list(_parts(shapes, shard_bytes))
     index: dict[str, str] = {}
 
     def tensor(name: str) -> NDArray[np.float32]:
-        progress("tensors written", len(index), len(shapes))
         index[name] = file
-        return source.tensor(name)
+        found = source.tensor(name)
+        advance()
+        return found
 
     for number, part in enumerate(parts, start=1):
         file = f"model-{number:05}-of-{len(parts):05}.safetensors" if len(parts) > 1 else "model.safetensors"
         shards.write(folder / file, part, tensor)
-    progress("tensors written", len(shapes), len(shapes))
     if len(parts) > 1:
         total = {"total_size": 4 * sum(map(prod, shapes.values()))}
         _json(folder / "model.safetensors.index.json", {"metadata": total, "weight_map": index})

@@ -25,7 +25,7 @@ from bioner_edge.convert.onnx import builder, by_optimum, torch_model
 from bioner_edge.convert.onnx.child import GRAPH, REFUSED
 from bioner_edge.errors import ModelError, UsageError, printable, unknown_name
 from bioner_edge.hardware.threads import cores
-from bioner_edge.report import Report, Silent
+from bioner_edge.report import Report
 
 __all__ = ["ALONE", "DEFAULTS", "EXPORTERS", "Exported", "export", "require", "run_exporter"]
 
@@ -150,7 +150,7 @@ def export(
     the cores of this process. Raises UsageError as `require` does, ModelError for a checkpoint that cannot be exported
     rightly, and where the exporter fails; then `out` has no graph.
     """
-    report = report or Silent()
+    report = report or Report()
     architecture, context = torch_model.check(folder)
     chosen = require(exporter, architecture)
     report.step(f"exporting {architecture} with {chosen}, a graph for {context:,} positions")

@@ -72,7 +72,7 @@ class OnnxTarget:
         if source is model.whole and all(file.parent == source.folder for file in source.files):
             return source.folder
         report.step("writing the merged model for the exporter")
-        merge.save(source, work / _CHECKPOINT, tokenizer=model.tokens, progress=report.progress)
+        merge.save(source, work / _CHECKPOINT, tokenizer=model.tokens, report=report)
         return work / _CHECKPOINT
 
     def quantize(self, f32: Path, path: Path, level: str, matrix: Mapping[str, Any] | None) -> None:

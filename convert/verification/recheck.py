@@ -16,7 +16,7 @@ from bioner_edge.convert.verification.samples import DOCUMENTS, LINES
 from bioner_edge.errors import UsageError
 from bioner_edge.models import gguf_header, registry
 from bioner_edge.models.registry import Manifest
-from bioner_edge.report import Figure, Report, Silent
+from bioner_edge.report import Figure, Report
 
 __all__ = ["recheck"]
 
@@ -29,7 +29,7 @@ def recheck(name_or_path: str, report: Report | None = None) -> list[Figure]:
 
     Raises ModelError where the file is not what its manifest says, or at the first stage that fails.
     """
-    report = report or Silent()
+    report = report or Report()
     path, manifest = registry.find(name_or_path)
     report.step(f"{path}: the header is sound" + (", the hash is the manifest's" if manifest else ""))
     if manifest is None:

@@ -20,13 +20,13 @@ from bioner_edge.benchmarks.launch import RunRequest, launch
 from bioner_edge.benchmarks.process import Failure
 from bioner_edge.benchmarks.results import Cell, Key, Log, Run
 from bioner_edge.benchmarks.suite import Settings
-from bioner_edge.benchmarks.tell import Tell
 from bioner_edge.document import Document
 from bioner_edge.errors import InputError, UsageError
 from bioner_edge.io import journal, jsonl
 from bioner_edge.io.lock import appending
 from bioner_edge.io.reading import read_file
 from bioner_edge.models import memory
+from bioner_edge.report import Report
 from bioner_edge.text.sentences import split_sentences
 
 ROOT = Path(__file__).parents[2]
@@ -310,12 +310,12 @@ def test_a_disk_that_is_full_is_told_with_the_file(
     assert launch(asked(tiny_model, corpus, settings), out)[0].cells[0].accuracy
 
 
-class Heard(Tell):
+class Heard(Report):
     def __init__(self) -> None:
         self.lines: list[str] = []
 
-    def say(self, line: str) -> None:
-        self.lines.append(line)
+    def step(self, text: str) -> None:
+        self.lines.append(text)
 
 
 def test_a_document_that_cannot_be_read_costs_itself_alone(

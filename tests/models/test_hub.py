@@ -30,6 +30,7 @@ from bioner_edge.errors import ModelError, UsageError
 from bioner_edge.models import download, hub, registry
 from bioner_edge.models.hub_lock import LOCK, Pulled, is_wanted
 from bioner_edge.models.verify import verify_files
+from bioner_edge.report import Report
 
 REPO = "lab/tiny"
 COMMIT, NEXT = "a" * 40, "b" * 40
@@ -201,8 +202,10 @@ def relisted(place: Path, files: dict[str, str] | None = None, **changes: object
 
 
 def pull(revision: str | None = None, notes: list[str] | None = None) -> Path:
-    tell = notes.append if notes is not None else (lambda note: None)
-    return hub.pull("tiny", Path("models"), revision, tell=tell, quiet=True)
+    report = Report()
+    if notes is not None:
+        report.step = notes.append  # type: ignore[method-assign]
+    return hub.pull("tiny", Path("models"), revision, report=report)
 
 
 def names(folder: Path) -> set[str]:
@@ -687,12 +690,14 @@ def test_pull_on_the_command_line(run: Run) -> None:
 
 
 def test_progress_is_drawn_on_a_terminal_and_wiped(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "_SHOWN_EVERY_S", 0.0)
-    monkeypatch.setattr("bioner_edge.models.hub.sys.stderr.isatty", lambda: True)
+    monkeypatch.setattr("bioner_edge.terminal._EVERY_S", 0.0)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    for name, value in {"TERM": "xterm", "TTY_COMPATIBLE": "1", "COLUMNS": "100"}.items():
+        monkeypatch.setenv(name, value)
     code, _, err = run("pull", REAL)
     text = "\n".join(err)
-    assert code == 0 and "model.safetensors 0 of 0 MB, " in text and " left\x1b[K" in text
-    assert text.index(" left\x1b[K") < text.rindex("\n\x1b[K") < text.index("hashes checked")
+    assert code == 0 and "model.safetensors " in text and "0.1/0.1 MB, " in text and " left" in text
+    assert text.rindex(" left") < text.rindex("\x1b[2K") < text.index("hashes checked")
     assert "left" not in "".join(run("pull", REAL, "--to", "b", "--quiet")[2])
 
 

@@ -43,7 +43,7 @@ def main(source: str, out: str, file_format: str, how: str = "") -> int:
     )
     sink = output.open({"model": "m"})
     try:
-        outcome = run(reader, Inputs([source], print), sink, out=out, complain=lambda told: None, quiet=True)
+        outcome = run(reader, Inputs([source], print), sink, out=out, complain=lambda told: None)
     finally:
         sink.close()
     print(outcome.stopped or "", file=sys.stderr)

@@ -15,6 +15,7 @@ import numpy as np
 
 from bioner_edge import formats, prompts
 from bioner_edge.document import Document, Entity
+from bioner_edge.report import Report
 from bioner_edge.tuning import pack, vocabulary
 from bioner_edge.tuning.train import Rows, train
 
@@ -99,10 +100,11 @@ def test_a_resumed_run_ends_with_the_same_weights(packed: Path, tmp_path: Path) 
     assert record["tokens"] > 0 and record["steps"] == 6
 
 
-def test_training_learns(packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    train(
-        packed, tmp_path / "student", SETTINGS | {"phases": [{"steps": 40, "rate": 1.0, "formats": {"multi_tag": 1.0}}]}
-    )
-    lines = [line for line in capsys.readouterr().out.splitlines() if " loss " in line]
-    losses = [float(line.split(" loss ")[1].split()[0]) for line in lines]
+def test_training_learns(packed: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    report = Report()
+    report.step = lines.append  # type: ignore[method-assign]
+    phases = [{"steps": 40, "rate": 1.0, "formats": {"multi_tag": 1.0}}]
+    train(packed, tmp_path / "student", SETTINGS | {"phases": phases}, report=report)
+    losses = [float(line.split(" loss ")[1].split()[0]) for line in lines if " loss " in line]
     assert losses[-1] < losses[0] / 2

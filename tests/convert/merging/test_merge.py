@@ -7,7 +7,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from bioner_edge.convert.merging import exact, nf4
 from bioner_edge.convert.merging.adapter import Adapter
 from bioner_edge.convert.merging.merge import Merged, save
 from bioner_edge.errors import ModelError, UsageError
+from bioner_edge.report import Advance, Report
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -572,15 +574,29 @@ def test_merging_into_what_qlora_saw(bases: Callable[..., Path], tmp_path: Path)
 # --- Saving
 
 
+class Heard(Report):
+    def __init__(self) -> None:
+        self.begun: list[tuple[str, int | None, str]] = []
+        self.done = 0
+
+    @contextmanager
+    def progress(self, what: str, total: int | None = None, unit: str = "", done: int = 0) -> Iterator[Advance]:
+        def advance(steps: int = 1, note: str = "") -> None:
+            self.done += steps
+
+        self.begun.append((what, total, unit))
+        yield advance
+
+
 def test_shards_with_an_index(bases: Callable[..., Path], tmp_path: Path) -> None:
     base = bases("Llama", "bfloat16", tie_word_embeddings=True)
     (base / "generation_config.json").write_text("{}")
     (tmp_path / "t").mkdir()
     (tmp_path / "t" / "tokenizer.json").write_text("{}")
     (tmp_path / "t" / "other.json").write_text("{}")
-    merged, heard = Merged(Checkpoint(base), Adapter(trained(base, tmp_path / "a"))), []
+    merged, heard = Merged(Checkpoint(base), Adapter(trained(base, tmp_path / "a"))), Heard()
     out = tmp_path / "deep" / "out"
-    save(merged, out, tokenizer=tmp_path / "t", progress=lambda *told: heard.append(told), shard_bytes=20_000)
+    save(merged, out, tokenizer=tmp_path / "t", report=heard, shard_bytes=20_000)
     again = Checkpoint(out)
     assert len(again.files) > 3 and max(file.stat().st_size for file in again.files) < 22_000
     assert again.shapes() == merged.shapes() and again.config["dtype"] == "float32"
@@ -589,8 +605,7 @@ def test_shards_with_an_index(bases: Callable[..., Path], tmp_path: Path) -> Non
         assert again.tensor(name).tobytes() == merged.tensor(name).tobytes() == state[name].numpy().tobytes()
     names = {path.name for path in out.iterdir()} - {file.name for file in again.files}
     assert names == {"config.json", "generation_config.json", "tokenizer.json", "model.safetensors.index.json"}
-    assert [done for _, done, _ in heard] == [*range(len(merged.shapes())), len(merged.shapes())]
-    assert heard[-1] == ("tensors written", len(merged.shapes()), len(merged.shapes()))
+    assert heard.begun == [("writing", len(merged.shapes()), "tensors")] and heard.done == len(merged.shapes())
     with pytest.raises(UsageError, match="out: exists; give another folder, or remove it"):
         save(merged, out)
 
@@ -614,12 +629,22 @@ import os, signal, sys
 from pathlib import Path
 from bioner_edge.convert.checkpoint import Checkpoint
 from bioner_edge.convert.merging.merge import save
+from contextlib import contextmanager
+from bioner_edge.report import Report
 
-def stop(what, done, total):
-    if done == total // 2:
-        os.kill(os.getpid(), signal.SIGKILL)
+class Stop(Report):
+    @contextmanager
+    def progress(self, what, total=None, unit="", done=0):
+        left = [None] * (total // 2)
 
-save(Checkpoint(Path(sys.argv[1])), Path(sys.argv[2]), progress=stop)
+        def advance(steps=1, note=""):
+            left.pop()
+            if not left:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        yield advance
+
+save(Checkpoint(Path(sys.argv[1])), Path(sys.argv[2]), report=Stop())
 """
 
 

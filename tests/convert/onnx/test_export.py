@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 from bioner_edge.errors import BionerError, ModelError, UsageError
+from bioner_edge.report import Report
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -598,16 +599,12 @@ def test_what_is_chosen(installed: Config) -> None:
 # --- The process
 
 
-class Steps:
+class Steps(Report):
     def __init__(self) -> None:
         self.told: list[str] = []
 
     def step(self, text: str) -> None:
         self.told.append(text)
-
-    def figure(self, figure: Any) -> None: ...
-
-    def progress(self, what: str, done: int, total: int) -> None: ...
 
 
 def test_a_process_of_its_own(exported: Make, exporter: str, tmp_path: Path, capfd: Any, monkeypatch: Any) -> None:
