@@ -25,8 +25,7 @@ def test_figures_say_whether_they_hold(capsys: Capture) -> None:
     ]  # fmt: skip
 
 
-@pytest.fixture
-def terminal(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+def draw_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """Standard error is a terminal of 60 columns, on which each advance is drawn."""
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     monkeypatch.setattr("bioner_edge.terminal._EVERY_S", 0.0)
@@ -34,7 +33,8 @@ def terminal(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-def test_messages_stand_above_the_bar_and_the_bar_is_wiped(terminal: None, capsys: Capture) -> None:
+def test_messages_stand_above_the_bar_and_the_bar_is_wiped(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw_all(monkeypatch)
     report, before = Terminal(prefix="bioner-edge: "), sys.stderr
     long = "a message that is longer than the terminal is wide, " * 3
     with report.progress("[red]tensors\x1b[2J", 24, "tensors") as advance:
@@ -50,7 +50,8 @@ def test_messages_stand_above_the_bar_and_the_bar_is_wiped(terminal: None, capsy
     assert end.endswith("\x1b[2K") and "\x1b[?25h" in end
 
 
-def test_an_interruption_leaves_a_clean_line_and_the_cursor(terminal: None, capsys: Capture) -> None:
+def test_an_interruption_leaves_a_clean_line_and_the_cursor(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw_all(monkeypatch)
     with pytest.raises(KeyboardInterrupt), Terminal().progress("a", 9, "bytes") as advance:
         advance(3)
         raise KeyboardInterrupt
@@ -59,7 +60,8 @@ def test_an_interruption_leaves_a_clean_line_and_the_cursor(terminal: None, caps
 
 
 @pytest.mark.parametrize("setting", ["quiet", "no bar", "dumb", "pipe"])
-def test_where_no_bar_is_drawn(terminal: None, capsys: Capture, monkeypatch: pytest.MonkeyPatch, setting: str) -> None:
+def test_where_no_bar_is_drawn(capsys: Capture, monkeypatch: pytest.MonkeyPatch, setting: str) -> None:
+    draw_all(monkeypatch)
     if setting == "dumb":
         monkeypatch.setenv("TERM", "dumb")
     if setting == "pipe":
