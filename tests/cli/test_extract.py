@@ -846,7 +846,7 @@ def test_progress_on_a_terminal(
     if quiet:
         assert seen.startswith(complaint)
     else:
-        assert b"/s, " in seen and b" left" in seen
+        assert b"/s" in seen and b" left, " in seen
         assert b"\x1b[2K" + complaint in seen and seen.endswith(b"\x1b[2K")  # wiped before, and in the end
         assert seen.count(b"\x1b[?25l") == seen.count(b"\x1b[?25h") == 1  # the cursor is hidden, and shown again
 
