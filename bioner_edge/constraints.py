@@ -27,6 +27,7 @@ __all__ = [
     "find_constraint",
     "free_mask",
     "grammar_mask",
+    "grounded_mask",
     "read_strictly",
     "salvage",
 ]

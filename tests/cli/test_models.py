@@ -156,6 +156,7 @@ def test_a_model_in_full_as_json(run: Run) -> None:
         "fingerprint": {},
         "base": {},
         "files": {},
+        "constraint": "",
     }
     assert found["architecture"] == "llama" and found["parameters"] == 9_309_440
     base = json.loads(run("show", "olmo-2-1b", "--json")[1])

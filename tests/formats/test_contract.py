@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable
 from functools import cache
 from pathlib import Path
 
@@ -303,14 +303,18 @@ def _check(form: Format, document: Document, *, stepped: bool) -> None:
                 assert _takes(automaton, answer.encode()), document.id
 
 
-def _all(folder: Path) -> Iterator[Document]:
+@cache
+def _all(folder: Path) -> list[Document]:
+    """Read once for all formats."""
+    found: list[Document] = []
     reported: list[object] = []
     for path in sorted(folder.rglob("*.PubTator*")):
-        yield from read_file(path, reported.append, file_format="pubtator")
+        found += read_file(path, reported.append, file_format="pubtator")
     for path in sorted([*folder.rglob("*.ann"), *folder.rglob("*.a1")]):
-        yield from read_file(path, reported.append, file_format="brat")
+        found += read_file(path, reported.append, file_format="brat")
     for path in sorted(folder.rglob("train.in")):
-        yield from read_file(path, reported.append, file_format="bc2gm")
+        found += read_file(path, reported.append, file_format="bc2gm")
+    return found
 
 
 def _takes(automaton: ByteAutomaton, data: bytes) -> bool:
