@@ -7,6 +7,7 @@ from pathlib import Path
 
 import onnxruntime
 import tokenizers
+from packaging.version import Version
 
 from bioner_edge.backends.contract import Batch, CachedSequence, Logits, check_batch, check_filled, check_room
 from bioner_edge.backends.onnx import session as onnx_session
@@ -142,15 +143,9 @@ class OnnxRuntime:
 def _checked(folder: Path) -> Signature:
     """The signature of a graph that refers to nothing outside its folder."""
     graph = onnx_folder.check_confined(folder)
-    if _version() < (1, 26) and any(tensor.external for tensor in graph.tensors):
+    if Version(onnxruntime.__version__) < Version("1.26") and any(tensor.external for tensor in graph.tensors):
         onnx_folder.hashes_match(folder)  # these follow references out of the folder, in ways not all known
     return signature(graph, folder / "model.onnx")
-
-
-def _version() -> tuple[int, int]:
-    """That of onnxruntime."""
-    major, minor, *_ = onnxruntime.__version__.split(".")
-    return int(major), int(minor)
 
 
 def _loaded(path: Path, form: Signature, kind: str, context: int, threads: int) -> Cache:
