@@ -51,7 +51,9 @@ class Key:
 
     @classmethod
     def of(cls, line: Line) -> Key:
-        return cls(line["model"], line["corpus"], line["format"], line.get("constraint") or line["decoding"])
+        # Results of earlier versions say "decoding".
+        constraint = line["constraint"] if "constraint" in line else line["decoding"]
+        return cls(line["model"], line["corpus"], line["format"], constraint)
 
     @property
     def slug(self) -> str:

@@ -72,7 +72,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_row_is_prompt_and_answer_as_extraction_writes_them(packed: Path) -> None:
     tokenizer = vocabulary.load(packed)
-    (row,) = pack.encode(tokenizer, DOCUMENT, LABELS, "multi_tag")
+    (row,) = pack.encode(vocabulary.TrainedVocabulary(packed), DOCUMENT, LABELS, "multi_tag")
     form = formats.get("multi_tag")
     prompt = prompts.build(vocabulary.CHAT_TEMPLATE, form.instruction(LABELS, {}), {})
     spelled = tokenizer.decode(row.ids, skip_special_tokens=False)

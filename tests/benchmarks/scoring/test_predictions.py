@@ -203,6 +203,8 @@ def test_the_line_that_a_run_keeps(tmp_path: Path) -> None:
         "seconds": 1.5, "load_s": None, "answers": None, "calls": None, "fed": None, "tokens": None
     }  # fmt: skip
     assert kept["ceiling"] == {"f1": 0.9} and kept["scores"] == found.to_json(2)["scores"]
+    older = {("decoding" if name == "constraint" else name): value for name, value in kept.items()}
+    assert Key.of(older) == key  # as earlier versions wrote it
     Log(tmp_path).append({"kind": "run", "schema": 1})
     Log(tmp_path).append(kept)
     (cell,) = Run.load(tmp_path).cells

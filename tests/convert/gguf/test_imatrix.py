@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 
 from bioner_edge.convert.gguf.imatrix import importance
 from bioner_edge.errors import ModelError, UsageError
+from bioner_edge.report import Advance, Report
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -153,9 +156,16 @@ def test_every_family_equals_what_its_layers_see(family: str) -> None:
 
 def test_progress_and_the_model_as_it_was() -> None:
     model = make()
-    told: list[tuple[str, int, int]] = []
-    importance(model, NAMES, SEQUENCES, lambda *step: told.append(step))
-    assert told == [("tokens", 8, 12), ("tokens", 9, 12), ("tokens", 12, 12)]
+    heard: list[Any] = []
+
+    class Listener(Report):
+        @contextmanager
+        def progress(self, what: str, total: int | None = None, unit: str = "", done: int = 0) -> Iterator[Advance]:
+            heard.append((total, unit))
+            yield lambda steps=1, note="": heard.append(steps)
+
+    importance(model, NAMES, SEQUENCES, Listener())
+    assert heard == [(12, "tokens"), 8, 1, 3]
     with torch.inference_mode():
         assert model(torch.tensor([[1, 2, 3]])).logits.shape == (1, 3, 24)  # the hook that cuts is gone
     assert not any(module._forward_pre_hooks for module in model.modules())
