@@ -143,7 +143,7 @@ def _checked(folder: Path) -> Signature:
     """The signature of a graph that refers to nothing outside its folder."""
     graph = onnx_folder.check_confined(folder)
     if _version() < (1, 26) and any(tensor.external for tensor in graph.tensors):
-        onnx_folder.hashes_match(folder)  # these follow references out of the folder, in ways not all known
+        onnx_folder.check_hashes(folder)  # these follow references out of the folder, in ways not all known
     return signature(graph, folder / "model.onnx")
 
 
