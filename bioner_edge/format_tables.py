@@ -74,7 +74,7 @@ def example(labels: Sequence[str]) -> Document:
 def answers(name: str, labels: Sequence[str]) -> list[tuple[list[str], str]]:
     """(labels, answer) for each question about the example. Raises UsageError for labels that cannot be written."""
     form = formats.get(name)
-    return [(asked, form.render(example(labels), asked)) for asked in form.questions(labels)]
+    return [(names, form.render(example(labels), names)) for names in form.questions(labels)]
 
 
 # All of them
@@ -94,7 +94,7 @@ def overview() -> Table:
     with open_vocabulary(found[0] if found else None) as vocabulary:
         for name, form in formats.FORMATS.items():
             written = answers(name, LABELS)
-            shown = [(f"({', '.join(asked)}) " if written[1:] else "") + _shorten(text) for asked, text in written]
+            shown = [(f"({', '.join(names)}) " if written[1:] else "") + _shorten(text) for names, text in written]
             count = "–" if vocabulary is None else str(sum(tokens(vocabulary, text) for _, text in written))
             tuned = next((model for model, row in registry.listed_models().items() if name in row.formats), "untuned")
             tuned = tuned if found else "–"
@@ -155,9 +155,9 @@ def details(name: str, labels: Sequence[str], guidelines: Mapping[str, str], mod
     path = registry.find(model)[0] if model is not None else (default_model() or (None,))[0]
     lines = [f"{name}: {description(name)}", f"cannot express: {form.CANNOT}"]
     with open_vocabulary(path) as vocabulary:
-        for asked, answer in written:
-            lines += ["", f"== {', '.join(asked)}"]
-            for message in form.instruction(asked, guidelines):
+        for names, answer in written:
+            lines += ["", f"== {', '.join(names)}"]
+            for message in form.instruction(names, guidelines):
                 lines.append(f"-- {message['role']}\n{message['content'].replace(TEXT, EXAMPLE.text)}")
             count = f", {tokens(vocabulary, answer)} tokens of {path.name}" if vocabulary and path else ""
             lines.append(f"-- answer{count}\n{answer}")
@@ -167,7 +167,7 @@ def details(name: str, labels: Sequence[str], guidelines: Mapping[str, str], mod
 def grammars(name: str, labels: Sequence[str]) -> list[tuple[list[str], str]]:
     """(labels, GBNF) for each question about a document; one pair if all grammars are the same."""
     form = formats.get(name)
-    found = [(asked, form.gbnf(asked)) for asked in form.questions(labels)]
+    found = [(names, form.gbnf(names)) for names in form.questions(labels)]
     return found if len({text for _, text in found}) > 1 else [(list(labels), found[0][1])]
 
 

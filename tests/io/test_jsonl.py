@@ -262,7 +262,7 @@ def test_annotations_that_were_not_accepted_are_read_and_counted(answer: str) ->
     found, notices = read(line(spans=spans, answer="accept") + bad + line(spans=[], answer=answer) + bad)
     assert [len(d.entities) for d in found] == [2, 2, 0, 2]
     told = '2 of the lines have "answer": "reject" or "ignore", the first is line 2; their annotations are read'
-    message = f"{told} as they stand: remove the lines that should not count"
+    message = f"{told} all the same: remove the lines that should not count"
     assert notices == [Notice("in.jsonl", None, message, remark=True)]
 
 
