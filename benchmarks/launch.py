@@ -16,7 +16,7 @@ from bioner_edge.benchmarks.results import Line, Log, Run
 from bioner_edge.benchmarks.suite import Settings, Suite
 from bioner_edge.corpora.named import Corpus, open_corpus
 from bioner_edge.errors import UsageError, unknown_name
-from bioner_edge.io.lock import appending
+from bioner_edge.io.lock import open_locked
 from bioner_edge.report import Report
 
 __all__ = ["SCHEMA", "RunRequest", "begin", "corpus_line", "launch", "start_line"]
@@ -62,7 +62,7 @@ def launch(asked: RunRequest, folder: Path, report: Report | None = None) -> tup
     rows += {task.key.corpus: corpus_line(task.corpus, asked.settings.limit) for task in tasks}.values()
     new = _new(folder, asked.settings, rows)
     folder.mkdir(parents=True, exist_ok=True)
-    with appending(Log(folder).path):
+    with open_locked(Log(folder).path):
         copied = _copied(asked.settings, report) if asked.settings.repetitions else {}
         begin(folder, [start_line(asked.settings, asked.command, copied), *new])
         suite = Suite(folder, asked.settings, tasks, copied, report, asked.force)

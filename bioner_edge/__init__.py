@@ -38,7 +38,7 @@ _LATER = {"Extraction": "extraction", "Extractor": "extract", "load": "loading"}
 
 
 def __getattr__(name: str) -> Any:
-    # numpy and the runtime are imported when something is extracted, not when a span is.
+    # numpy and the runtime are imported only by what extracts: `import bioner_edge` stays quick.
     if name in _LATER:
         return getattr(import_module(f".{_LATER[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

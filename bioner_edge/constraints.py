@@ -1,7 +1,7 @@
-"""Constraints: how an answer is kept to its format while it is decoded. One row each.
+"""Decoding constraints, one row each.
 
-free       nothing is enforced: for comparison, and for models without a format
-gbnf       the format's grammar: every answer parses, mentions may be invented and are then dropped when it is read
+free       no constraint: for comparison, and for models without a format
+gbnf       the format's grammar: every answer parses; invented mentions are possible and dropped on reading
 grounded   the grammar and the text: every answer parses, and every mention is in the text at its offsets
 """
 
@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 LateVocabulary = Callable[[], Vocabulary]
-"""The bytes of the tokens, read from the back end when they are first needed."""
+"""Returns the tokens' bytes, which are read from the back end on first use."""
 Make = Callable[[Format, Sequence[str], Document, LateVocabulary], Any]
 Read = Callable[[Format, str, Document, Sequence[str]], Parsed]
 
@@ -42,9 +42,9 @@ Read = Callable[[Format, str, Document, Sequence[str]], Parsed]
 class Constraint:
     """One way to decode an answer.
 
-    `make` builds, for a format, labels and a document, what `decode` needs to know what is allowed: usually a
-    `TokenMask`. One that does not depend on the document (`per_document` false) is built once, so that its states stay
-    cached. `read` turns the answer into entities. A constraint that is `llama_only` needs a GGUF model.
+    `make` builds what `decode` is constrained by, usually a `TokenMask`, for a format, labels and a document. If it
+    does not depend on the document (`per_document` false) it is built once, so that its states stay cached. `read`
+    parses the answer into entities. A `llama_only` constraint needs a GGUF model.
     """
 
     name: str
@@ -56,27 +56,27 @@ class Constraint:
 
 
 def read_strictly(form: Format, answer: str, document: Document, labels: Sequence[str]) -> Parsed:
-    """Read an answer that is known to be valid."""
+    """Parse an answer that the constraint has kept valid."""
     return form.parse(answer, document, labels)
 
 
 def salvage(form: Format, answer: str, document: Document, labels: Sequence[str]) -> Parsed:
-    """Read whatever can be read of an answer; what cannot is among its problems."""
+    """Parse what can be parsed of an answer; the rest is reported among its problems."""
     return form.salvage(answer, document, labels)
 
 
 def free_mask(form: Format, labels: Sequence[str], document: Document, vocabulary: LateVocabulary) -> TokenMask:
-    """Any text."""
+    """A mask that allows any text."""
     return TokenMask(Anything(), vocabulary())
 
 
 def grammar_mask(form: Format, labels: Sequence[str], document: Document, vocabulary: LateVocabulary) -> TokenMask:
-    """What the format's GBNF allows."""
+    """A mask that allows what the format's GBNF accepts."""
     return TokenMask(GrammarAutomaton(form.gbnf(labels)), vocabulary())
 
 
 def grounded_mask(form: Format, labels: Sequence[str], document: Document, vocabulary: LateVocabulary) -> TokenMask:
-    """What the format allows about this document."""
+    """A mask that allows only answers that are valid for this document."""
     return TokenMask(form.constraint(document, labels), vocabulary())
 
 
@@ -92,7 +92,7 @@ DEFAULT = "grounded"
 
 
 def find_constraint(constraint: str | Constraint) -> Constraint:
-    """The constraint of a name; a row is taken as it is. Raises UsageError for a name that is not known."""
+    """Look up a constraint by name; a `Constraint` is returned as it is. Raises UsageError for an unknown name."""
     if isinstance(constraint, Constraint):
         return constraint
     if constraint not in CONSTRAINTS:

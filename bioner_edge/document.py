@@ -1,7 +1,7 @@
-"""Spans, entities and documents: the three things that pass through every verb.
+"""Spans, entities and documents: the data types that all commands share.
 
 All offsets are half-open intervals [start, end) in Unicode code points of the document's own text, so that
-``text[start:end]`` is the mention in Python. Nothing else in the project defines what an offset is.
+``text[start:end]`` is the mention in Python. This is the project's only definition of an offset.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Entity:
     """A typed mention: one fragment, or several in text order when it is discontinuous.
 
     `score` is the product of p(chosen | candidates) over the choices that wrote it, `removed_mass` the largest
-    probability that the constraint took away at one of them; both lie in [0, 1] and are None for gold.
+    probability mass that the constraint removed at any of them; both lie in [0, 1] and are None for gold.
     """
 
     label: str
@@ -46,11 +46,11 @@ class Entity:
         if not self.fragments:
             raise ValueError("an entity needs at least one fragment")
         if any(a.end > b.start for a, b in pairwise(self.fragments)):
-            raise ValueError(f"fragments must be in text order and apart: {self.fragments}")
+            raise ValueError(f"fragments must be in text order and must not overlap: {self.fragments}")
 
     @classmethod
     def at(cls, label: str, start: int, end: int) -> Entity:
-        """An entity of one fragment."""
+        """Build an entity of one fragment."""
         return cls(label, (Span(start, end),))
 
     @property
@@ -63,11 +63,11 @@ class Entity:
 
     @property
     def key(self) -> tuple[str, tuple[Span, ...]]:
-        """What makes two entities the same: label and offsets, never the score."""
+        """Label and offsets, which identify an entity; its score does not."""
         return self.label, self.fragments
 
     def mention(self, text: str) -> str:
-        """The surface in `text`; the fragments of a discontinuous mention joined by one space, as brat does."""
+        """The mention's surface in `text`; fragments are joined by one space, as in brat."""
         return " ".join(text[f.start : f.end] for f in self.fragments)
 
     def shifted(self, by: int) -> Entity:
@@ -76,10 +76,10 @@ class Entity:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A text with its identifier; `entities` are the annotations that came with it, which extraction never reads.
+    """A text with its identifier; `entities` are its gold annotations, which extraction never reads.
 
-    `title_end` is the length of the title where the source tells title and abstract apart (PubTator); one
-    separating character follows it.
+    `title_end` is the length of the title if the source separates title and abstract (PubTator); one separating
+    character follows it.
     """
 
     id: str
@@ -94,7 +94,7 @@ class Document:
         return replace(self, entities=tuple(entities))
 
     def to_json(self) -> dict[str, Any]:
-        """The document as a JSON Lines object; `title_end` is left out where it is not known."""
+        """The document as a JSON Lines object; `title_end` is omitted if unknown."""
         record: dict[str, Any] = {"id": self.id, "text": self.text}
         if self.title_end is not None:
             record["title_end"] = self.title_end
@@ -103,7 +103,7 @@ class Document:
 
 
 def entity_json(entity: Entity, text: str) -> dict[str, Any]:
-    """An entity as JSON, keys as GLiNER and Prodigy users know them; `fragments` only where there are several."""
+    """An entity as JSON with the keys of GLiNER and Prodigy; `fragments` only for discontinuous mentions."""
     record: dict[str, Any] = {
         "start": entity.start,
         "end": entity.end,

@@ -1,4 +1,4 @@
-"""A loaded model with what is read once for all documents: the bytes of its tokens, and the cached instructions."""
+"""A loaded model with what is computed once for all documents: its tokens' bytes and the cached instructions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Engine"]
 
 
 class Engine:
-    """What extractors of one model share. Not safe for use from several threads at once."""
+    """State shared by all extractors of one model. Not safe for use from several threads at once."""
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
@@ -19,15 +19,15 @@ class Engine:
         self._instructions: dict[tuple[int, ...], CachedSequence] = {}
 
     def vocabulary(self) -> Vocabulary:
-        """The bytes of the tokens, read when they are first needed."""
+        """The tokens' bytes, read from the back end on first use."""
         if self._vocabulary is None:
             self._vocabulary = Vocabulary(self.backend)
         return self._vocabulary
 
     def instruction(self, before: list[int], needed: Set[tuple[int, ...]]) -> CachedSequence:
-        """A sequence that holds the instruction `before`, less its last token, so that no prompt after it is empty.
+        """A cached sequence of the instruction `before` without its last token, so that no prompt after it is empty.
 
-        Instructions that are not among those `needed` now are released: they would take room in the context.
+        Instructions not in `needed` are released: they would take up context.
         """
         for key in self._instructions.keys() - needed:
             self.backend.release(self._instructions.pop(key))

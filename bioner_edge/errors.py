@@ -1,12 +1,12 @@
-"""Every error that a user can cause, under one root.
+"""The errors that a user can cause, under one base class.
 
     BionerError
-    ├── UsageError       an unknown format, label, option, or one that cannot be combined
-    ├── InputError       a file or document that cannot be read; `ContextFull` of the back ends, one that has no room
-    ├── ModelError       a model file that is damaged, unlisted, or not what its manifest says
-    └── CrashError       native code, or the want of memory, ended the process that read a document
+    ├── UsageError       an unknown format, label or option, or a combination that is not allowed
+    ├── InputError       a file or document that cannot be read; `ContextFull` of the back ends: one that does not fit
+    ├── ModelError       a model file that is damaged, unlisted, or differs from its manifest
+    └── CrashError       a native crash, or running out of memory, ended the process that read a document
 
-A message is one line: what was wrong, where, and what to do. The command line prints it and exits with 2.
+A message is one line: what is wrong, where, and what to do. The command line prints it and exits with 2.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ __all__ = [
 
 
 class BionerError(Exception):
-    """The root of all errors that are the caller's to mend."""
+    """The base class of all errors that the caller can fix."""
 
 
 class UsageError(BionerError):
-    """A request that makes no sense: an unknown name, options that exclude each other."""
+    """An invalid request: an unknown name, mutually exclusive options."""
 
 
 class InputError(BionerError):
-    """Text or annotations that cannot be read; says the file and the line."""
+    """Text or annotations that cannot be read; names the file and the line."""
 
 
 class ModelError(BionerError):
-    """A model file or its manifest cannot be used; says which and why."""
+    """A model file or manifest that cannot be used; says which and why."""
 
 
 class CrashError(BionerError):
-    """A document ended the process that read it; `how` says by what, for instance "SIGSEGV"."""
+    """A document crashed the process that read it; `how` says how, for instance "SIGSEGV"."""
 
     def __init__(self, message: str, how: str) -> None:
         super().__init__(message, how)
@@ -56,12 +56,12 @@ class CrashError(BionerError):
 
 
 def printable(text: str) -> str:
-    """The text without what could do something to a terminal, which is shown as U+FFFD."""
+    """The text with every character that a terminal might interpret replaced by U+FFFD."""
     return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
 def unknown_name(kind: str, name: str, choices: Iterable[object]) -> str:
-    """'unknown KIND NAME; known: A, B', the one wording for a name that is not in a table."""
+    """The message for a name that is not in a table: 'unknown KIND NAME; known: A, B'."""
     return f"unknown {kind} {name!r}; known: {', '.join(map(str, choices))}"
 
 
@@ -73,7 +73,7 @@ def alternatives(names: Iterable[str]) -> str:
 
 @contextmanager
 def name_file(path: Path) -> Iterator[None]:
-    """An OSError from inside says which file it is about, also where the system does not: a disk that fills up."""
+    """Add `path` to an OSError from inside that names no file, such as that of a full disk."""
     try:
         yield
     except OSError as error:

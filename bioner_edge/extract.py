@@ -1,4 +1,4 @@
-"""The main path: chunks of a document, a prompt for each, an answer under a constraint, entities in its own offsets.
+"""Extract entities: split a document into chunks, prompt for each, decode under a constraint, map offsets back.
 
 import bioner_edge
 extractor = bioner_edge.load()
@@ -28,15 +28,15 @@ from bioner_edge.questions import ask
 from bioner_edge.scores import score_entities
 from bioner_edge.text.chunks import chunks
 from bioner_edge.text.sentences import unwrap
-from bioner_edge.text.surrogates import lone_surrogate
+from bioner_edge.text.surrogates import surrogate_error
 
 __all__ = ["Extraction", "Extractor"]
 
-_LEAST_ROOM = 48  # tokens for a chunk with its answer
+_MIN_ROOM = 48  # tokens of a chunk and its answer
 
 
 class Extractor:
-    """Reads documents with one model, one format and one list of labels; see `load`."""
+    """Extracts entities with one model, format and list of labels; see `load`."""
 
     def __init__(
         self,
@@ -52,10 +52,10 @@ class Extractor:
     ) -> None:
         if unit not in UNITS:
             raise UsageError(unknown_name("unit", unit, UNITS))
-        if bad := next(
-            (reason for text in (*labels, *(guidelines or {}).values()) if (reason := lone_surrogate(text))), None
+        if reason := next(
+            (error for text in (*labels, *(guidelines or {}).values()) if (error := surrogate_error(text))), None
         ):
-            raise UsageError(f"a label or guideline cannot be read: {bad}")
+            raise UsageError(f"a label or guideline cannot be read: {reason}")
         self.constraint = find_constraint(constraint)
         self._name, self.format = format, formats.get(format)
         self.labels = list(labels)
@@ -65,16 +65,16 @@ class Extractor:
         self.removed_mass = removed_mass
         self.engine = model if isinstance(model, Engine) else Engine(model)
         self.backend = backend = self.engine.backend
-        asked = ask(self.format, self.labels, self.guidelines, backend.chat_template, backend.template_tokens)
-        self._asked = [_Asked(question.labels, *question.around(backend)) for question in asked]
-        self._instructions = {tuple(question.before) for question in self._asked}
-        # asked for a chunk's limit, then for its budget
-        self._least: Callable[[str], int] = method_cache(self._least_tokens, 8)
-        self._empty = self._least("")
-        fixed = sum(map(len, self._instructions)) + max(len(question.after) for question in self._asked)
+        questions = ask(self.format, self.labels, self.guidelines, backend.chat_template, backend.template_tokens)
+        self._questions = [_TokenizedQuestion(question.labels, *question.around(backend)) for question in questions]
+        self._instructions = {tuple(question.before) for question in self._questions}
+        # called twice for each chunk: for its limit and for its budget
+        self._min_answer: Callable[[str], int] = method_cache(self._min_answer_tokens, 8)
+        self._empty = self._min_answer("")
+        fixed = sum(map(len, self._instructions)) + max(len(question.after) for question in self._questions)
         self._room = backend.context - fixed - 2 * self._empty
-        if self._room < _LEAST_ROOM:
-            raise UsageError(f"a context of {backend.context} tokens is too small for this prompt; take a larger one")
+        if self._room < _MIN_ROOM:
+            raise UsageError(f"a context of {backend.context} tokens is too small for this prompt; use a larger one")
 
     def using(
         self,
@@ -84,7 +84,7 @@ class Extractor:
         constraint: str | Constraint | None = None,
         guidelines: Mapping[str, str] | None = None,
     ) -> Extractor:
-        """An extractor of the same loaded model that asks for something else; what is not given stays as it is here.
+        """An extractor of the same loaded model with other settings; those not given are this one's.
 
         Both may be used in turn. They share the model: closing one closes the other. Raises UsageError as `load` does.
         """
@@ -101,19 +101,19 @@ class Extractor:
 
     @property
     def prompts(self) -> list[tuple[list[int], list[int]]]:
-        """Of each question the token ids before and after the text."""
-        return [(question.before, question.after) for question in self._asked]
+        """For each question, the token ids before and after the text."""
+        return [(question.before, question.after) for question in self._questions]
 
     def __call__(self, source: str | Document) -> Extraction:
-        """The entities of a document, its own annotations unread. Raises InputError for a lone surrogate."""
+        """Extract the entities of a document; its gold is not read. Raises InputError for a lone surrogate."""
         document = Document("text", source) if isinstance(source, str) else source
-        if reason := lone_surrogate(document.text):
+        if reason := surrogate_error(document.text):
             raise InputError(f"document {document.id}: {reason}")
         entities: dict[tuple[str, tuple[Span, ...]], Entity] = {}
         problems: list[tuple[Span, Problem]] = []
         counts = Counter[str]()
         for chunk in self._chunks(document):
-            # As long as the text, so that offsets are the same in both.
+            # Unwrapping keeps the length, so offsets hold in both.
             part = Document(document.id, unwrap(document.text[chunk.start : chunk.end]))
             for answer, parsed in self._answers(part):
                 counts.update(answers=1, calls=answer.calls, fed=answer.fed)
@@ -133,35 +133,35 @@ class Extractor:
         return chunks(document.text, self._cost, self._room, unit=self.unit, title_end=document.title_end)
 
     def _cost(self, text: str) -> int:
-        """Tokens that a text takes with its answer: at least as long again, or twice the answer without mentions."""
+        """Tokens of a text and its answer: the longer of the text and twice the answer without entities."""
         text = unwrap(text)
         size = len(self.backend.tokenize(text.encode(), False))
-        return size + max(2 * (self._least(text) - self._empty), size)
+        return size + max(2 * (self._min_answer(text) - self._empty), size)
 
-    def _least_tokens(self, text: str) -> int:
-        """The tokens of an answer that finds nothing in a text."""
-        empty = self.format.render(Document("", text), self._asked[0].labels)
+    def _min_answer_tokens(self, text: str) -> int:
+        """Tokens of the answer without entities."""
+        empty = self.format.render(Document("", text), self._questions[0].labels)
         return len(self.backend.tokenize(empty.encode(), False))
 
     def _answers(self, part: Document) -> Iterator[tuple[Answer, Parsed]]:
-        """The answers about a chunk, by question; questions whose prompts begin alike read the text once."""
+        """The answers about a chunk, by question; questions with the same instruction share one prefill of the text."""
         text = self.backend.tokenize(part.text.encode(), False)
         budget = self._budget(part, text)
-        for before, questions in groupby(self._asked, key=lambda question: question.before):
-            sharing = list(questions)
+        for before, questions in groupby(self._questions, key=lambda question: question.before):
+            group = list(questions)
             prefix = self.engine.instruction(before, self._instructions)
             # The last token is left to each prompt, so that none is empty.
-            asked = [*before[prefix.length :], *text]
-            read, left = asked[:-1], asked[-1:]
+            prompt = [*before[prefix.length :], *text]
+            read, left = prompt[:-1], prompt[-1:]
             shared = self.backend.fork(prefix, prefix.length)
             try:
                 once = 0
-                if len(sharing) > 1 and read:
+                if len(group) > 1 and read:
                     self.backend.eval(shared, read)
                     once, read = len(read), []
-                for question in sharing:
+                for question in group:
                     answer = self._answer(question, part, shared, [*read, *left, *question.after], budget)
-                    if once:  # what was read for all is counted with the first
+                    if once:  # the shared prefill is counted with the first answer
                         fed, prompted = answer.fed + once, answer.prompt + once
                         answer, once = replace(answer, calls=answer.calls + 1, fed=fed, prompt=prompted), 0
                     yield answer, self.read(answer, part, question.labels)
@@ -169,9 +169,9 @@ class Extractor:
                 self.backend.release(shared)
 
     def _answer(
-        self, question: _Asked, part: Document, shared: CachedSequence, prompt: list[int], budget: int
+        self, question: _TokenizedQuestion, part: Document, shared: CachedSequence, prompt: list[int], budget: int
     ) -> Answer:
-        """One answer about a chunk; `shared` holds what was read of it before."""
+        """Decode one answer about a chunk, from a fork of the prefix that is cached in `shared`."""
         budget = min(self.backend.context - shared.length - len(prompt), budget)
         allowed = question.allowed
         if allowed is None:
@@ -187,7 +187,7 @@ class Extractor:
             self.backend.release(sequence)
 
     def read(self, answer: Answer, part: Document, labels: Sequence[str]) -> Parsed:
-        """What an answer says; one that ended at its budget has that among its problems."""
+        """Parse an answer; if its budget ran out, that is among its problems."""
         parsed = self.constraint.read(self.format, answer.text, part, labels)
         if not answer.closed:
             return parsed
@@ -196,8 +196,8 @@ class Extractor:
         return replace(parsed, problems=(*parsed.problems, problem))
 
     def _budget(self, part: Document, text: Sequence[int]) -> int:
-        """The tokens that may be fed after the prompt: more than any answer takes, so that a model may not ramble."""
-        return 4 * max(len(text), self._least(part.text)) + 128
+        """Tokens that may be fed after the prompt: more than any answer needs, but a bound for a model that rambles."""
+        return 4 * max(len(text), self._min_answer(part.text)) + 128
 
     def close(self) -> None:
         self.backend.close()
@@ -210,8 +210,8 @@ class Extractor:
 
 
 @dataclass(slots=True)
-class _Asked:
-    """A question as it is fed, and what its answers may hold, where no document changes that."""
+class _TokenizedQuestion:
+    """A question as token ids, with its constraint if that does not depend on the document."""
 
     labels: list[str]
     before: list[int]

@@ -1,4 +1,4 @@
-"""What was found in a document, and by what; without numpy or a runtime, which only the process that reads needs."""
+"""The result of an extraction and what it depends on; without numpy or a runtime, which only the reader needs."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = ["About", "Extraction", "FileState"]
 
 @dataclass(frozen=True, slots=True)
 class Extraction:
-    """What was found in one document.
+    """The entities found in one document.
 
-    `problems` are what is wrong with the answers, each with the chunk [start, end) of the text that it is about. Under
-    the grounded constraint there is one kind, `cut`: the budget of the chunk ran out, and the answer was closed by the
-    shortest way, so that it parses and is grounded, but says nothing about what the model had not come to. `broken`
-    counts the answers that do not parse (`syntax`) or depart from the text (`ungrounded`), `salvaged` the entities that
-    come from these. The other numbers are sums over the answers, of which there are `answers`; see `Answer`.
+    `problems` are those of the answers, each with the chunk [start, end) of the text that it is about. Under the
+    grounded constraint there is one kind, `cut`: the chunk's budget ran out and the answer was closed the shortest
+    way, so that it parses and is grounded, but lacks what the model had not reached. `broken` counts the answers that
+    do not parse (`syntax`) or depart from the text (`ungrounded`), `salvaged` the entities found in them, `answers` all
+    answers. The other numbers are sums over the answers; see `Answer`.
     """
 
     document: Document
@@ -40,13 +40,13 @@ class Extraction:
     broken: int = 0
     salvaged: int = 0
 
-    def answered(self) -> Document:
-        """The document with what was found in it, and nothing of what came with it."""
+    def to_document(self) -> Document:
+        """The document with the entities found in place of its gold."""
         return self.document.with_entities(self.entities)
 
     def to_json(self) -> dict[str, Any]:
-        """The document with the entities found, and `problems` where there were any; never its own annotations."""
-        record = self.answered().to_json()
+        """The document with the entities found, and `problems` if there are any; never its gold."""
+        record = self.to_document().to_json()
         if self.problems:
             record["problems"] = [
                 {"kind": p.kind, "message": p.message, "start": chunk.start, "end": chunk.end}
@@ -57,7 +57,7 @@ class Extraction:
 
 @dataclass(frozen=True, slots=True)
 class FileState:
-    """A file as it was at a moment: it takes no reading to see that it is another now, or was changed."""
+    """A file's size, time and inode: whether it was changed or replaced can be seen without reading it."""
 
     path: Path
     bytes: int
@@ -66,7 +66,7 @@ class FileState:
 
     @classmethod
     def of(cls, path: Path) -> FileState:
-        """Raises ModelError where there is none."""
+        """The state of a file. Raises ModelError if it cannot be read."""
         try:
             found = path.stat()
         except OSError as error:
@@ -76,28 +76,28 @@ class FileState:
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What a command line wants to know of an extractor that lives in another process.
+    """What the command line needs to know about an extractor in another process.
 
-    `fingerprint` is what its answers depend on: two with the same one read a document alike, on one processor. Of
-    another processor the kernels round otherwise, and a near tie may fall the other way. That is left out, because
-    nobody could set it back: a run that has to move would be lost. What can be set back is in it, also where it only
-    decides near ties, as the number of threads and the version of the runtime.
+    `fingerprint` is what its answers depend on: extractors with equal ones read a document alike on one processor.
+    Another processor's kernels round differently, and near ties may be decided differently. The processor is left out
+    because a user cannot restore it: a run that has to move would be lost. What can be restored is included, even if it
+    only decides near ties, such as the number of threads and the runtime's version.
 
-    Files whose hash is not known yet stand in it as a `FileState`: to hash a large model takes as long as to load it,
-    and only a run that is remembered needs it; see `hashed`.
+    A file whose hash is not known yet is a `FileState` in it: hashing a large model takes as long as loading it, and
+    only a resumable run needs it; see `hash_files`.
     """
 
     labels: tuple[str, ...]
     warnings: tuple[str, ...]
     fingerprint: Mapping[str, Any]
 
-    def hashed(self) -> dict[str, Any]:
-        """The fingerprint with the SHA-256 of each file. Raises ModelError for one that was changed since."""
+    def hash_files(self) -> dict[str, Any]:
+        """The fingerprint with the SHA-256 of each file. Raises ModelError if one was changed since it was loaded."""
         return {n: _hash(v) if isinstance(v, FileState) else v for n, v in self.fingerprint.items()}
 
 
 def _hash(state: FileState) -> str:
     found = sha256(state.path)
     if FileState.of(state.path) != state:
-        raise ModelError(f"{state.path}: was changed while it was loaded; start again")
+        raise ModelError(f"{state.path}: changed while it was being loaded; start again")
     return found

@@ -1,6 +1,6 @@
-"""The formats for those who choose one: all in a table, and one in full, with its questions, answers and grammar.
+"""Tables and details of the formats, to choose one: its questions, answers and grammar.
 
-Whatever is shown is made by the format itself as it is asked for, so that it cannot differ from what the format does.
+Everything shown is rendered by the format itself on demand, so that it cannot differ from what the format does.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bioner_edge.errors import ModelError, UsageError
 from bioner_edge.formats.contract import TEXT
 from bioner_edge.models import registry
 from bioner_edge.questions import ask
-from bioner_edge.text.surrogates import lone_surrogate
+from bioner_edge.text.surrogates import surrogate_error
 
 if TYPE_CHECKING:
     from bioner_edge.backends.contract import Spelling
@@ -38,8 +38,8 @@ __all__ = [
     "grammars",
     "open_vocabulary",
     "overview",
+    "render_prompts",
     "tokens",
-    "written_prompts",
 ]
 
 LABELS = ("Chemical", "Disease")
@@ -53,35 +53,36 @@ EXAMPLE = Document(
         Entity.at("Chemical", 84, 93),
     ),
 )
-_MOST_LINES, _MOST_CHARACTERS = 3, 110  # of an answer in the table; whole ones are for `shown`
+_MAX_LINES, _MAX_CHARACTERS = 3, 110  # of an answer in the table; `details` shows it whole
 
 
 def description(name: str) -> str:
-    """What a format writes, in one line. Raises UsageError for an unknown name."""
+    """A format in one line. Raises UsageError for an unknown name."""
     first, _, _ = (formats.get(name).__doc__ or "").partition("\n")
     return first.removeprefix(f"{name}: ").rstrip(".")
 
 
 def example(labels: Sequence[str]) -> Document:
-    """The example with labels of one's own: those that it does not know stand, in turn, for those of it not asked."""
-    strange = (label for label in labels if label not in LABELS)
-    name = {label: label if label in labels else next(strange, None) for label in LABELS}
+    """The example with the given labels: those it lacks replace, in turn, those of its own that are not given."""
+    unknown = (label for label in labels if label not in LABELS)
+    name = {label: label if label in labels else next(unknown, None) for label in LABELS}
     return EXAMPLE.with_entities(
         Entity(label, e.fragments) for e in EXAMPLE.entities if (label := name[e.label]) is not None
     )
 
 
 def answers(name: str, labels: Sequence[str]) -> list[tuple[list[str], str]]:
-    """The labels of each answer that the example takes, and the answer. Raises UsageError for what it cannot write."""
+    """(labels, answer) for each question about the example. Raises UsageError for labels that cannot be written."""
     form = formats.get(name)
-    return [(asked, form.render(example(labels), asked)) for asked in form.questions(labels)]
+    return [(names, form.render(example(labels), names)) for names in form.questions(labels)]
 
 
 # All of them
 
 
 def overview() -> Table:
-    """A row for each format; about the bundled model "–" where there is none. Raises ModelError for a broken one."""
+    """A table of all formats; "–" in the columns of the bundled model if there is none. Raises ModelError for a broken
+    one."""
     found = default_model()
     table = Table(box=box.SIMPLE_HEAD, show_lines=True, pad_edge=False, title_justify="left", caption_justify="left")
     table.title = Text(f"Answers about: {EXAMPLE.text}", "not italic")
@@ -93,32 +94,32 @@ def overview() -> Table:
     with open_vocabulary(found[0] if found else None) as vocabulary:
         for name, form in formats.FORMATS.items():
             written = answers(name, LABELS)
-            shown = [(f"({', '.join(asked)}) " if written[1:] else "") + _shortened(text) for asked, text in written]
+            shown = [(f"({', '.join(names)}) " if written[1:] else "") + _shorten(text) for names, text in written]
             count = "–" if vocabulary is None else str(sum(tokens(vocabulary, text) for _, text in written))
             tuned = next((model for model, row in registry.listed_models().items() if name in row.formats), "untuned")
             tuned = tuned if found else "–"
             table.add_row(Text(name), Text("\n".join(shown)), Text(form.CANNOT), count, tuned)
     counted = f"tokens: of all answers about the text, as {found[0].name} counts them.\n" if found else ""
-    hints = "(Chemical): one type an answer. ⇥: a tab. …: cut here, whole in `bioner-edge formats show NAME`."
+    hints = "(Chemical): one type per answer. ⇥: a tab. …: cut here, whole in `bioner-edge formats show NAME`."
     table.caption = Text(counted + hints, "not italic")
     return table
 
 
-def _shortened(answer: str) -> str:
-    """An answer for the table: a few lines, tabs made visible."""
+def _shorten(answer: str) -> str:
+    """Cut an answer for the table to a few lines and make tabs visible."""
     lines = answer.split("\n")
-    short = "\n".join(lines[:_MOST_LINES])[:_MOST_CHARACTERS]
+    short = "\n".join(lines[:_MAX_LINES])[:_MAX_CHARACTERS]
     return short.replace("\t", "⇥") + ("…" if short != answer else "")
 
 
 def default_model() -> tuple[Path, Manifest | None] | None:
-    """The bundled model whose tokens are counted and its manifest, both checked; None where none is bundled."""
+    """The bundled model, which counts the tokens, and its manifest, both checked; None if none is bundled."""
     return None if registry.default() is None else registry.find(None)
 
 
 @contextmanager
 def open_vocabulary(path: Path | None) -> Iterator[Spelling | None]:
-    """The vocabulary of a model; None for none. Raises ModelError where the library that reads it is not installed."""
+    """Open the vocabulary of a model; None for None. Raises ModelError if the library that reads it is missing."""
     if path is None:
         yield None
     elif path.is_dir():
@@ -136,7 +137,7 @@ def open_vocabulary(path: Path | None) -> Iterator[Spelling | None]:
 
 
 def tokens(vocabulary: Spelling, text: str) -> int:
-    """How many tokens a text takes, the one that ends an answer not among them."""
+    """Count the tokens of a text, without the end token."""
     return len(vocabulary.tokenize(text.encode(), False))
 
 
@@ -144,19 +145,19 @@ def tokens(vocabulary: Spelling, text: str) -> int:
 
 
 def details(name: str, labels: Sequence[str], guidelines: Mapping[str, str], model: str | None = None) -> str:
-    """A format in full: for each answer that the example takes, the messages that ask for it and the answer itself.
+    """A format in full: for each question about the example, its messages and the answer.
 
-    Raises UsageError for an unknown name and for labels that it cannot write, ModelError for a model that is asked for
-    and cannot be used.
+    Raises UsageError for an unknown name and for labels that it cannot write, ModelError for a `model` that cannot be
+    used.
     """
     form = formats.get(name)
     written = answers(name, labels)
     path = registry.find(model)[0] if model is not None else (default_model() or (None,))[0]
     lines = [f"{name}: {description(name)}", f"cannot express: {form.CANNOT}"]
     with open_vocabulary(path) as vocabulary:
-        for asked, answer in written:
-            lines += ["", f"== {', '.join(asked)}"]
-            for message in form.instruction(asked, guidelines):
+        for names, answer in written:
+            lines += ["", f"== {', '.join(names)}"]
+            for message in form.instruction(names, guidelines):
                 lines.append(f"-- {message['role']}\n{message['content'].replace(TEXT, EXAMPLE.text)}")
             count = f", {tokens(vocabulary, answer)} tokens of {path.name}" if vocabulary and path else ""
             lines.append(f"-- answer{count}\n{answer}")
@@ -164,13 +165,13 @@ def details(name: str, labels: Sequence[str], guidelines: Mapping[str, str], mod
 
 
 def grammars(name: str, labels: Sequence[str]) -> list[tuple[list[str], str]]:
-    """The GBNF of each answer that a document takes, with its labels; one where all are the same."""
+    """(labels, GBNF) for each question about a document; one pair if all grammars are the same."""
     form = formats.get(name)
-    found = [(asked, form.gbnf(asked)) for asked in form.questions(labels)]
+    found = [(names, form.gbnf(names)) for names in form.questions(labels)]
     return found if len({text for _, text in found}) > 1 else [(list(labels), found[0][1])]
 
 
-def written_prompts(
+def render_prompts(
     name: str,
     labels: Sequence[str],
     guidelines: Mapping[str, str],
@@ -178,14 +179,14 @@ def written_prompts(
     model: str | None = None,
     tell: Callable[[str], None] = lambda note: None,
 ) -> list[tuple[list[str], str]]:
-    """The prompt of each answer about `text`, with its labels, as the model reads it, its first token included.
+    """(labels, prompt) for each question about `text`, with the BOS token if the model is fed one.
 
-    `tell` hears once what is to be said of all of them, see `prompts.build`. Raises UsageError for what cannot be
-    written and ModelError for a model or chat template that cannot be used.
+    `tell` receives each note of `prompts.build` once. Raises UsageError for labels or a text that cannot be written,
+    and ModelError for a model or chat template that cannot be used.
     """
     form = formats.get(name)
-    form.questions(labels)  # refuses labels before a model is looked for
-    if reason := lone_surrogate(text):
+    form.questions(labels)  # rejects labels before a model is looked for
+    if reason := surrogate_error(text):
         raise UsageError(f"--prompt: {reason}")
     path = registry.find(model)[0] if model is not None else (default_model() or registry.find(None))[0]
     with open_vocabulary(path) as vocabulary:

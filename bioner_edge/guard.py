@@ -1,13 +1,13 @@
-"""Read documents in a process of their own, so that a native crash costs the document at hand and nothing else.
+"""Read documents in a child process, so that a native crash costs one document and nothing else.
 
-A kernel that faults, or the system when memory runs out, ends the process that reads; the one that holds inputs and
-outputs goes on, names the document, and starts another reader for the next. Both speak pickles over a socket pair:
+A faulting kernel, or the system when memory runs out, ends the child; the parent, which holds inputs and outputs, names
+the document and starts another child for the next one. They exchange pickles over a socket pair:
 
     parent -> child   a function that opens a reader, then documents, one at a time
-    child -> parent   what the reader says about itself, then for each document that it is there, and an extraction or
-                      an error
+    child -> parent   what the reader says about itself, then for each document an acknowledgement, and an extraction
+                      or an error
 
-A process that ends before it has said that a document is there was not ended by it: another one reads it.
+A child that ends before it has acknowledged a document was not ended by it: another one reads it.
 """
 
 from __future__ import annotations
@@ -31,29 +31,29 @@ from bioner_edge.processes import describe_exit, end_group, end_with_parent, kil
 
 __all__ = ["Guard", "LostError", "Opening", "Reader", "remedy"]
 
-_ATTEMPTS = 2  # to hand over a document: a process that ended while it waited is replaced
+_ATTEMPTS = 2  # to hand over a document: a child that ended while waiting is replaced
 
 
 class LostError(BionerError):
-    """There is no process any more that reads: a run ends here, and what was done stays."""
+    """No child is left to read and none can be started: the run ends here, and what was written stays."""
 
 
 class Reader(Protocol):
-    """Whatever reads a document; an `Extractor` is one. Raises BionerError for a document that it cannot read."""
+    """Reads documents; an `Extractor` is one. Raises BionerError for a document that it cannot read."""
 
     def __call__(self, source: Document, /) -> Extraction: ...
 
 
 Opening = Callable[[], tuple[AbstractContextManager[Reader], Any]]
-"""A picklable function that opens a reader, and says something about it that can be pickled too."""
+"""A picklable function that opens a reader and returns it with something picklable about it."""
 
 
 class Guard:
-    """A reader that lives in a child process; used as the reader itself is.
+    """A reader in a child process, used like the reader itself.
 
-    `about` is what `opening` said beside it. A child that crashed is replaced when the next document comes. A guard
-    reads one document at a time: for several at once take several, in threads if you like. Raises what `opening` raises
-    (BionerError, OSError, ImportError), and ModelError where it crashes or memory runs out.
+    `about` is what `opening` returned with it. A crashed child is replaced at the next document. A guard reads one
+    document at a time; to read several at once use several guards, in threads if you like. Raises what `opening` raises
+    (BionerError, OSError, ImportError), and ModelError if it crashes or memory runs out.
     """
 
     def __init__(self, opening: Opening) -> None:
@@ -62,23 +62,23 @@ class Guard:
         self.about = self._start()
 
     def _start(self) -> Any:
-        """Start a child; what its opening said."""
+        """Start a child and return what its `opening` says about the reader."""
         ours, theirs = Pipe()
         with theirs:
             command = [sys.executable, "-P", "-m", "bioner_edge.guard", str(theirs.fileno()), str(os.getpid())]
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,  # what native code prints is no entity
+                stdout=subprocess.DEVNULL,  # native code may print, and standard output is for entities
                 pass_fds=[theirs.fileno()],
-                process_group=0,  # Ctrl-C is the parent's, and what the child starts ends with it
+                process_group=0,  # Ctrl-C goes to the parent alone, and the child's own children end with it
             )
         self._child = process, ours
         try:
             ours.send_bytes(self._opening)
             answer = ours.recv()
         except (EOFError, OSError):
-            how = self._ended()
+            how = self._reap()
             raise ModelError(f"the process that loads the model was ended by {how}; {remedy(how)}") from None
         except BaseException:
             self.close()
@@ -89,23 +89,23 @@ class Guard:
         return answer
 
     def __call__(self, document: Document) -> Extraction:
-        """The extraction of a document.
+        """Extract from a document.
 
-        Raises CrashError where reading it ended the process, LostError where none could be started in its place, and
-        else what the reader raises.
+        Raises CrashError if the document ended the child, LostError if no child could be started, and otherwise what
+        the reader raises.
         """
         connection = self._hand_over(document)
         try:
             answer: Extraction | BionerError = connection.recv()
         except (EOFError, OSError):
-            how = self._ended()
+            how = self._reap()
             raise CrashError(f"document {document.id}: the process that read it was ended by {how}", how) from None
         if isinstance(answer, BionerError):
             raise answer
         return answer
 
     def _hand_over(self, document: Document) -> Connection:
-        """Send a document to a child that is there to read it; the connection on which the answer will come."""
+        """Send a document to a living child, and return the connection on which it will answer."""
         how = ""
         for _ in range(_ATTEMPTS):
             self._restart()
@@ -116,9 +116,9 @@ class Guard:
                 connection.recv()
                 return connection
             except (EOFError, OSError):
-                how = self._ended()
-        told = f"the process that reads was ended by {how} before it had a document, {_ATTEMPTS} times in a row"
-        raise LostError(f"{told}; {remedy(how)}")
+                how = self._reap()
+        message = f"the process that reads was ended by {how} before it had a document, {_ATTEMPTS} times in a row"
+        raise LostError(f"{message}; {remedy(how)}")
 
     def _restart(self) -> None:
         if self._child is not None:
@@ -129,10 +129,10 @@ class Guard:
             raise LostError(f"the process that reads could not be started again: {error}") from None
         if about != self.about:
             self.close()
-            raise LostError("the model is not the one any more with which the run was begun")
+            raise LostError("the model changed during the run; start again")
 
-    def _ended(self) -> str:
-        """What ended a child that no longer answers."""
+    def _reap(self) -> str:
+        """Clean up a child that no longer answers, and say what ended it."""
         assert self._child is not None
         process, connection = self._child
         connection.close()
@@ -142,7 +142,7 @@ class Guard:
         return describe_exit(code)
 
     def close(self) -> None:
-        """End the child at once, whatever it is doing, and what it has started."""
+        """Kill the child and its own children at once."""
         if self._child:
             process, connection = self._child
             self._child = None
@@ -157,9 +157,9 @@ class Guard:
 
 
 def remedy(how: str) -> str:
-    """What to try where the process that reads is ended again and again."""
+    """What to try if the child keeps ending."""
     if "memory" in how:
-        return "end other programs, or take a smaller model or level"
+        return "close other programs, or use a smaller model or level"
     return "`bioner-edge doctor` looks for the cause; --model chemdis-9m-onnx runs without llama.cpp"
 
 
@@ -167,7 +167,7 @@ def remedy(how: str) -> str:
 
 
 def _serve(connection: Connection) -> None:
-    """Open a reader, and answer until the parent is gone."""
+    """Open a reader and answer until the parent is gone."""
     opening: Opening = connection.recv()
     try:
         opened, about = opening()
@@ -178,8 +178,8 @@ def _serve(connection: Connection) -> None:
         connection.send(ModelError(f"memory ran out while the model was loaded; {remedy('memory')}"))
         return
     except Exception as error:  # no text of a document is in it yet
-        told = f"a fault of bioner-edge, please report it: {type(error).__name__}: {error} in {_place(error)}"
-        connection.send(BionerError(told))
+        message = f"a bug in bioner-edge, please report it: {type(error).__name__}: {error} in {_location(error)}"
+        connection.send(BionerError(message))
         return
     with opened as reader:
         connection.send(about)
@@ -190,7 +190,7 @@ def _serve(connection: Connection) -> None:
 
 
 def _answer(reader: Reader, document: Document) -> Extraction | BionerError:
-    """The extraction, or why there is none. A fault of ours is one document's too; it is told without its text."""
+    """The extraction, or why there is none. A bug of ours costs one document too; its message quotes no text."""
     try:
         return reader(document)
     except BionerError as error:
@@ -198,29 +198,29 @@ def _answer(reader: Reader, document: Document) -> Extraction | BionerError:
     except MemoryError:
         return CrashError(f"document {document.id}: memory ran out while it was read", "MemoryError, memory ran out")
     except Exception as error:
-        where = f"{type(error).__name__} in {_place(error)}"
-        return BionerError(f"document {document.id}: a fault of bioner-edge, please report it: {where}")
+        where = f"{type(error).__name__} in {_location(error)}"
+        return BionerError(f"document {document.id}: a bug in bioner-edge, please report it: {where}")
 
 
-def _place(error: Exception) -> str:
+def _location(error: Exception) -> str:
     """The file and line that raised it."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     return f"{Path(last.filename).name}:{last.lineno}"
 
 
-def _be_killed_first() -> None:
-    """Where memory runs out, the kernel shall end this process, not the one that holds the results."""
+def _prefer_oom_kill() -> None:
+    """Make the kernel kill this process when memory runs out, not the parent, which holds the results."""
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("500")
 
 
 if __name__ == "__main__":
-    for asked in ("SIGINT", "SIGTERM", "SIGHUP"):  # of all processes of a job; the parent ends this one when it is done
-        signal.signal(getattr(signal, asked), signal.SIG_IGN)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # sent to a whole job; the parent ends this process when it is done
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
     descriptor, parent = map(int, sys.argv[1:])
     os.set_inheritable(descriptor, False)
     end_with_parent(parent, descriptor)
-    _be_killed_first()
-    with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent is gone, or has enough
+    _prefer_oom_kill()
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent is gone or has closed the guard
         _serve(Connection(descriptor))
     end_group()

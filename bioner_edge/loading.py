@@ -1,4 +1,4 @@
-"""Load a model as an extractor: by name or path, for the format and the labels that its manifest names."""
+"""Load a model by name or path as an extractor, with the format and labels of its manifest by default."""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ def load(
     adapter: str | Path | None = None,
     force: bool = False,
 ) -> Extractor:
-    """An extractor for a model by name or path, for the first format and the labels of its manifest.
+    """Load a model by name or path as an extractor, with the first format and the labels of its manifest by default.
 
-    Without a model it is the bundled one, or, where that was not tuned for `format`, a bundled one that was.
-    `constraint` and `unit` are the manifest's unless given, "grounded" and "document" where it names none.
-    `adapter` is the path of a GGUF LoRA file that was tuned on the model: what it was tuned for stands in the manifest
-    beside it, and the model's own counts no more. `force` loads a model that seems larger than the memory that is free.
+    Without `model` the bundled one is loaded or, if that was not tuned for `format`, a bundled one that was.
+    `constraint` and `unit` default to the manifest's, else to "grounded" and "document". `adapter` is the path of a
+    GGUF LoRA file that was tuned on the model; the manifest beside it then replaces the model's. `force` loads a model
+    even if it seems larger than the free memory.
 
-    Warns where a format or label is asked for that the model was not tuned for. Raises UsageError for a name that is
-    not known and ModelError for a file that cannot be trusted or loaded.
+    Warns about a format or label that the model was not tuned for. Raises UsageError for an unknown name and ModelError
+    for a file that cannot be trusted or loaded.
     """
     source = _Source.find(model, adapter, format)
-    asked = source.chosen(format, labels)
-    settings = _Settings(*asked, source.constraint(constraint), guidelines or {}, unit, min_score)
+    choice = source.choose(format, labels)
+    settings = _Settings(*choice, source.constraint(constraint), guidelines or {}, unit, min_score)
     return _extractor(source, settings, threads=threads, force=force)
 
 
 @dataclass(frozen=True, slots=True)
 class _Settings:
-    """What an extractor is asked for; a `unit` of None is the manifest's."""
+    """The settings of an extractor; a `unit` of None is the manifest's."""
 
     format: str
     labels: Sequence[str]
@@ -62,13 +62,13 @@ class _Settings:
     min_score: float
 
 
-def _extractor(source: _Source, asked: _Settings, *, threads: int | None, force: bool) -> Extractor:
-    if asked.constraint.llama_only and source.model.is_dir():
-        raise UsageError(f"{source.model}: {asked.constraint.name} needs llama.cpp; take gbnf, or a GGUF model")
-    if isinstance(asked.labels, str):
-        raise UsageError(f"labels must be a list of names, not the string {asked.labels!r}")
-    formats.get(asked.format)
-    for message in source.unusual(asked.format, asked.labels, asked.guidelines):
+def _extractor(source: _Source, settings: _Settings, *, threads: int | None, force: bool) -> Extractor:
+    if settings.constraint.llama_only and source.model.is_dir():
+        raise UsageError(f"{source.model}: {settings.constraint.name} needs llama.cpp; use gbnf, or a GGUF model")
+    if isinstance(settings.labels, str):
+        raise UsageError(f"labels must be a list of names, not the string {settings.labels!r}")
+    formats.get(settings.format)
+    for message in source.mismatches(settings.format, settings.labels, settings.guidelines):
         warnings.warn(message, stacklevel=3)
     memory.refuse_larger(source.model, force)
     manifest = source.manifest
@@ -76,12 +76,12 @@ def _extractor(source: _Source, asked: _Settings, *, threads: int | None, force:
     try:
         return Extractor(
             backend,
-            format=asked.format,
-            labels=asked.labels,
-            constraint=asked.constraint,
-            guidelines=asked.guidelines or (manifest.guidelines if manifest else None),
-            unit=asked.unit or (manifest.unit if manifest else "document"),
-            min_score=asked.min_score,
+            format=settings.format,
+            labels=settings.labels,
+            constraint=settings.constraint,
+            guidelines=settings.guidelines or (manifest.guidelines if manifest else None),
+            unit=settings.unit or (manifest.unit if manifest else "document"),
+            min_score=settings.min_score,
         )
     except BaseException:
         backend.close()
@@ -90,42 +90,42 @@ def _extractor(source: _Source, asked: _Settings, *, threads: int | None, force:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """The files of a model, each with its manifest."""
+    """A model and its adapter, if any, each with its manifest."""
 
     model: Path
-    of_model: Manifest | None
+    model_manifest: Manifest | None
     adapter: Path | None = None
-    of_adapter: Manifest | None = None
+    adapter_manifest: Manifest | None = None
 
     @classmethod
     def find(cls, model: str | Path | None, adapter: str | Path | None, format: str | None) -> _Source:
         path, manifest = registry.find(str(model) if model is not None else None, format)
         if adapter is None:
             return cls(path, manifest)
-        file, its = registry.check(Path(adapter))
-        registry.refuse_other_base(file, its, path, manifest)
-        return cls(path, manifest, file, its)
+        file, adapter_manifest = registry.check(Path(adapter))
+        registry.refuse_other_base(file, adapter_manifest, path, manifest)
+        return cls(path, manifest, file, adapter_manifest)
 
     @property
     def manifest(self) -> Manifest | None:
-        """That of what was tuned: the adapter's, where there is one."""
-        return self.of_adapter if self.adapter else self.of_model
+        """The manifest of what was tuned: the adapter's if there is one, else the model's."""
+        return self.adapter_manifest if self.adapter else self.model_manifest
 
     @property
     def tuned(self) -> Path:
-        """The file that knows formats and labels."""
+        """The file that was tuned for formats and labels."""
         return self.adapter or self.model
 
-    def chosen(self, format: str | None, labels: Sequence[str] | None) -> tuple[str, Sequence[str]]:
-        """The format and the labels, of the manifest where they are not given. Raises UsageError where nothing says."""
+    def choose(self, format: str | None, labels: Sequence[str] | None) -> tuple[str, Sequence[str]]:
+        """The format and labels, from the manifest unless given. Raises UsageError if the manifest has none."""
         manifest = self.manifest
         if not (manifest and manifest.formats) and not (format and labels):
-            message = "its manifest knows no format" if manifest else "no manifest beside it"
+            message = "its manifest names no format" if manifest else "no manifest beside it"
             raise UsageError(f"{self.tuned}: {message}, so --format and --labels must be given")
         return format or (manifest.formats[0] if manifest else ""), labels or (manifest.labels if manifest else ())
 
     def constraint(self, given: str | Constraint | None) -> Constraint:
-        """The constraint that is asked for, else the manifest's, else the default one.
+        """The given constraint, else the manifest's, else the default.
 
         Raises UsageError for an unknown name, ModelError for one in the manifest.
         """
@@ -135,8 +135,8 @@ class _Source:
             raise ModelError(f"{message}; choose one with --constraint: {', '.join(CONSTRAINTS)}")
         return find_constraint(given or own or DEFAULT)
 
-    def unusual(self, format: str, labels: Sequence[str], guidelines: Mapping[str, str]) -> Iterator[str]:
-        """What is asked of the model that it was not tuned for, and guidelines that no label has."""
+    def mismatches(self, format: str, labels: Sequence[str], guidelines: Mapping[str, str]) -> Iterator[str]:
+        """Warnings about a format and labels that the model was not tuned for, and about guidelines without a label."""
         manifest, name = self.manifest, self.tuned.name
         if manifest and manifest.formats:
             if format not in manifest.formats:
@@ -145,7 +145,7 @@ class _Source:
                 known_labels = ", ".join(manifest.labels)
                 yield f"{name} was not tuned for the labels {', '.join(new)}; it knows {known_labels}"
         for label in sorted(guidelines.keys() - labels):
-            yield f"the guideline for {label!r} is not used: it is none of the labels {', '.join(labels)}"
+            yield f"the guideline for {label!r} is not used: it is not one of the labels {', '.join(labels)}"
 
 
 # --- For a reader in another process
@@ -163,20 +163,20 @@ def open_reader(
     threads: int | None = None,
     force: bool = False,
 ) -> tuple[Extractor, About]:
-    """An extractor as `load` opens it, and what to know of it; see `guard.Opening`."""
+    """Load an extractor as `load` does, and describe it; see `guard.Opening`."""
     source = _Source.find(model, adapter, format)
-    chosen, asked = source.chosen(format, labels)
+    chosen_format, chosen_labels = source.choose(format, labels)
     with warnings.catch_warnings(record=True) as warned:
-        warnings.simplefilter("always", UserWarning)  # ours; a library's own stay as they are
+        warnings.simplefilter("always", UserWarning)  # ours; those of libraries keep their filters
         row = source.constraint(constraint)
-        settings = _Settings(chosen, asked, row, guidelines or {}, None, min_score)
+        settings = _Settings(chosen_format, chosen_labels, row, guidelines or {}, None, min_score)
         extractor = _extractor(source, settings, threads=threads, force=force)
     fingerprint = {
         "version": __version__,
-        "model": _identity(source.model, source.of_model),
-        "adapter": _identity(source.adapter, source.of_adapter) if source.adapter else None,
-        "format": chosen,
-        "labels": list(asked),
+        "model": _identity(source.model, source.model_manifest),
+        "adapter": _identity(source.adapter, source.adapter_manifest) if source.adapter else None,
+        "format": chosen_format,
+        "labels": list(chosen_labels),
         "constraint": row.name,
         "prompt": hashlib.sha256(json.dumps(extractor.prompts).encode()).hexdigest(),
         "unit": extractor.unit,
@@ -184,9 +184,9 @@ def open_reader(
         "runtime": extractor.backend.runtime,
         "threads": extractor.backend.threads,
     }
-    return extractor, About(tuple(asked), tuple(str(w.message) for w in warned), fingerprint)
+    return extractor, About(tuple(chosen_labels), tuple(str(w.message) for w in warned), fingerprint)
 
 
 def _identity(path: Path, manifest: Manifest | None) -> str | FileState:
-    """The SHA-256 of a model, from its manifest, which was checked against it; without one, nobody has read it yet."""
+    """The SHA-256 of a model from its checked manifest; without one, the file's state, since it was not hashed yet."""
     return manifest.sha256 if manifest else FileState.of(path)

@@ -1,4 +1,4 @@
-"""Questions: what a format asks a model about a text, as the prompt around it and as token ids.
+"""Questions: a format's prompts about a text, as strings and as token ids.
 
 Extraction, training, the importance matrix, vocabulary trimming and `formats show` all build their prompts here, so
 that a model is tuned on exactly what it will be fed.
@@ -18,10 +18,10 @@ __all__ = ["PLAIN", "Question", "ask"]
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One question about a text: the labels asked for, and what the prompt has before and after the text.
+    """One question about a text: the labels asked for, and the prompt before and after the text.
 
-    Both parts may hold special tokens of the chat template; the text and the answer never do, whatever is written in
-    them. All are tokenized apart, so that the instruction can be cached and a text never merges with what surrounds it.
+    Both parts may hold special tokens of the chat template; the text and the answer never do, whatever they contain.
+    All are tokenized separately, so that the instruction can be cached and a text never merges with its surroundings.
     """
 
     labels: list[str]
@@ -33,20 +33,20 @@ class Question:
         return spelling.bos is not None and spelling.tokenize(self.before.encode(), True)[:1] != [spelling.bos]
 
     def around(self, spelling: Spelling) -> tuple[list[int], list[int]]:
-        """The token ids before the text, the BOS token first where the model expects one, and those after it."""
+        """The token ids before the text, starting with BOS if the model expects it, and those after the text."""
         before = spelling.tokenize(self.before.encode(), True)
         if spelling.bos is not None and before[:1] != [spelling.bos]:
             before.insert(0, spelling.bos)
         return before, spelling.tokenize(self.after.encode(), True)
 
     def token_ids(self, spelling: Spelling, text: str, answer: str = "") -> list[int]:
-        """The token ids of the prompt about `text` and of the answer behind it, as they are fed."""
+        """The token ids of the prompt about `text` followed by `answer`, as they are fed."""
         before, after = self.around(spelling)
-        return [*before, *_spell(spelling, text), *after, *_spell(spelling, answer)]
+        return [*before, *_tokenize(spelling, text), *after, *_tokenize(spelling, answer)]
 
 
 PLAIN = Question([], "", "")
-"""No question: the text alone, as a model without formats reads it."""
+"""No instruction: the text alone, for a model without formats."""
 
 
 def ask(
@@ -58,17 +58,17 @@ def ask(
     *,
     tell: Callable[[str], None] | None = None,
 ) -> list[Question]:
-    """The questions of a format about each text: one for all labels, or one for each label.
+    """The questions of a format about a text: one for all labels, or one for each label.
 
-    `template` is the model's chat template in Jinja, `template_tokens` and `tell` are as for `prompts.build`. Raises
+    `template` is the model's chat template in Jinja; `template_tokens` and `tell` are those of `prompts.build`. Raises
     UsageError for labels that the format cannot write and ModelError for a template that cannot be used.
     """
     found = []
-    for labels_asked in form.questions(labels):
-        prompt = prompts.build(template, form.instruction(labels_asked, guidelines), template_tokens, tell=tell)
-        found.append(Question(labels_asked, prompt.before, prompt.after))
+    for question_labels in form.questions(labels):
+        prompt = prompts.build(template, form.instruction(question_labels, guidelines), template_tokens, tell=tell)
+        found.append(Question(question_labels, prompt.before, prompt.after))
     return found
 
 
-def _spell(spelling: Spelling, text: str) -> list[int]:
+def _tokenize(spelling: Spelling, text: str) -> list[int]:
     return spelling.tokenize(text.encode(), False)

@@ -1,4 +1,4 @@
-"""What long work tells its user: messages, figures of a verification, and progress."""
+"""The interface by which long work reports messages, figures of a verification, and progress."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ __all__ = ["Advance", "Figure", "Report"]
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """What one stage measured; `at_least` tells on which side of the threshold it must lie.
+    """The measurement of one stage; `at_least` says on which side of the threshold it must lie.
 
-    Without a threshold it is told and not judged.
+    Without a threshold it is reported but not judged.
     """
 
     stage: str
@@ -24,14 +24,14 @@ class Figure:
 
     @property
     def holds(self) -> bool:
-        """Whether the threshold is kept; never for NaN."""
+        """Whether the figure is within its threshold; never for NaN."""
         if self.threshold is None:
             return True
         return self.figure >= self.threshold if self.at_least else self.figure <= self.threshold
 
     @property
     def bound(self) -> str:
-        """The threshold in words; empty where there is none."""
+        """The threshold in words; empty if there is none."""
         if self.threshold is None:
             return ""
         return f"{'at least' if self.at_least else 'at most'} {self.threshold:g}"
@@ -44,34 +44,34 @@ class Figure:
 
 
 class Advance(Protocol):
-    """Tells that work went on; cheap enough to be called for each document or each 64 kB."""
+    """Advances the progress; cheap enough to be called for each document or each 64 kB."""
 
     def __call__(self, steps: int = 1, note: str = "") -> None:
-        """`steps` more are done. `note` is shown beside the bar until the next one: a loss, a rate of its own."""
+        """Count `steps` more as done. `note` is shown beside the bar until the next one: a loss, or another rate."""
 
 
 class Report:
-    """What a long piece of work tells its user while it runs. This one says nothing; `terminal.Terminal` is seen.
+    """Receives the reports of long work. This class ignores them; `terminal.Terminal` prints them.
 
-    It is a base class and not a protocol, so that a test's listener overrides only what it hears.
+    It is a base class and not a protocol, so that a test overrides only the methods that it needs.
     """
 
     def step(self, text: str) -> None:
-        """One line: a part of the work begins or has ended."""
+        """Report in one line that a part of the work begins or has ended."""
 
     def warning(self, text: str) -> None:
-        """One line about what the user may not expect."""
+        """Report in one line what the user may not expect."""
         self.step(f"warning: {text}")
 
     def figure(self, figure: Figure) -> None:
-        """A stage of the verification was measured, whether it holds or not."""
+        """Report the figure of a verification stage, whether it holds or not."""
 
     @contextmanager
     def progress(self, what: str, total: int | None = None, unit: str = "", done: int = 0) -> Iterator[Advance]:
-        """A stretch of work of `total` steps, None where nobody knows, of which `done` were done before.
+        """Report the progress of `what`: `total` steps (None if unknown), of which `done` were done before.
 
-        `unit` names the steps ("tensors"); "bytes" are shown as MB, and without a unit only the share is shown. One
-        stretch at a time. Messages may be printed meanwhile, here or on standard error.
+        `unit` names the steps ("tensors"); "bytes" are shown in MB, and without a unit only the percentage is shown.
+        One piece of work at a time. Messages may be printed meanwhile, here or on standard error.
         """
         yield _nothing
 

@@ -1,4 +1,4 @@
-"""`bioner-edge extract`: read documents, extract, write; whatever fails is named and everything else is written."""
+"""`bioner-edge extract`: read documents, extract, write; failures are named, and everything else is written."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from bioner_edge.io.notice import Notice, NoticeHandler
 from bioner_edge.io.sinks import Sink
 from bioner_edge.report import Advance, Report
 
-__all__ = ["MOST_CRASHES", "Outcome", "OutputError", "run"]
+__all__ = ["MAX_CRASHES", "Outcome", "OutputError", "run"]
 
-MOST_CRASHES = 3
-"""Documents in a row that end the process that reads them: then it is not the documents."""
+MAX_CRASHES = 3
+"""Documents in a row that crash the reading process before the run ends: then the documents are not the cause."""
 
-_MOST_NAMED = 20
+_MAX_NAMED = 20
 
 
 class OutputError(UsageError):
-    """The output cannot be written to: that ends a run, where a document that cannot be read does not."""
+    """The output cannot be written: this ends a run, unlike a document that cannot be read."""
 
 
 @dataclass
 class Outcome:
-    """How a run went: documents written, entities in them, and what could not be read or done.
+    """The outcome of a run: documents written, their entities, and failures.
 
-    Of a run that is remembered, what was done in earlier times counts too; `read` are the documents of this time.
-    `failed` says of the first failures what they were, documents and text that could not be read. `crashed` is what
-    ended the process that reads so often that the run ended, `stopped` any other reason that it ended before its end.
+    A resumed run counts what earlier ones did; `read` counts the documents of this one alone. `failed` are the messages
+    of the first failures, documents and text that could not be read. `crashed` says how the reading process ended, if
+    it did so often enough to end the run; `stopped` is any other error that ended the run early.
     """
 
     documents: int = 0
@@ -49,13 +49,13 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        """0 all done; 1 something failed and the rest is written; 2 nothing was done."""
+        """0: all done; 1: something failed, the rest is written; 2: nothing was done."""
         if (self.crashed or self.stopped) and not self.documents:
             return 2
         return 1 if self.failures or self.crashed or self.stopped else 0
 
     def count(self, entry: Entry) -> None:
-        """Take in a document that an earlier run has dealt with."""
+        """Count a document that an earlier run has dealt with."""
         if entry.failed:
             self.fail(entry.failed)
         else:
@@ -72,7 +72,7 @@ class Outcome:
 
     def fail(self, message: str) -> None:
         self.failures += 1
-        if len(self.failed) < _MOST_NAMED:
+        if len(self.failed) < _MAX_NAMED:
             self.failed.append(message)
 
 
@@ -86,15 +86,15 @@ def run(
     report: Report | None = None,
     shown: Callable[[Extraction], None] | None = None,
 ) -> Outcome:
-    """Extract from every document of `inputs`, in order. `shown` is called with each extraction after it was written;
-    `report` hears the progress.
+    """Extract from every document of `inputs`, in order. `shown` is called with each extraction once it is written;
+    `report` receives the progress.
 
-    `out` is what messages call the output. A document that fails is named through `complain`. Raises InputError where
-    there was nothing to write, and UsageError where the inputs are not those of the run that is taken up again; once
-    something was written the outcome says so, and what was written stays in either case.
+    `out` is the output's name in messages. `complain` receives the message of each document that fails. Raises
+    InputError if there was nothing to write, and UsageError if the inputs are not those of the run that is resumed;
+    after the first document was read, such an error is in the outcome instead. What was written stays in either case.
     """
     outcome = Outcome()
-    # By bytes: a stream does not say how many documents it holds.
+    # In bytes: a stream does not say how many documents it holds.
     with (report or Report()).progress("extracting", inputs.total_bytes) as advance:
         try:
             sink.begin(inputs)
@@ -148,13 +148,13 @@ def _read_all(
         complain(str(found))
         outcome.fail(str(found))
         crashes = crashes + 1 if isinstance(found, CrashError) else 0
-        if isinstance(found, CrashError) and crashes == MOST_CRASHES:
+        if isinstance(found, CrashError) and crashes == MAX_CRASHES:
             outcome.crashed = found.how
             return
 
 
 def _attempt(reader: Reader, sink: Sink, document: Document, out: str) -> Extraction | BionerError:
-    """The extraction of one document, written; or why there is none, noted."""
+    """Extract from one document and write the extraction; or record the error and return it."""
     try:
         extraction = reader(document)
         with _writing(out):
@@ -172,7 +172,7 @@ def _attempt(reader: Reader, sink: Sink, document: Document, out: str) -> Extrac
 
 @contextmanager
 def _writing(out: str) -> Iterator[None]:
-    """Raises OutputError where something cannot be written; a reader that has seen enough (`| head`) is no mistake."""
+    """Raise OutputError if something cannot be written; a closed pipe (`| head`) is not an error."""
     try:
         yield
     except BrokenPipeError:
@@ -182,13 +182,13 @@ def _writing(out: str) -> Iterator[None]:
 
 
 def _note(inputs: Inputs, sink: Sink, outcome: Outcome, out: str) -> NoticeHandler:
-    """A handler that counts text that the inputs lose."""
+    """A handler that counts lost text as failures."""
 
-    def noted(notice: Notice) -> None:
+    def handle(notice: Notice) -> None:
         inputs.report(notice)
         if notice.text_lost:
             outcome.fail(str(notice))
             with _writing(out):
                 sink.lose(inputs.current, str(notice))
 
-    return noted
+    return handle

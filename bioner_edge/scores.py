@@ -1,4 +1,4 @@
-"""The score of an entity: how sure the model was of the choices that wrote it. Not calibrated."""
+"""Entity scores: the model's confidence in the choices that wrote an entity. Not calibrated."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ __all__ = ["score_entities"]
 
 
 def score_entities(answer: Answer, parsed: Parsed) -> Iterator[Entity]:
-    """Each entity with the product of the probabilities of the choices that wrote it, and the largest removed mass.
-
-    Both are None where nothing is known of the choices.
+    """Yield each entity with the product of the probabilities of the choices that wrote it and their largest removed
+    mass. Both are None if the choices are unknown.
     """
     if not answer.choices:
         yield from parsed.entities
@@ -26,11 +25,11 @@ def score_entities(answer: Answer, parsed: Parsed) -> Iterator[Entity]:
         score = 1.0
         for choice in made:
             score *= choice.probability
-        yield replace(entity, score=score, removed_mass=_largest(made))
+        yield replace(entity, score=score, removed_mass=_max_removed_mass(made))
 
 
 def _ends(data: bytes) -> Iterator[int]:
-    """Where each code point of `data`, decoded with "replace", ends: U+FFFD may stand for one to three bytes."""
+    """The byte offset of the end of each code point of `data`, decoded with "replace": U+FFFD is one to three bytes."""
     at = 0
     while at < len(data):
         bad = None
@@ -46,6 +45,6 @@ def _ends(data: bytes) -> Iterator[int]:
             yield at
 
 
-def _largest(choices: Sequence[Choice]) -> float | None:
+def _max_removed_mass(choices: Sequence[Choice]) -> float | None:
     masses = [c.removed_mass for c in choices if c.removed_mass is not None]
     return max(masses, default=None)

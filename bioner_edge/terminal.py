@@ -1,6 +1,6 @@
-"""What long work tells its user on standard error: lines, figures, and on a terminal a bar of progress below them.
+"""Reports on standard error: lines and figures, and on a terminal a progress bar below them.
 
-rich is imported once something is drawn with it: a short `extract`, or one into a pipe, starts without it.
+rich is imported only when it draws something: a short `extract`, or one into a pipe, starts without it.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 __all__ = ["Terminal"]
 
 _EVERY_S = 0.2
-_WIDTH = 120  # characters of a line that goes into a file or a pipe
+_WIDTH = 120  # characters of a line in a file or pipe
 _BAR = 24  # characters, on a wide terminal
 
 
 class Terminal(Report):
-    """Lines always, unless `quiet`, each behind `prefix`; a bar only where standard error is a terminal.
+    """Prints lines after `prefix`, unless `quiet`, and a bar if standard error is a terminal.
 
-    The bar is wiped when its work ends, however it ends. `bar` is False where something else is written to the same
-    terminal, which the bar would run into.
+    The bar is wiped when its work ends, however it ends. Set `bar` to False if something else is written to the same
+    terminal: the bar would run into it.
     """
 
     def __init__(self, *, quiet: bool = False, prefix: str = "", bar: bool = True) -> None:
@@ -49,7 +49,7 @@ class Terminal(Report):
 
     def step(self, text: str) -> None:
         if not self._quiet:
-            print(printable(f"{self._prefix}{text}"), file=sys.stderr)  # a bar that is drawn listens there
+            print(printable(f"{self._prefix}{text}"), file=sys.stderr)  # rich redirects it above a bar
 
     def figure(self, figure: Figure) -> None:
         if self._quiet:
@@ -58,8 +58,8 @@ class Terminal(Report):
 
         mark, style = ("-", "") if figure.threshold is None else ("✓", "green") if figure.holds else ("✗", "red")
         value = f"{figure.figure:.4g}" + (f" ({figure.bound})" if figure.bound else "")
-        told: Text = Text.assemble("  ", (mark, style), f" {printable(figure.stage)}: ", (value, "bold"))
-        self._console.print(told)
+        line: Text = Text.assemble("  ", (mark, style), f" {printable(figure.stage)}: ", (value, "bold"))
+        self._console.print(line)
 
     @contextmanager
     def progress(self, what: str, total: int | None = None, unit: str = "", done: int = 0) -> Iterator[Advance]:
@@ -75,7 +75,7 @@ class Terminal(Report):
 
 
 class _Bar:
-    """One stretch of work. It is drawn from `advance`, at most every `_EVERY_S`, without a thread."""
+    """A progress bar. It is drawn by `advance`, at most every `_EVERY_S`, without a thread."""
 
     def __init__(self, terminal: Terminal, what: str, total: int | None, unit: str, done: int) -> None:
         self._terminal, self._what, self._total, self._unit = terminal, what, total, unit
@@ -118,7 +118,7 @@ class _Bar:
 
 
 def _details(done: int, first: int, total: int | None, unit: str, note: str, seconds: float) -> str:
-    """What stands beside the bar, the most telling first: a narrow terminal cuts the end off."""
+    """The text beside the bar, the most important first: a narrow terminal cuts off the end."""
     rate = (done - first) / seconds
     parts = []
     if unit == "bytes":

@@ -35,7 +35,7 @@ class About:
     def __post_init__(self) -> None:
         if not self.name or Path(self.name).name != self.name:
             raise UsageError(f"the name {self.name!r} must be one part of a path; say where with the output folder")
-        if reason := models_toml.wrong_name(self.name):
+        if reason := models_toml.name_error(self.name):
             raise UsageError(f"the name {self.name!r} cannot be a model's: {reason}; give another with --name")
         if self.unit not in UNITS:
             raise UsageError(unknown_name("unit", self.unit, UNITS))

@@ -219,7 +219,7 @@ def test_a_prompt_has_its_first_token_once(
     messages = [{"role": "user", "content": "\ue000text\ue001"}]
     bare = SimpleNamespace(questions=lambda labels: [labels], instruction=lambda *_: messages)
     monkeypatch.setitem(format_tables.formats.FORMATS, "bare", bare)
-    assert format_tables.written_prompts("bare", ["A"], {}, "Aspirin.") == [(["A"], expected)]
+    assert format_tables.render_prompts("bare", ["A"], {}, "Aspirin.") == [(["A"], expected)]
 
 
 def test_a_vocabulary_alone_evaluates_nothing(vocabulary: VocabOnly) -> None:
@@ -263,7 +263,7 @@ def test_what_a_template_does_to_prompts_is_told_once(run: Run, monkeypatch: pyt
 
 def test_a_prompt_that_is_no_text() -> None:
     with pytest.raises(UsageError, match=r"--prompt: lone surrogate U\+DC80 at offset 0"):
-        format_tables.written_prompts("multi_tag", LABELS, {}, "\udc80")
+        format_tables.render_prompts("multi_tag", LABELS, {}, "\udc80")
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from bioner_edge.errors import BionerError, CrashError, InputError, ModelError
 from bioner_edge.guard import Guard, LostError
 from bioner_edge.io.inputs import Inputs
 from bioner_edge.io.output import Output
-from bioner_edge.run import MOST_CRASHES, Outcome, run
+from bioner_edge.run import MAX_CRASHES, Outcome, run
 
 Until = Callable[[Callable[[], Any]], Any]
 SUPPORT = Path(__file__).parent / "support"
@@ -65,7 +65,7 @@ def test_a_crash_names_its_document_and_the_next_is_read(crashing: Guard, text: 
 def test_errors_are_those_of_the_reader(crashing: Guard) -> None:
     with pytest.raises(InputError, match="document 1: refused"):
         crashing(Document("1", "refuse"))
-    with pytest.raises(BionerError, match=r"document 2: a fault of bioner-edge.* TypeError in crashing\.py:") as caught:
+    with pytest.raises(BionerError, match=r"document 2: a bug in bioner-edge.* TypeError in crashing\.py:") as caught:
         crashing(Document("2", "fault private"))
     assert "private" not in str(caught.value)
     before = crashing._child
@@ -86,16 +86,16 @@ def test_a_model_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
         Guard(opening(monkeypatch, "forbidden"))
     with pytest.raises(ImportError, match=r"libx\.so\.1: cannot open"):
         Guard(opening(monkeypatch, "unlinked"))
-    with pytest.raises(ModelError, match="memory ran out while the model was loaded; end other programs"):
+    with pytest.raises(ModelError, match="memory ran out while the model was loaded; close other programs"):
         Guard(opening(monkeypatch, "starving"))
-    told = r"^a fault of bioner-edge, please report it: KeyError: 'tensor' in crashing\.py:\d+$"
+    told = r"^a bug in bioner-edge, please report it: KeyError: 'tensor' in crashing\.py:\d+$"
     with pytest.raises(BionerError, match=told):
         Guard(opening(monkeypatch, "faulty"))
 
 
 def test_a_reader_that_cannot_be_started_again_ends_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("ONCE", str(tmp_path / "once"))
-    for name, told in (("once", "could not be started again"), ("changing", "is not the one any more")):
+    for name, told in (("once", "could not be started again"), ("changing", "the model changed during the run")):
         (tmp_path / "once").touch()
         with Guard(opening(monkeypatch, name)) as guard:
             outcome, _ = read_all(guard, tmp_path, ["asthma", "segfault", "asthma", "asthma"])
@@ -225,7 +225,7 @@ def read_all(guard: Guard, folder: Path, texts: list[str], **how: bool) -> tuple
     told: list[str] = []
     inputs = Inputs([str(source)], lambda notice: told.append(str(notice)))
     named = {"overwrite": True, "with_gold": False, "shown": False, **how}
-    output = Output.named(folder / "o.jsonl", None, **named)
+    output = Output.from_options(folder / "o.jsonl", None, **named)
     sink = output.open({})
     try:
         return run(guard, inputs, sink, out="o.jsonl", complain=told.append), told
@@ -241,16 +241,16 @@ def test_a_run_goes_on_after_a_crash(crashing: Guard, tmp_path: Path) -> None:
 
 
 def test_crashes_in_a_row_end_a_run(crashing: Guard, tmp_path: Path) -> None:
-    outcome, told = read_all(crashing, tmp_path, ["asthma", *["segfault"] * (MOST_CRASHES + 2), "asthma"])
-    assert (outcome.documents, outcome.failures, outcome.exit_code) == (1, MOST_CRASHES, 1)
-    assert outcome.crashed == "SIGSEGV" and len(told) == MOST_CRASHES
+    outcome, told = read_all(crashing, tmp_path, ["asthma", *["segfault"] * (MAX_CRASHES + 2), "asthma"])
+    assert (outcome.documents, outcome.failures, outcome.exit_code) == (1, MAX_CRASHES, 1)
+    assert outcome.crashed == "SIGSEGV" and len(told) == MAX_CRASHES
     assert not (tmp_path / "o.jsonl").exists() and (tmp_path / "o.jsonl.partial").read_text().count("\n") == 1
-    outcome, _ = read_all(crashing, tmp_path, ["segfault"] * MOST_CRASHES)
+    outcome, _ = read_all(crashing, tmp_path, ["segfault"] * MAX_CRASHES)
     assert outcome.exit_code == 2
 
 
 def test_crashes_with_documents_between_them_are_not_in_a_row(crashing: Guard, tmp_path: Path) -> None:
-    texts = ["segfault", "asthma"] * (MOST_CRASHES + 1)
+    texts = ["segfault", "asthma"] * (MAX_CRASHES + 1)
     for how in ({"overwrite": True}, {"overwrite": False, "retry_failed": True}):
         outcome, _ = read_all(crashing, tmp_path, texts, **how)
-        assert (outcome.documents, outcome.failures, outcome.crashed) == (MOST_CRASHES + 1, MOST_CRASHES + 1, "")
+        assert (outcome.documents, outcome.failures, outcome.crashed) == (MAX_CRASHES + 1, MAX_CRASHES + 1, "")

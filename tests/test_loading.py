@@ -60,14 +60,14 @@ def test_a_model_without_a_manifest_is_hashed_where_a_run_is_remembered(bare: Pa
     found = about(bare)
     assert hashed == [] and found == about(bare)
     digest = hashlib.sha256(bare.read_bytes()).hexdigest()
-    assert found.hashed() == {**found.fingerprint, "model": digest} and hashed == ["bare.gguf"]
-    json.dumps(found.hashed())
+    assert found.hash_files() == {**found.fingerprint, "model": digest} and hashed == ["bare.gguf"]
+    json.dumps(found.hash_files())
 
 
 def test_one_with_a_manifest_is_hashed_once(tiny_model: Path, hashed: list[str]) -> None:
     found = about(tiny_model)
     assert found.fingerprint["model"] == json.loads(tiny_model.with_suffix(".json").read_text())["sha256"]
-    assert found.hashed() == found.fingerprint and hashed == [tiny_model.name]
+    assert found.hash_files() == found.fingerprint and hashed == [tiny_model.name]
 
 
 def test_a_base_is_not_hashed_again_for_its_adapter(
@@ -81,7 +81,7 @@ def test_a_base_is_not_hashed_again_for_its_adapter(
     found = about(tiny_model, adapter)
     assert hashed == [tiny_model.name]
     assert found.fingerprint["model"] == hashlib.sha256(tiny_model.read_bytes()).hexdigest()
-    assert found.hashed()["adapter"] == hashlib.sha256(adapter.read_bytes()).hexdigest()
+    assert found.hash_files()["adapter"] == hashlib.sha256(adapter.read_bytes()).hexdigest()
     assert hashed == [tiny_model.name, "adapter.gguf"]
 
 
@@ -89,8 +89,8 @@ def test_a_model_that_was_changed_since_is_noticed(bare: Path) -> None:
     found = about(bare)
     os.utime(bare, ns=(0, 0))
     assert about(bare) != found
-    with pytest.raises(ModelError, match=r"bare\.gguf: was changed while it was loaded; start again"):
-        found.hashed()
+    with pytest.raises(ModelError, match=r"bare\.gguf: changed while it was being loaded; start again"):
+        found.hash_files()
     bare.unlink()
     with pytest.raises(ModelError, match=r"bare\.gguf: cannot be read: No such file"):
         FileState.of(bare)

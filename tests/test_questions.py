@@ -16,7 +16,7 @@ from bioner_edge.constraints import CONSTRAINTS
 from bioner_edge.document import Document, Entity
 from bioner_edge.errors import UsageError
 from bioner_edge.extract import Extractor
-from bioner_edge.format_tables import written_prompts
+from bioner_edge.format_tables import render_prompts
 from bioner_edge.formats import FORMATS, get
 from bioner_edge.questions import PLAIN, ask
 
@@ -68,7 +68,7 @@ def test_a_first_token_that_the_template_lacks_is_put_there_once() -> None:
 @pytest.mark.parametrize("name", ["multi_tag", "single_term"])
 def test_what_is_shown_is_what_is_fed(name: str) -> None:
     with bioner_edge.load("chemdis-9m", threads=1).using(format=name) as reader:
-        shown = written_prompts(name, LABELS, {}, TEXT, "chemdis-9m")
+        shown = render_prompts(name, LABELS, {}, TEXT, "chemdis-9m")
         tokenize = reader.backend.tokenize
         for (before, after), (_, prompt) in zip(reader.prompts, shown, strict=True):
             assert [*before, *tokenize(TEXT.encode(), False), *after] == tokenize(prompt.encode(), True)

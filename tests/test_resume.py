@@ -162,7 +162,7 @@ def go(reader: Script, sources: list[Path], out: Path, settings: dict[str, Any],
     kind = how.pop("to", None)
     named = {"overwrite": False, "with_gold": False, "shown": False, **how}
     inputs = Inputs([str(source) for source in sources], lambda notice: None)
-    with closing(Output.named(out, kind, **named).open(settings)) as sink:
+    with closing(Output.from_options(out, kind, **named).open(settings)) as sink:
         return run(reader, inputs, sink, out=out.name, complain=lambda told: None)
 
 
@@ -185,7 +185,7 @@ def broken_off(script: Script, attempt: Attempt, before: str, **how: Any) -> Non
 def test_only_what_is_missing_is_read(script: Script, attempt: Attempt, tmp_path: Path) -> None:
     broken_off(script, attempt, "c")
     assert names(tmp_path) == {"o.jsonl.partial", "o.jsonl.progress"}
-    with pytest.raises(UsageError, match=r"--resume goes on with it, --overwrite starts anew"):
+    with pytest.raises(UsageError, match=r"--resume continues it, --overwrite starts over"):
         attempt(TEXTS)
     outcome = attempt(TEXTS, resume=True)
     assert (script.read, outcome.documents, outcome.entities, outcome.exit_code) == (["c", "d"], 4, 2, 0)
@@ -209,7 +209,9 @@ def test_other_inputs_are_refused_and_named(script: Script, attempt: Attempt, tm
     broken_off(script, attempt, "c")
     with pytest.raises(UsageError, match=r"in\.jsonl: document 2, b, is not the one that was read before \(b\)"):
         attempt(["Naloxone.", "2.", *TEXTS[2:]], resume=True)
-    with pytest.raises(UsageError, match=r"1 documents that were read before are not there any more, document 2 of in"):
+    with pytest.raises(
+        UsageError, match=r"1 documents that were read before are missing now, the first is document 2 of in"
+    ):
         attempt(TEXTS[:1], resume=True)
     assert attempt([*TEXTS, "More."], resume=True).documents == 5  # those behind may be new
 
@@ -353,7 +355,7 @@ def test_options_that_exclude_each_other(attempt: Attempt) -> None:
     with pytest.raises(UsageError, match="give one of them"):
         attempt(TEXTS, resume=True, overwrite=True)
     with pytest.raises(UsageError, match="need --out"):
-        Output.named(None, None, overwrite=False, with_gold=False, shown=False, resume=True)
+        Output.from_options(None, None, overwrite=False, with_gold=False, shown=False, resume=True)
 
 
 # Killed between any two steps

@@ -52,11 +52,11 @@ from bioner_edge.errors import BionerError, CrashError, InputError, ModelError, 
 from bioner_edge.extraction import Extraction
 from bioner_edge.guard import Guard, LostError, Reader, remedy
 from bioner_edge.io import journal
-from bioner_edge.io.lock import appending
+from bioner_edge.io.lock import open_locked
 from bioner_edge.models import registry
 from bioner_edge.models.manifest import size
 from bioner_edge.processes import end_with_parent
-from bioner_edge.run import MOST_CRASHES
+from bioner_edge.run import MAX_CRASHES
 
 __all__ = ["main", "measure", "predict", "run"]
 
@@ -121,7 +121,7 @@ def predict(spec: Spec) -> dict[str, Any]:
     documents, path = _documents(spec), Path(spec["predictions"])
     started = time.perf_counter()
     opening = partial(baselines.open_reader, **_asked(spec))
-    with Guard(opening) as reader, appending(path) as out:  # a file is made only once there is a model
+    with Guard(opening) as reader, open_locked(path) as out:  # a file is made only once there is a model
         load_s = time.perf_counter() - started
         costs = _kept(path, documents)
         resumed = len(costs)
@@ -142,8 +142,8 @@ def _read_on(reader: Reader, documents: Sequence[Document], out: FileIO, costs: 
     for number, document in enumerate(documents, start=1):
         record, crash = _read(reader, document)
         waiting.append(record)
-        if crash and len(waiting) == MOST_CRASHES:
-            told = f"{MOST_CRASHES} documents in a row ended the process that reads them ({crash.how})"
+        if crash and len(waiting) == MAX_CRASHES:
+            told = f"{MAX_CRASHES} documents in a row ended the process that reads them ({crash.how})"
             raise ModelError(f"{told}; {remedy(crash.how)}")
         if crash and number < len(documents):
             continue

@@ -32,7 +32,7 @@ from bioner_edge.backends.native import library
 from bioner_edge.benchmarks.measuring import machine
 from bioner_edge.benchmarks.studies import models
 from bioner_edge.errors import BionerError
-from bioner_edge.hardware.cpu_features import of_build
+from bioner_edge.hardware.cpu_features import build_features
 from bioner_edge.hardware.threads import cores
 
 __all__ = ["main"]
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _report(asked: argparse.Namespace) -> None:
-    built = ", ".join(sorted(of_build(library()[1]) or ()))
+    built = ", ".join(sorted(build_features(library()[1]) or ()))
     print("\n".join(f"- {line}" for line in machine.describe(("bioner-edge", "llama-cpp-python"))))
     print(f"- llama.cpp built for {built}")
     print(f"- medians of {asked.rounds}; prefill of {_PROMPT} tokens, then {_TOKENS} one by one; settings in turn\n")

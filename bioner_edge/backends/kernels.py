@@ -39,7 +39,7 @@ from pathlib import Path
 
 from bioner_edge.backends import amx
 from bioner_edge.errors import ModelError
-from bioner_edge.hardware.cpu_features import of_build, processor
+from bioner_edge.hardware.cpu_features import build_features, processor
 from bioner_edge.models.gguf_header import Tensor, read
 from bioner_edge.processes import describe_exit
 
@@ -64,7 +64,7 @@ class Failed:
 
 def tried(system_info: str) -> bool:
     """Whether kernels have to be tried here, of a library of which `llama_print_system_info` says this."""
-    return amx.AMX in (of_build(system_info) or ()) and amx.AMX in (processor().features or ())
+    return amx.AMX in (build_features(system_info) or ()) and amx.AMX in (processor().features or ())
 
 
 def choose(model: Path, library: Path, system_info: str) -> str:

@@ -124,7 +124,7 @@ def extract(
     from bioner_edge.io.inputs import Inputs
     from bioner_edge.io.output import Output
 
-    output = Output.named(
+    output = Output.from_options(
         out,
         to,
         overwrite=overwrite,
@@ -180,7 +180,7 @@ def _run(opening: Opening, sources: Inputs, output: Output, *, quiet: bool) -> O
         about = reader.about
         for message in about.warnings if not quiet else []:
             complain(f"warning: {message}")
-        sink = output.open(about.hashed() if output.path else about.fingerprint)
+        sink = output.open(about.hash_files() if output.path else about.fingerprint)
         name = str(output.path or "standard output")
         shown = _shower(about.labels, output) if output.shown else None
         mixed = shown is not None or (output.path is None and sys.stdout.isatty())  # documents on the same terminal
@@ -209,7 +209,7 @@ def _conclude(outcome: Outcome, output: Output, *, quiet: bool) -> None:
     """What is said at the end of a run."""
     from bioner_edge.guard import LostError, remedy
     from bioner_edge.io.registry import STANDARD
-    from bioner_edge.run import MOST_CRASHES, OutputError
+    from bioner_edge.run import MAX_CRASHES, OutputError
 
     if outcome.problems and not quiet:
         told = f"{outcome.problems} problems in the answers of the model"
@@ -221,7 +221,7 @@ def _conclude(outcome: Outcome, output: Output, *, quiet: bool) -> None:
         rest = f" ({more} more are in {output.journal.progress})" if more > 0 else ""
         complain(f"{outcome.failures} failed{rest}; --retry-failed tries them again")
     if outcome.crashed:
-        told = f"{MOST_CRASHES} documents in a row ended the process that reads them ({outcome.crashed})"
+        told = f"{MAX_CRASHES} documents in a row ended the process that reads them ({outcome.crashed})"
         complain(f"{told}; {remedy(outcome.crashed)}" + ("; --retry-failed goes on" if output.path else ""))
     if outcome.stopped:
         complain(str(outcome.stopped))

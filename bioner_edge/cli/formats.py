@@ -75,7 +75,7 @@ def show(
             told = f"{len(grammars)} grammars, for an answer each; llama.cpp takes one: ask for it with --labels"
             complain(f"warning: {told}")
     elif prompt is not None:
-        written = format_tables.written_prompts(
+        written = format_tables.render_prompts(
             name, asked, notes, prompt, model, lambda told: complain(f"warning: {told}")
         )
         _write_parts(written, "=== {}\n")

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bioner_edge.models import gguf_header, registry
-from bioner_edge.models.hub_lock import FOLDER, Pulled
+from bioner_edge.models.hub_lock import FOLDER, Pull
 from bioner_edge.models.manifest import size
 from bioner_edge.models.models_toml import Base, Listing
 from bioner_edge.models.onnx import folder as onnx_folder
@@ -69,7 +69,7 @@ def _bytes(path: Path) -> int | None:
 
 def _base(name: str, base: Base) -> Row:
     folder = FOLDER / name
-    pulled = Pulled.load(folder)
+    pulled = Pull.load(folder)
     there = "no" if pulled is None else "part" if pulled.missing(folder) else "yes"
     found = pulled.bytes if pulled else base.bytes
     return Row(name, "base", (), (), base.license, found, there, folder, base.description, base.repo, base.gated)
@@ -111,7 +111,7 @@ def describe(name_or_path: str) -> dict[str, Any]:
     listed, bases = registry.listed_models(), registry.bases()
     if name_or_path in bases:
         row, base = _base(name_or_path, bases[name_or_path]), asdict(bases[name_or_path])
-        pulled = Pulled.load(row.path)
+        pulled = Pull.load(row.path)
         return {**row.to_json(), **base, "bytes": row.bytes, "pulled": asdict(pulled) if pulled else None}
     path, manifest = registry.find(name_or_path)
     known = _tuned(name_or_path, listed[name_or_path]).to_json() if name_or_path in listed else {}

@@ -79,10 +79,10 @@ def verify(
     failed = False
     for check in verify_files(targets or []):
         if check.holds:
-            write(f"ok  {printable(check.told)}\n")
+            write(f"ok  {printable(check.message)}\n")
         else:
             failed = True
-            complain(check.told)
+            complain(check.message)
     raise typer.Exit(int(failed))
 
 

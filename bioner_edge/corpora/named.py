@@ -1,6 +1,6 @@
-"""Corpora by name: where their files lie, what they annotate, and whether they are what was published.
+"""Named corpora: the paths of their files, their labels, and a comparison with their published counts.
 
-`corpora.toml` beside this module says all of it. `open_corpus` takes a name from there, `bc5cdr:dev`, or whatever path
+They are listed in `corpora.toml` beside this module. `open_corpus` takes a name from it, `bc5cdr:dev`, or any path that
 `bioner-edge extract` reads. Documents stay in the order of the files, and none is left out.
 """
 
@@ -31,7 +31,7 @@ _PATH_MARKS = frozenset("/\\*?[")
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many documents, annotations and rows that a reader refuses; None and an absent label are not known."""
+    """Numbers of documents, annotations and rows that a reader refuses; None or an absent label means unknown."""
 
     documents: int | None
     annotations: int | None
@@ -44,16 +44,17 @@ class Counts:
         documents, annotations = labels.pop("documents", None), labels.pop("annotations", None)
         return cls(documents, annotations, labels.pop("unusable", 0), labels)
 
-    def differences(self, wanted: Counts, source: str) -> list[str]:
-        """What differs from `wanted`, of whatever that knows."""
-        pairs = [("documents", self.documents, wanted.documents), ("annotations", self.annotations, wanted.annotations)]
-        pairs += [(f"annotations of {label}", self.by_label.get(label, 0), n) for label, n in wanted.by_label.items()]
+    def differences(self, other: Counts, source: str) -> list[str]:
+        """The differences from the known counts of `other`."""
+        pairs = [("documents", self.documents, other.documents), ("annotations", self.annotations, other.annotations)]
+        pairs += [(f"annotations of {label}", self.by_label.get(label, 0), n) for label, n in other.by_label.items()]
         return [f"{mine:,} {what}, {n:,} {source}" for what, mine, n in pairs if n is not None and mine != n]
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """A part of a corpus. `counted` is what a sound copy holds where that is not what is published, `because` why."""
+    """A part of a corpus. `counted` are the counts of an intact copy if they differ from the published ones, `because`
+    says why."""
 
     name: str
     path: str
@@ -62,24 +63,25 @@ class Split:
     because: str = ""
 
     def found(self, folder: Path | None) -> bool:
-        """Whether it lies in the corpora's folder; None is none. A file that cannot be read counts as found."""
+        """Whether the split is in the corpora's folder, if there is one. A file that cannot be read counts as found."""
         path = folder / self.path if folder else None
         return path is not None and (path.is_file() or (path.is_dir() and any(path.iterdir())))
 
-    def compared(self, found: Counts) -> tuple[list[str], list[str]]:
-        """(what differs from what is published, for a known reason; what differs and should not)."""
-        wanted, source = (self.counted, "expected") if self.counted else (self.published, "published")
-        wrong = found.differences(wanted, source) if wanted else []
-        if wanted and found.unusable != wanted.unusable:
-            wrong.append(f"rows that could not be used: {found.unusable}, {wanted.unusable} {source}")
-        if wrong or not self.published:
-            return [], wrong
-        return [f"{told}: {self.because}" for told in found.differences(self.published, "published")], []
+    def compare(self, found: Counts) -> tuple[list[str], list[str]]:
+        """(differences from the published counts for a known reason, unexpected differences)."""
+        expected, source = (self.counted, "expected") if self.counted else (self.published, "published")
+        unexpected = found.differences(expected, source) if expected else []
+        if expected and found.unusable != expected.unusable:
+            unexpected.append(f"rows that could not be used: {found.unusable}, {expected.unusable} {source}")
+        if unexpected or not self.published:
+            return [], unexpected
+        known = found.differences(self.published, "published")
+        return [f"{difference}: {self.because}" for difference in known], []
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A corpus of the list. `labels` are in order, each with what it means; see corpora.toml for the other fields."""
+    """A corpus of the list. `labels` are in order, each with its meaning; see corpora.toml for the other fields."""
 
     name: str
     title: str
@@ -96,7 +98,7 @@ class Entry:
     splits: Mapping[str, Split]
 
     def to_json(self, folder: Path | None) -> dict[str, Any]:
-        """All of it, with whether each split lies in `folder`."""
+        """The entry as JSON, with whether each split is in `folder`."""
         known = {"corpus": self.name, **asdict(self)}
         known["labels"], known["guidelines"] = list(self.labels), dict(self.labels)
         known["splits"] = [{**asdict(split), "found": split.found(folder)} for split in self.splits.values()]
@@ -106,7 +108,7 @@ class Entry:
 
 @cache
 def entries() -> dict[str, Entry]:
-    """The corpora that can be named."""
+    """The corpora by name."""
     tables = tomllib.loads(Path(__file__).with_name("corpora.toml").read_text("utf-8"))
     return {name: _entry(name, table) for name, table in tables.items()}
 
@@ -126,20 +128,20 @@ def _entry(name: str, table: dict[str, Any]) -> Entry:
 
 
 def corpora_dir() -> Path:
-    """$BIONER_CORPORA, else ../shared/corpora. Raises InputError where it is absent."""
+    """$BIONER_CORPORA, else ../shared/corpora. Raises InputError if there is no such folder."""
     path = Path(os.environ.get(_VARIABLE) or "../shared/corpora")
     if not path.is_dir():
-        raise InputError(f"{path}: no such folder; set ${_VARIABLE} to the one that the corpora lie in")
+        raise InputError(f"{path}: no such folder; set ${_VARIABLE} to the folder of the corpora")
     return path
 
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """Annotated documents with all that is known of them.
+    """Annotated documents with their metadata.
 
-    `general` gives for a label the name that corpora share, `guidelines` what it means. `unusable` rows are those that
-    a reader refused; `notices` name them, and every count that is not the published one. `unexpected` are those notices
-    about counts and labels that corpora.toml does not foresee. `published` is None for files.
+    `general` maps a label to its name across corpora, `guidelines` to its meaning. `unusable` is the number of rows
+    that a reader refused; `notices` name them, and every count that differs from the published one. `unexpected` are
+    the differences in counts and labels that corpora.toml does not explain. `published` is None for files.
     """
 
     name: str
@@ -160,10 +162,10 @@ class Corpus:
         return Counts(len(self.documents), by_label.total(), self.unusable, by_label)
 
     def for_labels(self, labels: Sequence[str]) -> tuple[Corpus, tuple[str, ...], tuple[str, ...]]:
-        """(the corpus in the labels of a model, those of them that can be scored, its own that cannot).
+        """(the corpus in a model's labels, those that can be scored, the corpus's labels that cannot).
 
-        A label is the model's where the names are equal, else where its general name is one of the model's.
-        Annotations with another label are left out. Raises InputError where no label is shared.
+        A label matches the model's by its name, or else by its general name. Annotations with another label are left
+        out. Raises InputError if no label is shared.
         """
         names = {own: own if own in labels else self.general.get(own, own) for own in self.labels}
         names = {own: name for own, name in names.items() if name in labels}
@@ -179,7 +181,7 @@ class Corpus:
                 guidelines.setdefault(name, self.guidelines[own])
         renamed = replace(
             self,
-            documents=[_renamed(document, names) for document in self.documents],
+            documents=[_rename_labels(document, names) for document in self.documents],
             labels=scored,
             general={name: self.general.get(own, own) for own, name in names.items()},
             guidelines=guidelines,
@@ -187,13 +189,13 @@ class Corpus:
         return renamed, scored, tuple(label for label in self.labels if label not in names)
 
 
-def _renamed(document: Document, names: Mapping[str, str]) -> Document:
-    """The document with the annotations of the labels in `names`, under their new names."""
+def _rename_labels(document: Document, names: Mapping[str, str]) -> Document:
+    """The document with only the annotations of the labels in `names`, renamed."""
     return document.with_entities(replace(e, label=names[e.label]) for e in document.entities if e.label in names)
 
 
 def select(name: str) -> tuple[Entry, list[Split]]:
-    """The corpus of a name, `bc5cdr` or `bc5cdr:dev`, and the splits that it means.
+    """Find the corpus of a name, `bc5cdr` or `bc5cdr:dev`, and the splits that it means.
 
     Raises UsageError for a corpus or split that is not in the list.
     """
@@ -209,59 +211,59 @@ def select(name: str) -> tuple[Entry, list[Split]]:
 
 
 def open_corpus(name: str) -> Corpus:
-    """The corpus of a name, `bc5cdr:dev`, or of a file, a folder or a pattern; a name wins over a file called so.
+    """Read the corpus of a name, `bc5cdr:dev`, or of a file, folder or pattern; a name takes precedence over a file.
 
-    Raises UsageError for an unknown name, and for one of several splits without a split; InputError where files are
-    missing.
+    Raises UsageError for an unknown name, and for a corpus of several splits without a split; InputError for missing
+    files.
     """
     if name.partition(":")[0] in entries():
         entry, splits = select(name)
         if len(splits) > 1:
             raise UsageError(f"{name}: which split? {', '.join(f'{name}:{split.name}' for split in splits)}")
-        return _of_entry(entry, splits[0])
+        return _open_split(entry, splits[0])
     if name == STDIN:
-        raise UsageError("a corpus is read more than once, standard input is not: name a file")
+        raise UsageError("a corpus is read more than once, which standard input cannot be: give a file")
     if not (Path(name).exists() or _PATH_MARKS & set(name) or Path(name).suffix):
         raise UsageError(f"{unknown_name('corpus', name, entries())}; or give a file, a folder or a pattern")
     documents, notices, digest = _read(name, None)
     labels = tuple(sorted({entity.label for document in documents for entity in document.entities}))
-    return Corpus(name, documents, labels, {}, {}, "", digest, [str(n) for n in notices], _refused(notices), [])
+    return Corpus(name, documents, labels, {}, {}, "", digest, [str(n) for n in notices], _count_refused(notices), [])
 
 
-def _of_entry(entry: Entry, split: Split) -> Corpus:
+def _open_split(entry: Entry, split: Split) -> Corpus:
     folder, name = corpora_dir(), f"{entry.name}:{split.name}"
     if not split.found(folder):
-        raise InputError(f"{name}: {folder / split.path} is not there; it is to be had at {entry.url}")
+        raise InputError(f"{name}: {folder / split.path} is missing; it is available at {entry.url}")
     documents, notices, digest = _read(str(folder / split.path), entry.format)
     found = {e.label for d in documents for e in d.entities} - entry.merge.keys() - entry.labels.keys()
-    strange = tuple(sorted(found))
-    labels = (*entry.labels, *strange)
+    unlisted = tuple(sorted(found))
+    labels = (*entry.labels, *unlisted)
     names = {**{label: label for label in labels}, **entry.merge}
     corpus = Corpus(
         name=name,
-        documents=[_renamed(document, names) for document in documents],
+        documents=[_rename_labels(document, names) for document in documents],
         labels=labels,
         general={label: entry.general.get(label, label) for label in labels},
         guidelines=entry.labels,
         license=entry.license,
         sha256=digest,
         notices=[],
-        unusable=_refused(notices),
+        unusable=_count_refused(notices),
         unexpected=[],
         published=split.published,
     )
-    foreseen, wrong = split.compared(corpus.counts)
-    wrong += [f"annotations of {label!r}, a label that it should not have" for label in strange]
-    told = [f"{name}: {difference}" for difference in (*foreseen, *wrong)]
-    return replace(corpus, notices=[*map(str, notices), *told], unexpected=wrong)
+    known, unexpected = split.compare(corpus.counts)
+    unexpected += [f"annotations of {label!r}, a label that it should not have" for label in unlisted]
+    messages = [f"{name}: {difference}" for difference in (*known, *unexpected)]
+    return replace(corpus, notices=[*map(str, notices), *messages], unexpected=unexpected)
 
 
-def _refused(notices: Sequence[Notice]) -> int:
+def _count_refused(notices: Sequence[Notice]) -> int:
     return sum(not notice.remark for notice in notices)
 
 
 def _read(name: str, file_format: str | None) -> tuple[list[Document], list[Notice], str]:
-    """The documents of a path, what their readers said, and the hash of all files that they read."""
+    """The documents of a path, the notices of their readers, and a hash of all files read."""
     notices: list[Notice] = []
     inputs = Inputs([name], notices.append, file_format, annotated=True)
     documents = list(inputs)
@@ -271,7 +273,7 @@ def _read(name: str, file_format: str | None) -> tuple[list[Document], list[Noti
 
 
 def _hashes(name: str, path: Path, file_format: str | None) -> Iterator[tuple[str, str]]:
-    """(name, SHA-256) of a file and of the annotations that are read beside it."""
+    """(name, SHA-256) of a file and of the annotation files read beside it."""
     found = FILE_FORMATS[file_format] if file_format else detect(path)
     for file in (path, *(found.beside.annotation_files(path) if found and found.beside else ())):
         if file.is_file():

@@ -19,7 +19,7 @@ from bioner_edge.backends.kernels import ALL, NO_AMX
 from bioner_edge.doctor.child import run_python
 from bioner_edge.doctor.installed import EXTRAS, library_of, meets, version
 from bioner_edge.errors import BionerError, ModelError
-from bioner_edge.hardware.cpu_features import TOLD_LATE, Cores, of_build, processor
+from bioner_edge.hardware.cpu_features import LATE_FEATURES, Cores, build_features, processor
 from bioner_edge.models import memory
 from bioner_edge.models.sizes import SHAPES
 
@@ -107,12 +107,12 @@ def _processor(name: str) -> Iterator[Finding]:
     except ModelError as error:
         yield Finding(name, "error", f"{cpu.name}; loading llama.cpp: {error}", f"build it here: {rebuild}")
         return
-    built = of_build(system_info)
+    built = build_features(system_info)
     facts = {"processor": cpu.name, "has": _sorted(cpu.features), "built_for": _sorted(built), "says": system_info}
     if cpu.features is None or built is None:
         which = "the processor" if cpu.features is None else "llama.cpp"
         yield Finding(name, "unknown", f"{cpu.name}; {which} does not tell its features", facts=facts)
-    elif lacking := built - cpu.features - TOLD_LATE:
+    elif lacking := built - cpu.features - LATE_FEATURES:
         message = (
             f"{cpu.name} lacks {', '.join(sorted(lacking))}, which llama.cpp {release} was built for: it will crash"
         )
@@ -218,7 +218,7 @@ def _models(name: str) -> Iterator[Finding]:
             status, remedy = (
                 ("ok", "") if check.holds else ("error", "install bioner-edge, or convert the model, again")
             )
-            message = f"{model}: the hash is as listed" if check.holds else f"{model}: {check.told}"
+            message = f"{model}: the hash is as listed" if check.holds else f"{model}: {check.message}"
             yield Finding(name, status, message, remedy)
 
 

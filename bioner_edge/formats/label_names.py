@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 
 from bioner_edge.errors import UsageError
-from bioner_edge.text.surrogates import lone_surrogate
+from bioner_edge.text.surrogates import surrogate_error
 
 __all__ = ["classes", "only", "plain", "tags", "types"]
 
@@ -74,7 +74,7 @@ def types(labels: Sequence[str]) -> dict[str, str]:
 def _named(labels: Sequence[str], spell: Callable[[str], str]) -> dict[str, str]:
     names: dict[str, str] = {}
     for label in labels:
-        if reason := lone_surrogate(label):
+        if reason := surrogate_error(label):
             raise UsageError(f"label {label!r}: {reason}")
         if not label.strip():
             raise UsageError("a label must not be blank")

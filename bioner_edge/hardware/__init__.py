@@ -1,1 +1,1 @@
-"""What this machine has: cores, processor features."""
+"""Hardware of this machine: cores, processor features."""

@@ -1,7 +1,7 @@
-"""What the processor can do, what of it llama.cpp was built for, and how many of its cores this process may use.
+"""The processor's features, those that llama.cpp was built for, and the cores that this process may use.
 
-Features go by the names that llama.cpp prints. It decides on them when it is compiled: a build without one is slower,
-a build with one that the processor lacks ends its process.
+Features have the names that llama.cpp prints. They are fixed when it is compiled: a build without one is slower, and a
+build with one that the processor lacks crashes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bioner_edge.hardware.threads import cores, quota, system_text
 
-__all__ = ["TOLD_LATE", "Cores", "Processor", "of_build", "parse_sysctl", "processor"]
+__all__ = ["LATE_FEATURES", "Cores", "Processor", "build_features", "parse_sysctl", "processor"]
 
 # name in llama.cpp: (flag in /proc/cpuinfo, key of sysctl on macOS)
 _X86 = {
@@ -41,32 +41,32 @@ _ARM = {
     "SVE": ("sve", "arm.FEAT_SVE"),
     "SME": ("sme", "arm.FEAT_SME"),
 }
-TOLD_LATE = frozenset({"AVX_VNNI", "AMX_INT8"})
-"""Features that a kernel from before them leaves out of /proc/cpuinfo, though the processor has them."""
+LATE_FEATURES = frozenset({"AVX_VNNI", "AMX_INT8"})
+"""Features that an older kernel leaves out of /proc/cpuinfo, though the processor has them."""
 _SYSCTL_S = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Processor:
-    """`features` is None where the system does not tell them."""
+    """The processor's name and features; `features` is None if unknown."""
 
     name: str
     features: frozenset[str] | None
 
 
 def processor(proc: Path = Path("/proc")) -> Processor:
-    """The processor of this machine, as Linux or macOS tells it."""
+    """The processor of this machine, as reported by Linux or macOS."""
     if text := system_text(proc / "cpuinfo"):
-        return _of_cpuinfo(text)
+        return _parse_cpuinfo(text)
     try:
-        told = subprocess.run(["sysctl", "machdep.cpu", "hw.optional"], capture_output=True, timeout=_SYSCTL_S)
+        sysctl = subprocess.run(["sysctl", "machdep.cpu", "hw.optional"], capture_output=True, timeout=_SYSCTL_S)
     except (OSError, subprocess.SubprocessError):
         return Processor("unknown", None)
-    return parse_sysctl(told.stdout.decode(errors="replace"))
+    return parse_sysctl(sysctl.stdout.decode(errors="replace"))
 
 
-def _of_cpuinfo(text: str) -> Processor:
-    """All cores of a machine share their features: the first one's are taken."""
+def _parse_cpuinfo(text: str) -> Processor:
+    """The first processor of /proc/cpuinfo: all cores of a machine have the same features."""
     fields: dict[str, str] = {}
     for line in text.splitlines():
         key, colon, value = line.partition(":")
@@ -91,31 +91,31 @@ def parse_sysctl(text: str) -> Processor:
     return Processor(name, frozenset(found) if found else None)
 
 
-def of_build(system_info: str) -> frozenset[str] | None:
-    """The features that `llama_print_system_info` says its CPU kernels were compiled for; None where it says nothing.
+def build_features(system_info: str) -> frozenset[str] | None:
+    """The features that the CPU kernels were compiled for, by `llama_print_system_info`; None if it does not say.
 
-    `CPU : AVX = 1 | AVX2 = 1 | OPENMP = 1 | `; parts of other back ends begin with their names, and what is missing or
-    0 is not used. What is no feature of a processor is left out.
+    `CPU : AVX = 1 | AVX2 = 1 | OPENMP = 1 | `; sections of other back ends begin with their names, and what is missing
+    or 0 is not used. Entries that are not processor features are left out.
     """
-    section, found, told = "CPU", set[str](), False
+    section, found, has_cpu = "CPU", set[str](), False
     for part in system_info.split("|"):
         match = re.fullmatch(r"\s*(?:(\w+) : )?(\w+) = (\d+)\s*", part)
         if not match:
             continue
         section = match[1] or section
         if section == "CPU":
-            told = True
+            has_cpu = True
             found |= {match[2]} if int(match[3]) else set()
-    return frozenset(found & (_X86.keys() | _ARM.keys())) if told else None
+    return frozenset(found & (_X86.keys() | _ARM.keys())) if has_cpu else None
 
 
 @dataclass(frozen=True, slots=True)
 class Cores:
-    """Cores as the system counts them, hyper-threads each.
+    """Cores as the system counts them: hyper-threads.
 
-    `used` is how many threads a back end takes by default, `machine` how many there are, `physical` the cores that
-    those used share, `quota` the processor time that a control group grants, in cores, `load` how many the programs of
-    the last minute kept busy; None where nothing tells.
+    `used` is a back end's default number of threads, `machine` the number in the machine, `physical` the physical cores
+    of this process, `quota` the processor time that a control group grants, in cores, `load` the average load of
+    the last minute; None if unknown.
     """
 
     used: int
@@ -136,7 +136,7 @@ class Cores:
 
 
 def _physical(devices: Path) -> int | None:
-    """The cores that the threads of this process share."""
+    """The number of physical cores that this process may run on; None if unknown."""
     if not hasattr(os, "sched_getaffinity"):
         return None
     found = set()

@@ -1,1 +1,1 @@
-"""Documents in and out: file formats, the inputs and outputs of a run, and what `--resume` goes on from."""
+"""File formats, the inputs and outputs of a run, and the journal from which `--resume` continues."""

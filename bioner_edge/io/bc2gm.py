@@ -1,11 +1,11 @@
-"""BioCreative II gene mention: sentences, `ID text` a line, and beside them the gold, `GENE.eval`.
+"""BioCreative II gene mention: one sentence per line, `ID text`, and the gold beside it in `GENE.eval`.
 
     P1 The insulin receptor was cloned.
     P1|3 17|insulin receptor
 
-Gold offsets count the characters that are not white space, first and last one included (Smith et al. 2008,
-doi:10.1186/gb-2008-9-s2-s2, and the corpus's README.GM); here they become half-open offsets of code points. All
-entities are of one type, Gene. `ALTGENE.eval`, other spans that its scorer takes for right, is not read.
+Gold offsets count non-space characters, the last one included (Smith et al. 2008, doi:10.1186/gb-2008-9-s2-s2, and the
+corpus's README.GM); here they become half-open offsets of code points. All entities are of one type, Gene.
+`ALTGENE.eval`, alternative spans that the corpus's scorer also accepts, is not read.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class _Row:
     mention: str
 
     def entity(self, text: str) -> Entity:
-        """Raises ValueError, with what is wrong, where the row does not fit its sentence."""
+        """The entity of this row. Raises ValueError, with the reason, if it does not fit its sentence."""
         places = [place for place, character in enumerate(text) if not character.isspace()]
         if not self.first <= self.last < len(places):
             message = f"offsets {self.first} {self.last} are not inside the sentence"
@@ -48,7 +48,7 @@ class _Row:
 
 
 def _document_file(path: Path) -> Path | None:
-    """`path` where it holds sentences; None for the other files of such a folder."""
+    """`path` if it holds sentences; None for the other files of such a folder."""
     return path if path.suffix == ".in" else None
 
 
@@ -57,9 +57,9 @@ def _annotation_files(path: Path) -> list[Path]:
 
 
 def read(source: Source, report: NoticeHandler) -> Iterator[Document]:
-    """The sentences of a stream, each a document, with the gold that lies beside the file that they come from.
+    """Read the sentences of a stream, each a document, with the gold beside the file.
 
-    What cannot be used, of the sentences or the gold, goes to `report` with its line.
+    Unusable lines of either file go to `report` with their numbers.
     """
     assert source.path
     name, gold_name = source.name, str(Path(source.name).with_name(_GOLD))
@@ -73,7 +73,7 @@ def read(source: Source, report: NoticeHandler) -> Iterator[Document]:
             report(Notice(name, number, "a sentence needs: ID, one space, text", text_lost=True))
             continue
         if identifier in seen:
-            report(Notice(name, number, f"a second sentence {identifier}; the gold is the first one's"))
+            report(Notice(name, number, f"a second sentence {identifier}; the first one has the gold"))
         seen.add(identifier)
         entities = []
         for row in gold.pop(identifier, []):

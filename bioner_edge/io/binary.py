@@ -1,13 +1,13 @@
-"""Binary data by their first bytes: what they are, and what to do with them before they can be read."""
+"""Recognize binary data by their first bytes, and say what to do before they can be read."""
 
 from __future__ import annotations
 
 import codecs
 import re
 
-__all__ = ["binary"]
+__all__ = ["binary_error"]
 
-_MOST_CONTROLS = 0.1  # of a text in UTF-8 with NUL in it; binary data have more
+_MAX_CONTROLS = 0.1  # share of control characters in UTF-8 text with NUL; binary data have more
 _TEXT = "save its text first"
 _UNPACK = "unpack it first"
 _EXPORT = "export its texts first"
@@ -55,8 +55,8 @@ _MAGIC = [
         (rb"RIFF.{4}(WAVE|AVI )|.{4}ftyp|ID3[\x02-\x04]|OggS|fLaC", "sound or video", _NOTHING),
         (rb"GGUF[\x01-\x09]\x00", "a model (GGUF); give it with --model", _NOTHING),
         (rb"\x7fELF|MZ.{62}|\xcf\xfa\xed\xfe|\xca\xfe\xba\xbe", "a program", _NOTHING),
-        (rb"\x00\x05\x16[\x00\x07]", "what macOS keeps beside a file (AppleDouble)", "delete it"),
-        (rb"\x00\x00\x00\x01Bud1", "what macOS keeps of a folder (.DS_Store)", "delete it"),
+        (rb"\x00\x05\x16[\x00\x07]", "macOS metadata of a file (AppleDouble)", "delete it"),
+        (rb"\x00\x00\x00\x01Bud1", "macOS metadata of a folder (.DS_Store)", "delete it"),
         (rb"\xff\xfe\x00\x00|\x00\x00\xfe\xff", "UTF-32", _ICONV.format("UTF-32")),
         (rb"\xff\xfe|\xfe\xff", "UTF-16", _ICONV.format("UTF-16")),
         (rb"([^\x00]\x00){8}", "UTF-16", _ICONV.format("UTF-16LE")),
@@ -64,24 +64,24 @@ _MAGIC = [
     )
 ]
 _NUL_WITHIN = {"a program", "sound or video", "a Parquet table", "an image (GIF)"}
-"""Whose first bytes may be words, which NUL behind them sets apart."""
+"""Those whose first bytes may be words: a NUL later on tells them from text."""
 
 
-def binary(head: bytes, *, characters: bool = False) -> str | None:
-    """What binary data are and what to do, None for text: 'is a PDF; save its text first'.
+def binary_error(head: bytes, *, characters: bool = False) -> str | None:
+    """Why data cannot be read as text, and what to do, or None: 'is a PDF; save its text first'.
 
-    Where somebody says that they are `characters`, those of UTF-8 are, whichever they are.
+    `characters` says that they are known to be text: then valid UTF-8 is accepted whatever control characters it holds.
     """
     for pattern, what, advice in _MAGIC:
         if pattern.match(head) and (what not in _NUL_WITHIN or b"\x00" in head):
             return f"is {what}; {advice}"
-    if b"\x00" in head and not _is_text(head, 1.0 if characters else _MOST_CONTROLS):
+    if b"\x00" in head and not _is_text(head, 1.0 if characters else _MAX_CONTROLS):
         return f"is binary data (NUL at byte offset {head.index(0)}); {_TEXT}"
     return None
 
 
 def _is_text(head: bytes, most_controls: float) -> bool:
-    """Whether bytes with NUL among them are a text all the same: NUL is a character, and no offset suffers from it."""
+    """Whether data with NUL are text nevertheless: NUL is a character, and offsets stay right."""
     try:
         text = codecs.getincrementaldecoder("utf-8")().decode(head)  # the last character may be cut
     except UnicodeDecodeError:

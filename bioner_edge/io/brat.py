@@ -1,14 +1,14 @@
-"""brat standoff: a text, `X.txt`, and beside it `X.ann`, or `X.a1` of a BioNLP task, with one annotation a line.
+"""brat standoff: a text, `X.txt`, and beside it `X.ann`, or `X.a1` of a BioNLP task, with one annotation per line.
 
     T1<tab>Chemical 0 8<tab>Naloxone
     T2<tab>Disease 9 14;25 32<tab>renal failure     fragments, their texts joined by one space
 
-Offsets are half-open and count code points of the text as it is decoded, nothing translated: a CR counts, and so does a
-byte order mark at the start, which brat's own decoder keeps (Stenetorp et al. 2012, https://brat.nlplab.org/standoff.html).
-They are what counts, and fragments may come in any order. The last column must be the text there, white space aside,
-which tools lose and add: a mention that differs otherwise tells that the offsets are another text's, and is refused.
-All text-bound lines (T) are entities; relations, events, attributes, normalizations and notes are not and are passed
-over, `X.a2` with its events too. A document's id is its name as brat has it, without `.txt`.
+Offsets are half-open and count code points of the text as decoded, without newline translation: a CR counts, and so
+does a byte order mark, which brat's own decoder keeps (Stenetorp et al. 2012, https://brat.nlplab.org/standoff.html).
+The offsets are authoritative, and fragments may come in any order. The last column must equal the text there except for
+white space, which tools lose and add: any other difference means that the offsets belong to another text, and the
+annotation is refused. All text-bound lines (T) are entities; relations, events, attributes, normalizations, notes and
+`X.a2` with its events are skipped. A document's id is its name without `.txt`, as in brat.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from bioner_edge.errors import InputError
 from bioner_edge.io import plain
 from bioner_edge.io.contract import Beside, FileFormat, FolderWriter, Source, WriteSettings
 from bioner_edge.io.notice import Notice, NoticeHandler, annotation_lines
-from bioner_edge.text.surrogates import lone_surrogate
+from bioner_edge.text.surrogates import surrogate_error
 
 if TYPE_CHECKING:
     from bioner_edge.extraction import Extraction
@@ -39,15 +39,15 @@ _PAIR = "[0-9]{1,18} [0-9]{1,18}"  # int() refuses thousands of digits
 _TEXT_BOUND = re.compile(rf"(T\S+)\t(\S+) ({_PAIR}(?:;{_PAIR})*)\t(.*)", re.DOTALL)
 _OTHER = re.compile(r"[REAMN][0-9]+\S*\t.*|[#*].*", re.DOTALL)
 _ROW = re.compile(r"\r*([TREAMN#][0-9]+|\*)\t")  # how a line begins
-_BREAKS = dict.fromkeys(map(ord, "\t\n\v\f\r\x1c\x1d\x1e\x85\u2028\u2029"), " ")  # where some reader ends a line
+_BREAKS = dict.fromkeys(map(ord, "\t\n\v\f\r\x1c\x1d\x1e\x85\u2028\u2029"), " ")  # line ends of some reader, and tabs
 _ESCAPES = str.maketrans({"\n": r"\n", "\r": r"\r", "\t": r"\t"})
 
 
 def _document_file(path: Path) -> Path | None:
-    """The text that `path` belongs to, or `path` where it is one itself; None for a file of another kind.
+    """The text that `path` belongs to, `path` itself for a text, None for other files.
 
-    An annotation file without its text stands for itself, so that reading it can say what is missing; `.a2`, of which
-    nothing is read, does not.
+    An annotation file without its text is returned itself, so that reading it can say what is missing; not so `.a2`,
+    which is never read.
     """
     suffix = path.suffix.lower()
     if suffix == ".txt":
@@ -72,16 +72,16 @@ def _annotation_files(path: Path) -> list[Path]:
 
 
 def read(source: Source, report: NoticeHandler) -> Iterator[Document]:
-    """The one document of a text, the stream, with the annotations of the files beside its own.
+    """Read the one document of a stream, with the annotations of the files beside it.
 
-    An annotation that does not fit its text goes to `report` with its line. `X.ann` and `X.a1` are both read; an
-    annotation that both hold comes once.
+    An annotation that does not fit the text goes to `report` with its line. `X.ann` and `X.a1` are both read; an
+    annotation in both is taken once.
     """
     assert source.path
     name, path = source.name, source.path
     identifier = name.removesuffix(path.suffix)
     if path.suffix.lower() in _SUFFIXES:
-        message = f"no {path.stem}.txt beside it, the text that it annotates"
+        message = f"annotations without their text: there is no {path.stem}.txt beside it"
         report(Notice(name, None, message, text_lost=True))
         return
     for document in plain.read(source, report):
@@ -102,7 +102,7 @@ def _annotations(path: Path, name: str, text: str, report: NoticeHandler) -> dic
         try:
             identifier, entity = _text_bound(line, text)
             if identifier in found:
-                raise ValueError(f"a second {identifier}; an id stands for one annotation of a file")
+                raise ValueError(f"a second {identifier}; ids must be unique in a file")
         except ValueError as error:
             report(Notice(name, number, str(error), row=line))
         else:
@@ -111,10 +111,10 @@ def _annotations(path: Path, name: str, text: str, report: NoticeHandler) -> dic
 
 
 def _text_bound(line: str, text: str) -> tuple[str, Entity]:
-    """The id and the entity of one line. Raises ValueError, with what is wrong, where it does not fit the text."""
+    """The id and entity of one line. Raises ValueError, with the reason, if it does not fit the text."""
     match = _TEXT_BOUND.fullmatch(line)
     if not match:
-        raise ValueError("no annotation of brat; an entity is: T1, tab, Label START END[;START END…], tab, mention")
+        raise ValueError("not a brat annotation; an entity is: T1, tab, Label START END[;START END…], tab, mention")
     identifier, label, offsets, written = match.groups()
     pairs = [tuple(map(int, pair.split(" "))) for pair in offsets.split(";")]
     for start, end in pairs:
@@ -123,7 +123,7 @@ def _text_bound(line: str, text: str) -> tuple[str, Entity]:
     try:
         entity = Entity(label, tuple(Span(start, end) for start, end in sorted(pairs)))
     except ValueError:
-        raise ValueError(f"the fragments {offsets} are not apart") from None
+        raise ValueError(f"the fragments {offsets} overlap") from None
     as_listed = " ".join(text[start:end] for start, end in pairs)
     if not any(_is_written(mention, written) for mention in (entity.mention(text), as_listed)):
         mark = "; the byte order mark before the text counts as a character" if text[0] == "\ufeff" else ""
@@ -132,9 +132,9 @@ def _text_bound(line: str, text: str) -> tuple[str, Entity]:
 
 
 def _is_written(mention: str, written: str) -> bool:
-    """Whether a last column is `mention`, white space aside, its line breaks perhaps escapes; a comment may follow.
+    """Whether a last column is `mention` except for white space and escaped line breaks; a comment may follow.
 
-    White space aside, the texts of fragments are joined as brat does, and as it did before 1.3, by nothing.
+    Ignoring white space also covers both ways of joining fragments: by a space, and by nothing, as brat did before 1.3.
     """
     columns = written.split("\t")
     forms = {"".join(form.split()) for form in (mention, mention.translate(_ESCAPES))}
@@ -142,11 +142,11 @@ def _is_written(mention: str, written: str) -> bool:
 
 
 def _standoff(document: Document, labels: dict[str, str]) -> str:
-    """The annotation file of a document. Raises InputError for what brat cannot hold.
+    """Render the annotation file of a document. Raises InputError for what brat cannot represent.
 
-    `labels` are those of the folder so far, by how they are written.
+    `labels` are those of the folder so far, by their written form.
     """
-    if reason := lone_surrogate(document.text):
+    if reason := surrogate_error(document.text):
         raise InputError(f"document {document.id!r}: {reason}")
     try:
         written = {entity.label: _label(entity.label, labels) for entity in document.entities}
@@ -161,10 +161,10 @@ def _standoff(document: Document, labels: dict[str, str]) -> str:
 
 
 def _label(label: str, labels: dict[str, str]) -> str:
-    """How a label is written; `labels` are those so far by how they are. Raises InputError for one that cannot be."""
+    """The written form of a label, which is added to `labels`. Raises InputError if brat cannot represent it."""
     name = re.sub(r"\s", "_", label)
     if not name or any(unicodedata.category(c) in ("Cc", "Cs") for c in name):
-        raise InputError(f"brat has no way to write the label {label!r}")
+        raise InputError(f"brat cannot represent the label {label!r}")
     if labels.setdefault(name, label) != label:
         raise InputError(f"brat writes the labels {labels[name]!r} and {label!r} alike, {name!r}; rename one")
     return name
@@ -176,7 +176,7 @@ def _make_writer(settings: WriteSettings) -> FolderWriter:
         _label(label, labels)
 
     def render(extraction: Extraction) -> tuple[bytes, bytes]:
-        document = extraction.answered()
+        document = extraction.to_document()
         annotations = _standoff(document, labels)
         return document.text.encode(), annotations.encode()
 

@@ -1,14 +1,13 @@
-"""What a file format is: the contract of its module, which holds one `FILE_FORMAT` and has one line in `registry`.
+"""The contract of a file format: its module holds one `FILE_FORMAT` and has one line in `registry`.
 
-A file format is how documents lie in files (`--from`, `--to`); a format alone is how a model writes its answer. All
-modules are imported to know one: what is heavy is imported where it is used.
+A file format is how documents are stored in files (`--from`, `--to`); "format" alone is a model's answer format. All
+modules are imported at once, so a heavy import goes where it is used.
 
 Reading is `read(source, report)`: it yields documents one at a time, so that a file of a million documents is never in
-memory, and hands every row that it cannot use to `report`, with its line, and goes on.
+memory, and passes every row that it cannot use to `report`, with its line, and goes on.
 
-Writing is rendering: a writer says what the bytes of a document are, and what stands before, between and behind the
-documents. It touches no file; where the bytes go, and that nothing is lost when a run is broken off, is the sinks'
-work, for all formats alike.
+Writing is rendering: a writer returns the bytes of a document, and the header, separator and footer. It touches no
+file; the sinks write the bytes, and lose nothing when a run is interrupted, in the same way for all file formats.
 """
 
 from __future__ import annotations
@@ -31,10 +30,10 @@ __all__ = ["Beside", "FileFormat", "FolderWriter", "Source", "WriteSettings", "W
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A stream to read. `name` is what ids and notices call it, `path` where it lies, None for standard input.
+    """A stream to read. `name` is its name in ids and notices, `path` its file, None for standard input.
 
-    `annotated` says that whoever reads wants the annotations: a reader that finds none where there could be some raises
-    InputError once all is read.
+    `annotated` says that the caller needs the annotations: a reader that finds none, though there could be some, raises
+    InputError at the end.
     """
 
     stream: BinaryIO
@@ -45,9 +44,9 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class WriteSettings:
-    """What the bytes of an output may depend on beside the extractions: a run that is taken up again has the same.
+    """What an output's bytes may depend on besides the extractions; a resumed run has the same.
 
-    `labels` are those of the run, `with_gold` asks for the annotations that came with the documents.
+    `labels` are those of the run, `with_gold` asks for the gold that came with the documents.
     """
 
     labels: tuple[str, ...] = ()
@@ -56,12 +55,12 @@ class WriteSettings:
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """A file as it is written: header, the documents with the separator between them, footer.
+    """How a file is written: header, the documents with the separator between them, footer.
 
-    `render` gives the bytes of one document, and raises InputError for what the format cannot hold. No bytes may depend
-    on the other documents, on their order or on the time: where a run is taken up again the footer is cut off and
-    written anew behind what is added, and documents that were tried again are moved to their places. A file without its
-    footer is one whose run was broken off.
+    `render` returns the bytes of one document, and raises InputError for what the file format cannot represent. No
+    bytes may depend on the other documents, their order or the time: when a run is resumed, the footer is cut off and
+    written again after the additions, and retried documents are moved to their places. A file without its footer is
+    that of an interrupted run.
     """
 
     render: Callable[[Extraction], bytes]
@@ -72,10 +71,10 @@ class Writer:
 
 @dataclass(frozen=True, slots=True)
 class FolderWriter:
-    """The files of a document, a common name with each of `suffixes`; `render` gives their bytes in that order.
+    """The files of a document, a common name with each of `suffixes`; `render` returns their bytes in that order.
 
-    The first is the document, the others are about it: it is put in place last and removed first, so that it never
-    stands beside another one's. `render` raises InputError for what the format cannot hold.
+    The first is the document, the others belong to it: it is put in place last and removed first, so that it never lies
+    beside another document's files. `render` raises InputError for what the file format cannot represent.
     """
 
     suffixes: tuple[str, ...]
@@ -84,53 +83,53 @@ class FolderWriter:
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """How a format finds its files, where annotations lie in files beside the text."""
+    """How a file format with annotations in files beside the text finds its files."""
 
     document_file: Callable[[Path], Path | None]
-    """The file with the text that a path belongs to, the path itself where it is one; None where it belongs to none."""
+    """The text file that a path belongs to, the path itself for a text, or None."""
     annotation_files: Callable[[Path], Sequence[Path]]
-    """The files that are read beside a text, those of them that are there."""
+    """The existing annotation files beside a text."""
     claims: Callable[[Path], bool] = lambda path: False
-    """Whether the files beside a text tell that it is of this format, whatever its own name tells."""
+    """Whether the files beside a text show that it is of this file format, whatever its own suffix says."""
     unread_suffixes: tuple[str, ...] = ()
-    """Of files that belong to a document, and of which nothing is read."""
+    """Suffixes of files that belong to a document but are not read."""
     row: re.Pattern[bytes] | None = None
-    """How a file of annotations begins: it is refused where it comes without its text."""
+    """The beginning of an annotation file, which is refused without its text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileFormat:
-    """One file format. What is None it cannot do: read, or write into one file, or into a folder."""
+    """One file format. A function that is None is not supported: reading, or writing into a file or a folder."""
 
     name: str
-    """As `--from` and `--to` call it."""
+    """The name for `--from` and `--to`."""
     title: str
-    """As a sentence calls it: JSON Lines."""
+    """The name in messages: JSON Lines."""
     suffixes: tuple[str, ...] = ()
-    """Of file names, in lower case. No other format has them."""
+    """Suffixes of file names, in lower case; no other file format has them."""
     long_suffixes: tuple[str, ...] = ()
-    """Endings of two suffixes that stand for the first of `suffixes`, whatever the last one alone would tell."""
+    """Double suffixes that stand for the first of `suffixes`, whatever the last one alone would mean."""
     binary: bool = False
-    """Whether its files are no text; those of other formats are refused where they look binary."""
+    """Whether its files are binary; files of other file formats are refused if they look binary."""
     read: Callable[[Source, NoticeHandler], Iterator[Document]] | None = None
     recognize: Callable[[Head], bool] | None = None
-    """Whether a stream whose name promises no more than text, or that has none, is of this format."""
+    """Whether a stream that has no name, or whose name only says that it is text, is of this file format."""
     refuse_unannotated: Callable[[BinaryIO, str], None] | None = None
-    """Raises InputError, with the name given, where no document of a stream has annotations; reads on until one has."""
+    """Raises InputError, with the given name, if no document of a stream has annotations; reads until one has."""
     beside: Beside | None = None
     row_label: re.Pattern[str] | None = None
-    """A line that is an annotation, its label the first group: it may be wrong in every other way."""
+    """Matches an annotation line, with its label as the first group, even if the line is otherwise malformed."""
     writer: Callable[[WriteSettings], Writer] | None = None
     folder_writer: Callable[[WriteSettings], FolderWriter] | None = None
     """Raises InputError for labels that it cannot write."""
     folder_of: str = ""
     """What such a folder holds: pairs, a text and its annotations."""
     holds_gold: bool = False
-    """Whether it has a place for the annotations that came with a document, beside what was found in it."""
+    """Whether it has a place for a document's gold beside the entities found."""
 
     @property
     def all_suffixes(self) -> tuple[str, ...]:
-        """The suffixes, those of files of which nothing is read included."""
+        """The suffixes, including those of files that are not read."""
         return (*self.suffixes, *(self.beside.unread_suffixes if self.beside else ()))
 
     @property

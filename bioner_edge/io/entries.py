@@ -1,4 +1,4 @@
-"""What a journal says of a document, where journals lie, and which document is which once an input was repaired."""
+"""Entries of a journal, the journal's paths, and the alignment of documents after an input was repaired."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from typing import Any
 __all__ = ["Entry", "JournalFiles", "Place", "align"]
 
 Place = tuple[str, int]
-"""The input that a document is of, and a number that tells it from the others of that: its place, from 0, but for
-documents that came when the input was repaired."""
+"""A document's input, and its number there: its position from 0, unless it came with a repair of the input."""
 
 
 @dataclass(frozen=True, slots=True)
 class JournalFiles:
-    """Where the journal of a run lies: in sight while there is something to do, out of it once all was done."""
+    """The paths of a run's journal: visible while something is left to do, hidden once all is done."""
 
     progress: Path
     finished: Path
@@ -33,25 +32,25 @@ class JournalFiles:
 
     @property
     def alone(self) -> bool:
-        """Whether nothing else lies in the folder: who removed all that was written wants it anew."""
+        """Whether nothing else is in the folder: someone who removed all results wants them written again."""
         return all(path in (self.progress, self.finished) for path in self.progress.parent.iterdir())
 
     @property
     def unfinished(self) -> bool:
-        """Whether there is a run that is not finished; a journal without a whole line is of one that did not begin."""
+        """Whether there is an unfinished run; a journal without a complete line is of one that did not begin."""
         try:
             with self.progress.open("rb") as stream:
                 return stream.readline().endswith(b"\n")
         except FileNotFoundError:
             return False
-        except OSError:  # said when it is opened
+        except OSError:  # reported when it is opened
             return True
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What became of a document. `crc` is of its `bytes` in the output, `name` that of its files where it has some of
-    its own; `failed` says why there are none."""
+    """The outcome of a document. `crc` is that of its `bytes` in the output, `name` that of its files if it has files
+    of its own; `failed` says why there is no output."""
 
     input: str
     index: int
@@ -74,10 +73,10 @@ class Entry:
 
 
 def align(before: Sequence[Entry], now: Sequence[tuple[str, str]]) -> tuple[list[int], list[Entry], list[Entry]]:
-    """Which of the documents of an input `before` each of `now`, (id, hash), is.
+    """Match each document of an input `now`, given as (id, hash), to one of its documents `before`.
 
-    (the index of each, the documents before whose like is not there now, those of them that are gone). A document is
-    the same where its hash is; else it takes the place of one of its id that is not there any more; else it is new.
+    Returns (the index of each, the documents of `before` that are changed or gone, those that are gone). A document is
+    the same if its hash is; otherwise it takes the place of a changed one with its id; otherwise it is new.
     """
     same: defaultdict[str, deque[Entry]] = defaultdict(deque)
     for entry in sorted(before, key=lambda entry: entry.index):

@@ -1,4 +1,4 @@
-"""Write a run into a file that gets its name when it is whole."""
+"""Write a run into a file that gets its name when it is complete."""
 
 from __future__ import annotations
 
@@ -19,17 +19,16 @@ from bioner_edge.io.contract import Writer
 from bioner_edge.io.entries import Entry, JournalFiles
 from bioner_edge.io.inputs import Inputs
 from bioner_edge.io.ledger import Ledger
-from bioner_edge.io.sinks import counts, gone
+from bioner_edge.io.sinks import counts, vanished_entries
 
 __all__ = ["FileSink"]
 
 
 class FileSink:
-    """A file that grows as `NAME.partial`, with its ledger beside it, and gets its name when it is whole.
+    """A file that grows as `NAME.partial`, with its ledger beside it, and gets its name when it is complete.
 
-    `retry` reads the documents again that failed. They are written behind the others; when all inputs were read the
-    file is put into their order. The footer is written when all inputs were read, and is cut off again when a file that
-    was complete is taken up again.
+    `retry` reads failed documents again. They are written after the others; when all inputs were read, the file is put
+    into their order and gets its footer. Resuming a complete file cuts the footer off again.
     """
 
     def __init__(self, path: Path, writer: Writer, settings: Mapping[str, Any], *, resume: bool, retry: bool) -> None:
@@ -39,7 +38,7 @@ class FileSink:
         self.ledger = Ledger(files, settings, resume=resume and (files.unfinished or path.exists()))
         self._lost = False
         self._body: FileIO | None = None
-        self._parts = 0  # documents in it
+        self._parts = 0  # documents written
         try:
             self._settle()
             self._cut_damaged()
@@ -48,7 +47,7 @@ class FileSink:
             raise
 
     def _settle(self) -> None:
-        """Finish what `finish` began, or take it back; see there."""
+        """Complete or undo a `finish` that was interrupted."""
         self._again.unlink(missing_ok=True)
         if self.ledger.complete:
             if self._whole.exists():
@@ -61,12 +60,12 @@ class FileSink:
             os.replace(self._whole, self._partial)
 
     def _cut_damaged(self) -> None:
-        """Forget what the ledger says of bytes that are not in the file: they are written again."""
+        """Drop ledger entries whose bytes are not in the file: they are written again."""
         if not self.ledger.written:
             return
         path = self._path if self.ledger.complete else self._partial
         if not path.exists():
-            raise UsageError(f"{path}: is gone, of which {self.ledger.path.name} tells; start anew with --overwrite")
+            raise UsageError(f"{path}: missing, but {self.ledger.path.name} lists it; start over with --overwrite")
         header, separator, footer = self._writer.header, self._writer.separator, self._writer.footer
         with path.open("rb") as body:
             for count, entry in enumerate(self.ledger.written):
@@ -78,8 +77,7 @@ class FileSink:
                 self.ledger.keep(len(self.ledger.written))
 
     def _grow(self) -> FileIO:
-        """The file, open behind what the ledger says of it; one that was complete is taken up again as a copy, and its
-        footer cut off."""
+        """The file, positioned after the last entry of the ledger; a complete one is copied and its footer cut off."""
         if self._body is None:
             if self.ledger.complete:
                 shutil.copyfile(self._path, self._again)
@@ -92,17 +90,17 @@ class FileSink:
         return self._body
 
     def _starts(self) -> list[int]:
-        """Where in the file the bytes of each document begin."""
+        """The byte offset of each document in the file."""
         sizes = [entry.bytes + len(self._writer.separator) for entry in self.ledger.written]
         return list(accumulate(sizes[:-1], initial=len(self._writer.header))) if sizes else []
 
     def begin(self, inputs: Inputs) -> None:
-        for entry in gone(self.ledger, inputs):
+        for entry in vanished_entries(self.ledger, inputs):
             self._grow()
             self.ledger.drop(entry)
 
     def done(self, name: str, document: Document) -> Entry | None:
-        entry = self.ledger.seen(name, document)
+        entry = self.ledger.look_up(name, document)
         return None if entry and entry.failed and self._retry else entry
 
     def write(self, extraction: Extraction) -> None:
@@ -121,7 +119,7 @@ class FileSink:
         self.ledger.lose(name, message)
 
     def finish(self) -> None:
-        """Give the file its name. Killed between any two lines, the next run finds either state whole."""
+        """Give the file its name. If this is killed between any two lines, the next run finds a consistent state."""
         self.ledger.refuse_missing()
         if self._body is not None or not self.ledger.complete:
             body = self._grow()
@@ -140,7 +138,7 @@ class FileSink:
             self.ledger.put_away()
 
     def _sort(self, body: FileIO, order: list[int]) -> None:
-        """Copy the file, in the order of the inputs."""
+        """Copy the file into the order of the inputs."""
         writer, starts = self._writer, self._starts()
         with self._again.open("wb") as whole:
             for count, part in enumerate(order):

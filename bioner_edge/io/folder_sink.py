@@ -1,4 +1,4 @@
-"""Write a run into a folder, some files for each document."""
+"""Write a run into a folder, with a set of files for each document."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from bioner_edge.io.entries import Entry, JournalFiles
 from bioner_edge.io.folder import Folder
 from bioner_edge.io.inputs import Inputs
 from bioner_edge.io.ledger import Ledger
-from bioner_edge.io.sinks import counts, gone
+from bioner_edge.io.sinks import counts, vanished_entries
 
 __all__ = ["FolderSink"]
 
 
 class FolderSink:
-    """A folder with some files for each document, in place when it is done; its ledger lies in it.
+    """A folder with a set of files for each document, put in place when the document is done; its ledger is inside.
 
-    The ledger has the names of the files, those of failures among them: so a document keeps its name whatever becomes
-    of others with the same id.
+    The ledger keeps the names of the files, including those of failures: a document keeps its name whatever happens to
+    others with the same id.
     """
 
     def __init__(
@@ -42,19 +42,19 @@ class FolderSink:
         self._name = ""
 
     def begin(self, inputs: Inputs) -> None:
-        for entry in gone(self.ledger, inputs):
+        for entry in vanished_entries(self.ledger, inputs):
             self._folder.remove(entry.name)
             self.ledger.drop(entry)
 
     def done(self, name: str, document: Document) -> Entry | None:
-        entry = self.ledger.seen(name, document)
+        entry = self.ledger.look_up(name, document)
         known = self.ledger.known
         self._name = known.name if known else self._folder.name(document)
         if entry is None or (entry.failed and self._retry):
             return None
         if not (entry.failed or self._folder.has(entry.name)):
-            message = f"the files of document {document.id} are gone, of which {self.ledger.path.name} tells"
-            raise UsageError(f"{self._folder.path}: {message}; start anew with --overwrite")
+            message = f"the files of document {document.id} are missing, but {self.ledger.path.name} lists them"
+            raise UsageError(f"{self._folder.path}: {message}; start over with --overwrite")
         return entry
 
     def write(self, extraction: Extraction) -> None:
@@ -62,7 +62,7 @@ class FolderSink:
         self.ledger.add(extraction.document, **counts(extraction), name=self._name)
 
     def fail(self, document: Document, reason: str) -> None:
-        if self.ledger.known and not self.ledger.known.failed:  # what it was before it was repaired
+        if self.ledger.known and not self.ledger.known.failed:  # the files of its text before the repair
             self._folder.remove(self._name)
         self.ledger.add(document, name=self._name, failed=reason)
 

@@ -1,4 +1,4 @@
-"""The beginning of a stream: what formats look at to tell whether it is theirs, without taking it from the reader."""
+"""The beginning of a stream, which file formats inspect to recognize it without consuming it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import BinaryIO
 __all__ = ["HEAD_BYTES", "LINE_BYTES", "Head"]
 
 HEAD_BYTES = 8192
-LINE_BYTES = 1 << 20  # of a longer first line no more is looked at
+LINE_BYTES = 1 << 20  # a longer first line is inspected only up to here
 _EMPTY_OBJECT = re.compile(rb"\s*\{\s*\}\s*")
 
 
 class Head:
-    """The beginning of a stream, read as far as it is asked about and no further: who writes into a pipe may wait.
+    """The beginning of a stream, read only as far as asked for: the writer of a pipe may be waiting for an answer.
 
-    Each of its methods starts at the beginning, whatever was asked before. `stream` then gives all of it again.
+    Each method starts at the beginning, whatever was read before. `stream` then returns the whole stream.
     """
 
     def __init__(self, stream: BinaryIO) -> None:
@@ -32,15 +32,15 @@ class Head:
 
     @property
     def waits(self) -> bool:
-        """Whether more may come only after something was answered, as from a pipe."""
+        """Whether more data may arrive only after an answer, as from a pipe."""
         return self._start is None
 
     def lines(self) -> Iterator[bytes]:
-        """The lines without their ends, of which a lone CR is one; none that is blank, nor `{}` before all others."""
+        """The lines without their ends (a lone CR is one), without blank lines and any `{}` before the first record."""
         return dropwhile(_EMPTY_OBJECT.fullmatch, self._all_lines())
 
     def begin(self) -> None:
-        """Read to the end of the first line that is not blank."""
+        """Read to the end of the first non-blank line."""
         next(self._all_lines(), None)
 
     def _all_lines(self) -> Iterator[bytes]:
@@ -51,7 +51,7 @@ class Head:
                 at += 1
 
     def _read_line(self) -> bool:
-        """Read on to the end of one more line, blank or not; False at the end, or where enough was looked at."""
+        """Read to the end of one more line, blank or not; False at the end of the stream or of what is inspected."""
         end = self.data.find(b"\n", self._split) + 1
         if not end and len(self.data) < LINE_BYTES and not self._ended:
             more = self._stream.readline(LINE_BYTES)
@@ -63,8 +63,8 @@ class Head:
         self._lines += [part for part in re.split(rb"[\r\n]+", line) if part.strip()]
         return bool(raw)
 
-    def filled(self) -> bytes:
-        """The first 8 KiB, or all there is."""
+    def first_bytes(self) -> bytes:
+        """The first 8 KiB, or the whole stream if it is shorter."""
         while len(self.data) < HEAD_BYTES and not self._ended:
             more = self._stream.read(HEAD_BYTES - len(self.data))
             self.data += more
@@ -72,7 +72,7 @@ class Head:
         return self.data[:HEAD_BYTES]
 
     def blocks(self) -> Iterator[bytes]:
-        """The stream from its beginning, block by block: its first MiB, or all there is."""
+        """The first MiB of the stream, or all of it if it is shorter, block by block."""
         yield self.data
         while len(self.data) < LINE_BYTES and not self._ended:
             more = self._stream.read(HEAD_BYTES)
@@ -85,11 +85,11 @@ class Head:
         if self._start is not None:
             self._stream.seek(self._start)
             return self._stream
-        return io.BufferedReader(_Replayed(self.data, self._stream), LINE_BYTES >> 4)
+        return io.BufferedReader(_Replay(self.data, self._stream), LINE_BYTES >> 4)
 
 
-class _Replayed(io.RawIOBase):
-    """What was read of a stream, then the rest as it comes."""
+class _Replay(io.RawIOBase):
+    """A stream of the data already read, followed by the rest as it arrives."""
 
     def __init__(self, data: bytes, rest: BinaryIO) -> None:
         self._data = memoryview(data)

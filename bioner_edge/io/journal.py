@@ -1,4 +1,4 @@
-"""Append facts to a file, a JSON object a line, so that a process killed at any moment loses at most the last one."""
+"""Append JSON objects to a file, one per line, so that a process killed at any moment loses at most the last one."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ _BLOCK = 1 << 16  # bytes
 
 
 def lines(path: Path) -> Iterator[tuple[int, Any]]:
-    """(line number from 1, value) of each whole line; none of a file that is not there.
+    """(line number from 1, value) of each complete line; nothing for a missing file.
 
-    A last line that was broken off is left out; `cut_broken_line` cuts it. Raises InputError for any other that is not
-    JSON.
+    An incomplete last line is left out; `cut_broken_line` cuts it. Raises InputError for a line that is not JSON.
     """
     try:
         data = path.read_bytes()
@@ -36,7 +35,7 @@ def lines(path: Path) -> Iterator[tuple[int, Any]]:
 
 
 def cut_broken_line(stream: FileIO) -> None:
-    """Cut what follows the last line break of a file that is open for reading and writing, and go to its end."""
+    """Cut what follows the last line break of a file open for reading and writing, and seek to its end."""
     end = stream.seek(0, os.SEEK_END)
     whole = 0
     for at in range((end - 1) // _BLOCK * _BLOCK, -1, -_BLOCK):
@@ -50,15 +49,15 @@ def cut_broken_line(stream: FileIO) -> None:
 
 
 def append(stream: FileIO, line: Mapping[str, Any]) -> None:
-    """Add a line to a file opened without a buffer, so that another process, or the next one, finds it there."""
+    """Add a line to a file opened without a buffer, so that other processes see it at once."""
     write(stream, json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n")
 
 
 def write(stream: FileIO, data: bytes) -> None:
-    """Write all of `data` to a file opened without a buffer: what is held back would fail again when it is closed."""
+    """Write all of `data` to a file opened without a buffer: buffered data would fail again on closing."""
     rest = memoryview(data)
     try:
         while rest:
             rest = rest[stream.write(rest) or 0 :]
     except OSError as error:
-        raise OSError(error.errno, error.strerror, str(stream.name)) from None  # who hears of it knows where
+        raise OSError(error.errno, error.strerror, str(stream.name)) from None  # the system's names no file

@@ -1,6 +1,6 @@
-"""JSON Lines: a document a line, `{"id": …, "text": …, "entities": [{"start", "end", "label", "text", …}, …]}`.
+"""JSON Lines: a document per line, `{"id": …, "text": …, "entities": [{"start", "end", "label", "text", …}, …]}`.
 
-The keys are those of GLiNER and Prodigy; what other tools write is read too (`rows`).
+The keys are those of GLiNER and Prodigy; the keys of other tools are read too (`rows`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from bioner_edge.io.contract import FileFormat, Source, Writer, WriteSettings
 from bioner_edge.io.head import LINE_BYTES, Head
 from bioner_edge.io.notice import Notice, NoticeHandler, lines
 from bioner_edge.io.rows import KEYS, annotation_keys, annotation_rows, entities_of, is_integer, is_task
-from bioner_edge.text.surrogates import lone_surrogate
+from bioner_edge.text.surrogates import surrogate_error
 
 if TYPE_CHECKING:
     from bioner_edge.extraction import Extraction
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 __all__ = ["FILE_FORMAT", "read", "refuse_unannotated", "write"]
 
 _NOT_ACCEPTED = ("reject", "ignore")
-_MOST_KEYS = 12  # that a message names
+_MAX_KEYS = 12  # that a message names
 _FIRST_KEY = re.compile(rb'\s*\{\s*"[^"\n]*"\s*:')
 
 
 def _recognize(head: Head) -> bool:
-    """Whether a stream begins with a JSON object; where its first line is one that is broken, the second tells."""
+    """Whether a stream begins with a JSON object; if its first line is broken, the second decides."""
     lines = head.lines()
     first = next(lines, b"")
-    return _is_json(first) and (_is_record(first) or _is_record(next(lines, b"")))  # one bad line is named later
+    return _is_json(first) and (_is_record(first) or _is_record(next(lines, b"")))  # a bad line is reported later
 
 
 def _is_json(line: bytes) -> bool:
-    """Whether a line is JSON with brackets around it, or begins as an object does: a record, a broken one perhaps."""
+    """Whether a line is a JSON array or object, or begins like an object: a record, perhaps a broken one."""
     if _FIRST_KEY.match(line):
         return True
     try:
@@ -48,7 +48,7 @@ def _is_json(line: bytes) -> bool:
 
 
 def _is_record(line: bytes) -> bool:
-    """Whether a line is a JSON object, or the beginning of one that is too long to be looked at whole."""
+    """Whether a line is a JSON object, or the beginning of one too long to be inspected whole."""
     if not _FIRST_KEY.match(line):
         return False
     try:
@@ -58,9 +58,9 @@ def _is_record(line: bytes) -> bool:
 
 
 def read(source: Source, report: NoticeHandler) -> Iterator[Document]:
-    """The documents of a JSON Lines stream, one at a time; what cannot be used goes to `report` with its line.
+    """Read the documents of a JSON Lines stream, one at a time; unusable lines go to `report` with their numbers.
 
-    Raises InputError at the end where it should be `annotated` and no document has annotations that are read.
+    Raises InputError at the end if the source should be `annotated` and no document has annotations.
     """
     name = source.name
     keys, answers = _Keys(), _Answers()
@@ -68,7 +68,7 @@ def read(source: Source, report: NoticeHandler) -> Iterator[Document]:
         if not line.strip():
             continue
         try:
-            record = _parsed(line)
+            record = _parse(line)
             document = _document(record, f"{name}:{number}", partial(_complain, report, name, number))
         except ValueError as error:
             report(Notice(name, number, str(error), text_lost=True))
@@ -78,16 +78,16 @@ def read(source: Source, report: NoticeHandler) -> Iterator[Document]:
             yield document
     if source.annotated:
         keys.check(name)
-    if told := answers.told():
-        report(Notice(name, None, told, remark=True))
+    if remark := answers.remark():
+        report(Notice(name, None, remark, remark=True))
 
 
 def refuse_unannotated(stream: BinaryIO, name: str) -> None:
-    """Raise InputError where no document of a stream has annotations that are read; reads on until one has."""
+    """Raise InputError if no document of a stream has annotations; reads until one has."""
     keys = _Keys()
     for _, line in lines(stream, name, lambda notice: None):
         try:
-            record = _parsed(line)
+            record = _parse(line)
             _text(record)
         except ValueError:
             continue
@@ -98,7 +98,7 @@ def refuse_unannotated(stream: BinaryIO, name: str) -> None:
 
 
 class _Keys:
-    """The keys of the documents so far, and whether one of them is read for annotations."""
+    """The keys of the documents so far, and whether any of them holds annotations."""
 
     def __init__(self) -> None:
         self._seen: dict[str, None] = {}
@@ -112,11 +112,11 @@ class _Keys:
     def check(self, name: str) -> None:
         if self._seen and not self.known:
             message = f"no document has annotations under a key that is read ({', '.join(KEYS)})"
-            raise InputError(f"{name}: {message}; the keys are {_listed(self._seen)}")
+            raise InputError(f"{name}: {message}; the keys are {_list_keys(self._seen)}")
 
 
 class _Answers:
-    """The documents whose annotator did not accept their annotations, as Prodigy tells."""
+    """The documents whose annotations were rejected or ignored by the annotator, as Prodigy records it."""
 
     def __init__(self) -> None:
         self._lines: list[int] = []
@@ -125,25 +125,25 @@ class _Answers:
         if record.get("answer") in _NOT_ACCEPTED and annotation_rows(record):
             self._lines.append(number)
 
-    def told(self) -> str | None:
+    def remark(self) -> str | None:
         if not self._lines:
             return None
         message = (
             f'{len(self._lines)} of the lines have "answer": "reject" or "ignore", the first is line {self._lines[0]}'
         )
-        return f"{message}; their annotations are read as they stand: remove the lines that should not count"
+        return f"{message}; their annotations are read all the same: remove the lines that should not count"
 
 
-def _listed(keys: Collection[str]) -> str:
-    return ", ".join([*map(json.dumps, list(keys)[:_MOST_KEYS]), *(["…"] if len(keys) > _MOST_KEYS else [])])
+def _list_keys(keys: Collection[str]) -> str:
+    return ", ".join([*map(json.dumps, list(keys)[:_MAX_KEYS]), *(["…"] if len(keys) > _MAX_KEYS else [])])
 
 
 def _complain(report: NoticeHandler, name: str, number: int, message: str) -> None:
     report(Notice(name, number, message))
 
 
-def _parsed(line: str) -> Any:
-    """The value of one line. Raises ValueError where it is not JSON, or nothing that a document could be."""
+def _parse(line: str) -> Any:
+    """The value of one line. Raises ValueError if it is not JSON or cannot be a document."""
     try:
         return json.loads(line)
     except json.JSONDecodeError as error:
@@ -155,7 +155,7 @@ def _parsed(line: str) -> Any:
 
 
 def _text(record: Any) -> str:
-    """The text of a record. Raises ValueError where there is none."""
+    """The text of a record. Raises ValueError if it has none."""
     if isinstance(record, dict):
         data = record.get("data")
         inner = data.get("text") if isinstance(data, dict) else data
@@ -163,14 +163,14 @@ def _text(record: Any) -> str:
         if isinstance(text, str):
             return text
         if record and "text" not in record:
-            raise ValueError(f'a line must be an object with a "text"; this one has {_listed(record)}')
+            raise ValueError(f'a line must be an object with a "text"; this one has {_list_keys(record)}')
     raise ValueError('a line must be an object with a "text"')
 
 
 def _document(record: Any, default_id: str, complain: Callable[[str], None]) -> Document:
-    """One record as a Document. Raises ValueError where there is no text to read."""
+    """One record as a Document. Raises ValueError if it has no readable text."""
     text = _text(record)
-    if reason := lone_surrogate(text):
+    if reason := surrogate_error(text):
         raise ValueError(reason)
     entities = []
     for index, row in enumerate(annotation_rows(record, complain)):
@@ -186,12 +186,12 @@ def _document(record: Any, default_id: str, complain: Callable[[str], None]) -> 
 
 
 def _identifier(value: Any, default: str, complain: Callable[[str], None]) -> str:
-    """The record's id, or the file and line where it has none."""
+    """The record's id, or its file and line if it has none."""
     if value is None:
         return default
-    if is_integer(value) or (isinstance(value, str) and not lone_surrogate(value)):
+    if is_integer(value) or (isinstance(value, str) and not surrogate_error(value)):
         return str(value)
-    complain(f'"id" must be a string or an integer; {default} stands for it')
+    complain(f'"id" must be a string or an integer; {default} is used instead')
     return default
 
 

@@ -1,22 +1,22 @@
-"""Remember what became of each document of a run, so that one that was broken off goes on where it was.
+"""Record the outcome of each document of a run, so that an interrupted run can be resumed.
 
-Beside the output lies a journal; a document's line is written when its own bytes are in the output:
+A journal lies beside the output; a document's line is written once its bytes are in the output:
 
     {"kind": "extract", "settings": {…}}                                              what all answers depend on
     {"input": "a.jsonl", "index": 6, "id": "7", "hash": "…", "bytes": 812, "crc": …}  done: the output's next 812 bytes
     {"input": "a.jsonl", "index": 7, "id": "8", "hash": "…", "failed": "…"}           failed, and why
     {"input": "a.jsonl", "lost": "a.jsonl:9: not JSON …"}                             text that could not be read
-    {"input": "a.jsonl", "index": 5, "gone": true}                                    no document of the input any more
+    {"input": "a.jsonl", "index": 5, "gone": true}                                    no longer a document of the input
     {"kind": "complete"}                                                              all inputs were read
 
-A later line about the same document takes the place of an earlier one. Where a run is complete, its output is in the
-order of the inputs (`order` says of which line each part of it is, where that is another order than the lines'); what
-follows, failed documents that were tried again, is behind it until the run is complete again.
+A later line about a document replaces an earlier one. The output of a complete run is in the order of the inputs; if
+that differs from the order of the lines, `order` gives the line of each part. What follows, failed documents that were
+retried, comes after it until the run is complete again.
 
-A run that is taken up again must have the same settings and the same inputs: a document is known by its place among
-those of its input, since ids may repeat, and must have the same hash. Of an input with lost text its owner may have
-repaired what was wrong, so that documents are new, changed or gone: they are told apart by their hashes (`align`), each
-lost text excusing one that is not as it was. No text of a document is in the journal.
+A resumed run must have the same settings and inputs: a document is identified by its position in its input, since ids
+may repeat, and must have the same hash. The owner of an input with lost text may have repaired it, so that documents
+are new, changed or gone: they are matched by hash (`align`), and each lost text accounts for one difference. The
+journal contains no document text.
 """
 
 from __future__ import annotations
@@ -33,46 +33,46 @@ from bioner_edge.document import Document
 from bioner_edge.errors import InputError, UsageError
 from bioner_edge.io import journal
 from bioner_edge.io.entries import Entry, JournalFiles, Place, align
-from bioner_edge.io.lock import appending
+from bioner_edge.io.lock import open_locked
 
 __all__ = ["Ledger", "document_hash"]
 
 _SHORT = 300  # characters of a setting that a message shows
-_ANEW = "start anew with --overwrite"
+_ANEW = "start over with --overwrite"
 _NAMES = {field.name for field in fields(Entry)}
 
 
 def document_hash(document: Document) -> str:
-    """Of everything that an answer, or what is written of it, depends on."""
+    """A hash of everything that a document's answers and output depend on."""
     return hashlib.sha256(json.dumps(document.to_json()).encode()).hexdigest()[:16]
 
 
 class Ledger:
     """The journal of a run, open and locked.
 
-    `before` are the documents of the run that is taken up again, by place, `written` the parts of the output, in its
-    order. `failed` are the documents that failed, `count` all that there is a line about.
+    `before` are the documents of the run being resumed, by place, `written` the parts of the output, in its order.
+    `failed` are the documents that failed, `count` is the number of documents recorded.
     """
 
     def __init__(self, files: JournalFiles, settings: Mapping[str, Any], *, resume: bool) -> None:
-        """Raises UsageError where another process has it, where its settings are others and where it cannot be written,
-        InputError where it is damaged."""
+        """Raises UsageError if another process holds it, its settings differ or it cannot be written, and InputError if
+        it is damaged."""
         self._files = files
         finished = resume and not files.unfinished and files.finished.exists()
         self.path = files.finished if finished else files.progress
-        self._settings = json.loads(json.dumps(settings))  # as they come back
+        self._settings = json.loads(json.dumps(settings))  # as they are read back
         self._order: dict[Place, int] = {}
         self._positions: Counter[str] = Counter()
         self._aligned: dict[str, list[int]] = {}
         self.known: Entry | None = None
-        """What there is of the document that `seen` was asked about last, another text of it perhaps."""
+        """The entry at the place of the last document of `look_up`, perhaps of an older text of it."""
         try:
-            self._open = appending(self.path)
+            self._open = open_locked(self.path)
             self._stream = self._open.__enter__()
             try:
                 self._begin(resume)
             except BaseException:
-                if not finished and not files.unfinished:  # nothing is in it: it would be taken for a run
+                if not finished and not files.unfinished:  # it is empty, and would be mistaken for a run
                     self.discard()
                 self.close()
                 raise
@@ -89,7 +89,7 @@ class Ledger:
             journal.append(self._stream, {"kind": "extract", "settings": self._settings})
 
     def _read(self) -> None:
-        """Take in the lines that are there."""
+        """Read the existing lines."""
         self.before: dict[Place, Entry] = {}
         self.written: list[Entry] = []
         self.failed: dict[Place, Entry] = {}
@@ -102,17 +102,17 @@ class Ledger:
                 try:
                     self._take_line(number, line)
                 except (IndexError, TypeError, ValueError):
-                    raise InputError(f"{self.path}:{number}: not a line of an extraction") from None
+                    raise InputError(f"{self.path}:{number}: not a line of an extraction's journal") from None
                 whole = number
         except InputError as error:
-            cut = "cut the file before this line, and --resume reads from there on, or " if whole else ""
+            cut = "cut the file before this line and --resume from there, or " if whole else ""
             raise InputError(f"{error}; {cut}{_ANEW}") from None
 
     def _take_line(self, number: int, line: Any) -> None:
         match number == 1, line:
             case True, {"kind": "extract", "settings": dict(begun)}:
                 if begun != self._settings:
-                    message = f"the run was begun otherwise: {_difference(begun, self._settings)}"
+                    message = f"the run was begun with other settings: {_difference(begun, self._settings)}"
                     raise UsageError(f"{self.path}: {message}; {_ANEW}")
             case False, {"kind": "complete"}:
                 self.complete = self.was_complete = True
@@ -151,29 +151,29 @@ class Ledger:
 
     @property
     def done(self) -> int:
-        """The documents that did not fail."""
+        """The number of documents that did not fail."""
         return self.count - len(self.failed)
 
     def align(self, name: str, documents: Iterable[Document], lost: Collection[str]) -> list[Entry]:
-        """Learn which document is which of an input that may have been repaired; those that are gone, see `drop`.
+        """Match the documents of an input that may have been repaired, and return those that are gone, for `drop`.
 
-        `documents` are all that it holds now, `lost` the texts that cannot be read of it now, complete after them.
-        Raises UsageError where more is changed than a repair explains.
+        `documents` are all that it holds now, `lost` the messages about its lost text, complete once `documents` is
+        consumed. Raises UsageError if more has changed than a repair explains.
         """
         now = [(document.id, document_hash(document)) for document in documents]
         before = [entry for entry in self.before.values() if entry.input == name]
         self._aligned[name], changed, gone = align(before, now)
         if len(changed) > len(self._lost[name].difference(lost)):
-            raise UsageError(_missing(changed))
+            raise UsageError(_missing_message(changed))
         return gone
 
     def drop(self, entry: Entry) -> None:
-        """Note that a document is gone; what was written of it is left out when all inputs were read."""
+        """Record that a document is gone; its output is removed when all inputs were read."""
         self._append({"input": entry.input, "index": entry.index, "gone": True})
         self._drop(entry.place)
 
-    def seen(self, name: str, document: Document) -> Entry | None:
-        """What became of a document in the run that is taken up again. Raises UsageError where it was another one.
+    def look_up(self, name: str, document: Document) -> Entry | None:
+        """The entry of a document in the run being resumed, or None. Raises UsageError if the document differs.
 
         To be called for every document, in the order of the inputs, before `add`.
         """
@@ -195,19 +195,19 @@ class Ledger:
         return entry
 
     def add(self, document: Document, **what: Any) -> None:
-        """Note what became of the document that `seen` was asked about last; see `Entry`."""
+        """Record the outcome of the last document of `look_up`; see `Entry`."""
         entry = Entry(*self._here, document.id, self._hash, **what)
         self._append(entry.to_json())
         self._take(entry)
 
     def lose(self, name: str, message: str) -> None:
-        """Note a text of an input that could not be read."""
+        """Record a text of an input that could not be read."""
         if message not in self._lost[name]:
             self._append({"input": name, "lost": message})
             self._lost[name].add(message)
 
     def sorted(self) -> list[int] | None:
-        """Which of `reread` each part of the output is, once it is in the order of the inputs; None where it is."""
+        """The indexes into `reread` that put the output into the order of the inputs; None if it is in order."""
         if not self.before:
             return None
         parts = {entry.place: n for n, entry in enumerate(self.reread())}
@@ -216,40 +216,39 @@ class Ledger:
         return None if order == list(range(len(self.written))) else order
 
     def finish(self, order: list[int] | None = None) -> None:
-        """Note that all inputs were read, and that the output is in their order, see `sorted`."""
+        """Record that all inputs were read and that the output is in their order; see `sorted`."""
         self._append({"kind": "complete"} | ({"order": order} if order is not None else {}))
         self.complete = True
 
     def put_away(self) -> None:
-        """Keep the journal out of sight: all was done. A later run with --resume then knows that there is nothing to
-        do, or what is new."""
+        """Hide the journal of a run without failures. A later --resume then knows what is new, if anything."""
         if self.path != self._files.finished:
             os.replace(self.path, self._files.finished)
             self.path = self._files.finished
 
     def refuse_other(self, names: Collection[str]) -> None:
-        """Raises UsageError where the inputs of the run are not among `names`: at once, before anything is read."""
+        """Raise UsageError if the run's inputs are not all among `names`, before anything is read."""
         if lost := [entry for entry in self.before.values() if entry.input not in names]:
-            raise UsageError(_missing(lost))
+            raise UsageError(_missing_message(lost))
 
     def refuse_missing(self) -> None:
-        """Raises UsageError where the inputs lack documents that were read before."""
+        """Raise UsageError if the inputs lack documents that were read before."""
         if lost := [entry for place, entry in self.before.items() if place not in self._order]:
-            raise UsageError(_missing(lost))
+            raise UsageError(_missing_message(lost))
 
     def reread(self) -> list[Entry]:
-        """All parts of the output, in its order; those of this run were not kept in memory."""
+        """Read all parts of the output, in its order; those of this run were not kept in memory."""
         self._read()
         return self.written
 
     def discard(self) -> None:
-        """Remove the journal: nothing was done."""
+        """Remove the journal of a run that did nothing."""
         self.path.unlink()
 
     def keep(self, count: int) -> None:
-        """Forget the lines from the one about `written[count]` on: the output does not have their bytes.
+        """Drop the lines from that of `written[count]` on: the output lacks their bytes.
 
-        Raises UsageError for a run that was complete once: its output has another order than the lines.
+        Raises UsageError for a run that was complete once: its output is in another order than the lines.
         """
         if self.was_complete:
             raise UsageError(f"{self.path}: the output was changed since it was written; {_ANEW}")
@@ -266,18 +265,18 @@ class Ledger:
         self._open.__exit__(None, None, None)
 
 
-def _missing(entries: list[Entry]) -> str:
+def _missing_message(entries: list[Entry]) -> str:
     name, index = min(entry.place for entry in entries)
-    message = f"{len(entries)} documents that were read before are not there any more, document {index + 1} of {name}"
-    return f"{message} the first; give the same inputs, or {_ANEW}"
+    message = f"{len(entries)} documents that were read before are missing now, the first is document {index + 1}"
+    return f"{message} of {name}; give the same inputs, or {_ANEW}"
 
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     names = [name for name in dict.fromkeys((*before, *now)) if before.get(name) != now.get(name)]
-    told = (f"{name} was {_short(before.get(name))}, now {_short(now.get(name))}" for name in names)
-    known = before.get("threads")  # the one that nobody need have given
-    again = f" (--threads {known} goes on)" if "threads" in names and known else ""
-    return "; ".join(told) + again
+    changes = (f"{name} was {_short(before.get(name))}, now {_short(now.get(name))}" for name in names)
+    known = before.get("threads")  # it has a default, so the user may not know it
+    again = f" (continue with --threads {known})" if "threads" in names and known else ""
+    return "; ".join(changes) + again
 
 
 def _short(value: Any) -> str:

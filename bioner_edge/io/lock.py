@@ -1,4 +1,4 @@
-"""One process at a time: a file that is written to is locked until the process ends, however it ends."""
+"""Lock a file for one writing process, until that process ends, however it ends."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 
 from bioner_edge.errors import UsageError
 
-__all__ = ["appending"]
+__all__ = ["open_locked"]
 
 
 @contextmanager
-def appending(path: Path) -> Iterator[FileIO]:
-    """The file, opened without a buffer to read and append to, by this process alone.
+def open_locked(path: Path) -> Iterator[FileIO]:
+    """Open a file for reading and appending, without a buffer and for this process alone.
 
-    A lock of the system's that goes with its process, so that none is left behind; where the system or the disk has no
-    locks, as some of a network, without effect. Raises UsageError where another process has it.
+    The system releases the lock when the process ends, so no stale lock remains. Without effect on systems and
+    network disks that have no locks. Raises UsageError if another process holds the lock.
     """
     with path.open("a+b", buffering=0) as stream:
         try:

@@ -1,4 +1,4 @@
-"""What a reader says of a line that it could not use, and how it reads lines: nothing is dropped in silence."""
+"""Notices about lines that a reader could not use, and the reading of lines: nothing is dropped silently."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["Notice", "NoticeHandler", "annotation_lines", "lines", "undecodable"]
+__all__ = ["Notice", "NoticeHandler", "annotation_lines", "decode_message", "lines"]
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """One row that was not used. `text_lost` tells text that will be missing from the output from a mere annotation.
+    """A row that was not used. `text_lost` means that text, not only an annotation, will be missing from the output.
 
-    A `remark` refuses nothing: it says how something was read. `row` is the line as it stands, for who wants to know
-    what was meant by it; no message shows it.
+    A `remark` is no loss: it says how something was read. `row` is the raw line, for callers that interpret it; no
+    message shows it.
     """
 
     file: str
@@ -41,7 +41,7 @@ def lines(
     """(line number from 1, line without its end) of a UTF-8 stream, split on LF alone.
 
     A CR before the LF and a BOM at the start of the stream are cut. A line that is not UTF-8 is reported and left out.
-    A CR ends a line, too, where a `row` of the format begins behind it: old files have no other line ends.
+    A CR also ends a line if it is followed by a `row` of the file format: old files have no other line ends.
     """
     ended_by_cr = 0
     for at, raw in enumerate(stream, start=1):
@@ -50,7 +50,7 @@ def lines(
             line = raw.decode("utf-8-sig" if at == 1 else "utf-8")
         except UnicodeDecodeError as error:
             row_read = raw.decode("utf-8", "replace").rstrip("\r\n")
-            report(Notice(name, number, undecodable(error), text_lost=True, row=row_read))
+            report(Notice(name, number, decode_message(error), text_lost=True, row=row_read))
             continue
         line = line.rstrip("\n").removesuffix("\r")
         ends = [found.start() for found in re.finditer("\r", line) if row and row.match(line, found.end())]
@@ -62,17 +62,17 @@ def lines(
 def annotation_lines(
     path: Path, name: str, report: NoticeHandler, row: re.Pattern[str] | None = None
 ) -> Iterator[tuple[int, str]]:
-    """`lines` of a file that holds annotations alone: what cannot be read of it is reported, and no text is lost."""
+    """`lines` of a file with annotations only: its unreadable lines are reported, but not as lost text."""
 
-    def reported(notice: Notice) -> None:
+    def report_kept(notice: Notice) -> None:
         report(replace(notice, text_lost=False))
 
     try:
         with path.open("rb") as stream:
-            yield from lines(stream, name, reported, row)
+            yield from lines(stream, name, report_kept, row)
     except OSError as error:
-        reported(Notice(name, None, f"cannot be read: {error.strerror}"))
+        report_kept(Notice(name, None, f"cannot be read: {error.strerror}"))
 
 
-def undecodable(error: UnicodeDecodeError) -> str:
+def decode_message(error: UnicodeDecodeError) -> str:
     return f"not UTF-8: byte 0x{error.object[error.start]:02x} at byte offset {error.start}; convert the file to UTF-8"

@@ -1,6 +1,6 @@
 """Plain text: a file is a document, its name the id.
 
-Every character is kept, CRLF and BOM too, so that offsets are the file's.
+Every character is kept, even CR and BOM, so that offsets are those of the file.
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ from collections.abc import Iterator
 
 from bioner_edge.document import Document
 from bioner_edge.io.contract import FileFormat, Source
-from bioner_edge.io.notice import Notice, NoticeHandler, undecodable
+from bioner_edge.io.notice import Notice, NoticeHandler, decode_message
 
 __all__ = ["FILE_FORMAT", "read"]
 
 
 def read(source: Source, report: NoticeHandler) -> Iterator[Document]:
-    """The one document of a UTF-8 stream; a stream that is empty or not UTF-8 is reported."""
+    """Read the one document of a UTF-8 stream; a stream that is empty or not UTF-8 is reported."""
     raw = source.stream.read()
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        report(Notice(source.name, None, undecodable(error), text_lost=True))
+        report(Notice(source.name, None, decode_message(error), text_lost=True))
         return
     if text:
         yield Document(source.name, text)

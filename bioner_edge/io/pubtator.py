@@ -1,8 +1,8 @@
-"""PubTator: `PMID|t|title`, `PMID|a|abstract`, then one tab-separated annotation a line; a title starts a block.
+"""PubTator: `PMID|t|title`, `PMID|a|abstract`, then one tab-separated annotation per line; a title starts a block.
 
 Offsets count code points of title + one space + abstract (Wei et al. 2013, doi:10.1093/nar/gkt441). Relations
-(no offsets) are not entities and are passed over. Other readers take five columns for a relation, so that an annotation
-is written with six, the last of them `-` where there is no identifier.
+(no offsets) are not entities and are skipped. Annotations are written with six columns, the last one `-` for a missing
+identifier: other readers take five columns for a relation.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ _BREAKS = str.maketrans("\n\r\t", "   ")  # one character for one, so that offse
 
 
 def _recognize(head: Head) -> bool:
-    """Whether a stream begins with a line of a text, and goes on as its document does."""
+    """Whether a stream begins with a title or abstract, and its second line fits."""
     lines = head.lines()
     found = _FIRST_LINE.match(next(lines, b""))
     return bool(found and _is_block(found[1], next(lines, None)))
 
 
 def _is_block(identifier: bytes, after: bytes | None) -> bool:
-    """Whether `after`, the line behind one of a document's, belongs to it, or starts another, or is not there."""
+    """Whether `after`, the line after a document's first one, belongs to it, starts another document, or is missing."""
     if after is None:
         return identifier.isdigit()
     own = re.escape(identifier) + rb"(\|[ta]\||\t(\d+\t\d+|[a-zA-Z]\S*)\t)"
@@ -54,7 +54,7 @@ def _is_block(identifier: bytes, after: bytes | None) -> bool:
 
 @dataclass(slots=True)
 class _Block:
-    """One document while its lines come in."""
+    """One document while its lines are read."""
 
     id: str
     title: str = ""
@@ -75,7 +75,7 @@ class _Block:
 
 
 def read(source: Source, report: NoticeHandler) -> Iterator[Document]:
-    """The documents of a PubTator stream, one at a time. Rows that cannot be used go to `report` with their line."""
+    """Read the documents of a PubTator stream, one at a time. Unusable rows go to `report` with their line number."""
     block: _Block | None = None
     name = source.name
     for number, line in lines(source.stream, name, report, _ROW):
@@ -103,15 +103,15 @@ def read(source: Source, report: NoticeHandler) -> Iterator[Document]:
 
 
 def _is_row(fields: list[str], identifier: str) -> bool:
-    """Whether a line is an annotation or a relation, of whatever document; else it is text, a broken line perhaps."""
+    """Whether a line is an annotation or a relation of any document; otherwise it is text, perhaps a broken line."""
     return len(fields) > 1 and (fields[0] == identifier or all(map(_NUMBER.fullmatch, fields[1:3])))
 
 
 def _entity(identifier: str, text: str, fields: list[str]) -> Entity | None:
-    """The entity of one annotation row, None for a relation. Raises ValueError where the row does not fit its text."""
+    """The entity of one annotation row, None for a relation. Raises ValueError if the row does not fit its text."""
     if fields[0] != identifier:
         raise ValueError(f"inside the block of {identifier}, but not one of its annotations")
-    if len(fields) >= 4 and _RELATION.fullmatch(fields[1]):  # ID, type, two concepts, and whatever is said of them
+    if len(fields) >= 4 and _RELATION.fullmatch(fields[1]):  # ID, type, two concepts, and optional columns
         return None
     if len(fields) < 5 or not (fields[4] and _OFFSET.fullmatch(fields[1]) and _OFFSET.fullmatch(fields[2])):
         raise ValueError("an annotation needs: ID, start, end, mention, type")
@@ -124,17 +124,19 @@ def _entity(identifier: str, text: str, fields: list[str]) -> Entity | None:
 
 
 def write(document: Document, stream: TextIO) -> None:
-    """Write one block. Line breaks and tabs become spaces, one for one, so that offsets stay right.
+    """Write one block. Each line break or tab becomes one space, so that offsets stay right.
 
-    The title ends at `title_end`, else at the first line break. Raises InputError for what PubTator cannot hold.
+    The title ends at `title_end`, else at the first line break. Raises InputError for what PubTator cannot represent.
     """
     if not document.id or re.search(r"[|\t\n\r]", document.id):
-        raise InputError(f"document {document.id!r}: a PubTator id is not empty and has no '|', tab or line break")
+        raise InputError(
+            f"document {document.id!r}: a PubTator id must not be empty or contain '|', tabs or line breaks"
+        )
     if any(len(e.fragments) > 1 for e in document.entities):
         raise InputError(f"document {document.id}: PubTator has no discontinuous mentions; write JSON Lines")
     bad = next((e.label for e in document.entities if not e.label or re.search(r"[\t\n\r]", e.label)), None)
     if bad is not None:
-        raise InputError(f"document {document.id}: PubTator has no way to write the label {bad!r}")
+        raise InputError(f"document {document.id}: PubTator cannot represent the label {bad!r}")
     text = document.text.translate(_BREAKS)
     title_end = _title_end(document, text)
     stream.write(f"{document.id}|t|{text[:title_end]}\n{document.id}|a|{text[title_end + 1 :]}\n")
@@ -145,14 +147,14 @@ def write(document: Document, stream: TextIO) -> None:
 
 
 def _title_end(document: Document, text: str) -> int:
-    """Where the title ends: at a space with an abstract behind it, else all is title, so that no character is lost."""
+    """The end of the title: a space followed by an abstract, or else the end of the text, so that nothing is lost."""
     line_break = document.text.find("\n")
     end = document.title_end if document.title_end is not None else line_break
     return end if 0 <= end < len(text) - 1 and text[end] == " " else len(text)
 
 
 def _render(extraction: Extraction) -> bytes:
-    write(extraction.answered(), stream := io.StringIO())
+    write(extraction.to_document(), stream := io.StringIO())
     return stream.getvalue().encode()
 
 

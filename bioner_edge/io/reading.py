@@ -1,4 +1,4 @@
-"""Read the documents of a file or a stream: of which file format it is, and what is no document."""
+"""Read the documents of a file or stream: detect its file format, and reject what is not a document."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from bioner_edge.io.head import Head
 from bioner_edge.io.notice import Notice, NoticeHandler
 from bioner_edge.io.registry import COMPRESSED, FILE_FORMATS, PLAIN_TEXT, by_suffix, find_reader, suffix, suffixes
 
-__all__ = ["detect", "document_file", "documents", "no_document", "read_file", "refusal"]
+__all__ = ["detect", "document_error", "document_file", "documents", "read_file", "suffix_error"]
 
 _ANY_TEXT = ("", ".txt", ".text")
-"""Suffixes that promise no more than text, whose content tells the format. Markdown may begin with HTML."""
+"""Suffixes that only say "text": the content decides the file format. Not .md, since Markdown may begin with HTML."""
 
 _ABOUT = re.compile(
     "authors|change(log|s)|citation|contributing|copying|copyright|install|licen[cs]e|makefile|news|notice|readme|version",
     re.IGNORECASE,
 )
-"""Files without a suffix that lie in folders of documents, corpora above all, and are none."""
+"""Files without a suffix that often lie among documents, above all in corpora, but are not documents."""
 
 
 def detect(path: Path) -> FileFormat | None:
-    """The format of a file, or None: its name tells it, but a `.txt` with brat's annotations beside it is brat.
+    """Detect the file format of a file by its suffix; None if unknown.
 
-    A text that holds another format, PubTator or JSON Lines, is of that; see `documents`.
+    A `.txt` with brat annotations beside it is brat; one that holds PubTator or JSON Lines is that, see `documents`.
     """
-    by_name = _by_name(path)
+    by_name = _format_of_name(path)
     if not _promises_text(path) or not os.path.isfile(path):
         return by_name
     with suppress(OSError, sniff.Unreadable), path.open("rb") as stream:
@@ -43,26 +43,25 @@ def detect(path: Path) -> FileFormat | None:
     return by_name
 
 
-def _by_name(path: Path) -> FileFormat | None:
-    """What names tell, the file's own and those of the files beside it."""
-    return _claimed(path) or by_suffix(path.name)
+def _format_of_name(path: Path) -> FileFormat | None:
+    """The file format by the name of a file and of the files beside it."""
+    return _claiming_format(path) or by_suffix(path.name)
 
 
-def _claimed(path: Path) -> FileFormat | None:
-    """The format that the files beside a text tell."""
+def _claiming_format(path: Path) -> FileFormat | None:
+    """The file format of a text by the files beside it."""
     return next((known for known in FILE_FORMATS.values() if known.beside and known.beside.claims(path)), None)
 
 
 def _promises_text(path: Path) -> bool:
-    """Whether a name says no more than that there is text: the content tells which."""
-    return suffix(path.name) in _ANY_TEXT and not _claimed(path)
+    """Whether a name only says that a file is text, so that the content decides."""
+    return suffix(path.name) in _ANY_TEXT and not _claiming_format(path)
 
 
 def document_file(path: Path, file_format: FileFormat | None = None) -> Path | None:
-    """The file to read for the documents of `path`: of an annotation file the text, of most files the file itself.
+    """The file to read for the documents of `path`: the text of an annotation file, otherwise the file itself.
 
-    None for a file that is no document's: of no known format, or, where `file_format` says that the files are of
-    another one, a file of annotations.
+    None for a file without documents: one of unknown file format, or an annotation file if `file_format` is another.
     """
     known = file_format or by_suffix(path.name)
     if known and known.beside:
@@ -80,27 +79,27 @@ def documents(
     file_format: FileFormat | None = None,
     annotated: bool = False,
 ) -> Iterator[Document]:
-    """The documents of a stream, which lies at `path`, or is standard input: the one way by which anything is read.
+    """Read the documents of a stream, the file at `path` or standard input. All reading goes through here.
 
-    `file_format` goes before the name, the name before the content, which is asked where the name promises text or
-    tells nothing: PubTator and JSON Lines are then read as such, with a remark where the name says otherwise. Other
-    markup is refused there, and binary data everywhere. Raises InputError where the stream should be `annotated` and
-    holds no annotations that are read.
+    `file_format` takes precedence over the name, and the name over the content. The content decides if the name says
+    nothing, or only that the file is text: PubTator and JSON Lines are then read as such, with a remark unless the name
+    agrees, and other markup is refused. Binary data are always refused. Raises InputError if the stream should be
+    `annotated` and has no annotations.
     """
     head = Head(stream)
-    told = file_format or (_by_name(path) if path else None)
+    expected = file_format or (_format_of_name(path) if path else None)
     try:
         if file_format is None and (path is None or _promises_text(path)):
             found = sniff.recognize(head)
         else:
-            found = told or PLAIN_TEXT
+            found = expected or PLAIN_TEXT
             if not found.binary:
                 sniff.refuse_binary(head)
     except sniff.Unreadable as error:
         report(Notice(name, None, str(error), text_lost=True))
         return
-    if told and found != told:
-        message = f"read as {found.title}, which it holds; --from {told.name} reads it as it stands"
+    if expected and found != expected:
+        message = f"read as {found.title}, which it holds; --from {expected.name} reads it as it stands"
         report(Notice(name, None, message, remark=True))
     read = find_reader(found.name, has_path=path is not None).read
     assert read
@@ -114,15 +113,15 @@ def read_file(
     name: str | None = None,
     file_format: str | None = None,
 ) -> Iterator[Document]:
-    """The documents of one file, with the annotations that lie beside it where it is of such a format.
+    """Read the documents of one file, with the annotations beside it if its file format has them there.
 
-    What cannot be used goes to `report`; without one it is warned of. `file_format`, as `--from` names it, overrides
-    what the file tells, see `documents`; `name` is what ids and notices call the file. Raises InputError for a file
-    that cannot be opened or whose format its name does not tell, UsageError for a file format that is not known.
+    Notices about what cannot be used go to `report`; by default they are warnings. `file_format`, a name for `--from`,
+    overrides the suffix and the content, see `documents`; `name` is the file's name in ids and notices. Raises
+    InputError for a file that cannot be opened or has an unknown suffix, UsageError for an unknown file format.
     """
     path, known = Path(path), find_reader(file_format) if file_format else None
     path = document_file(path, known) or path
-    if reason := refusal(path, known):
+    if reason := suffix_error(path, known):
         raise InputError(reason)
     try:
         with path.open("rb") as stream:
@@ -135,29 +134,29 @@ def _warn(notice: Notice) -> None:
     warnings.warn(str(notice), stacklevel=2)
 
 
-def no_document(path: Path) -> str | None:
-    """Why a file that nobody named, and whose name tells nothing, is no document; None where it is one."""
+def document_error(path: Path) -> str | None:
+    """Why a file without a suffix, found in a folder, is not a document; None if it is one."""
     if _ABOUT.fullmatch(path.name):
         return "is about the others"
     try:
         with path.open("rb") as stream:
             head = Head(stream)
             sniff.recognize(head)
-            return None if head.filled() else "is empty"
+            return None if head.first_bytes() else "is empty"
     except sniff.Unreadable as error:
         return str(error)
-    except OSError:  # told when it is read
+    except OSError:  # reported when it is read
         return None
 
 
-def refusal(path: Path, file_format: FileFormat | None = None) -> str | None:
-    """Why a file is not read for its name alone, with what its content tells; None where its name is no hindrance."""
-    told = suffix(path.name)
-    if file_format or not told or told in suffixes():
+def suffix_error(path: Path, file_format: FileFormat | None = None) -> str | None:
+    """Why the suffix of a file keeps it from being read, and what its content seems to be; None if it does not."""
+    own = suffix(path.name)
+    if file_format or not own or own in suffixes():
         return None
-    if told in COMPRESSED:
-        return f"{path}: {told} files are not read; unpack it first"
-    known = f"{path}: the suffix {told} is not known ({', '.join(suffixes())})"
+    if own in COMPRESSED:
+        return f"{path}: {own} files are not read; unpack it first"
+    known = f"{path}: the suffix {own} is not known ({', '.join(suffixes())})"
     found = PLAIN_TEXT
     try:
         if os.path.isfile(path):  # a pipe would be emptied

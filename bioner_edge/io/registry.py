@@ -1,9 +1,9 @@
-"""The file formats, and which of them a name means: one that the user gives, or the suffix of a file.
+"""The registry of file formats, looked up by the user's name for one or by the suffix of a file.
 
-There is one rule for the suffixes of what is read and of what is written. A suffix that a format has names it. Any
-other suffix is refused: a table or a page of markup would otherwise be read as a text, and JSON Lines would lie under
-the name of something else. A name without a suffix tells nothing: what is read is then known by its content (`sniff`),
-and what is written is of the standard format. `--from` and `--to` go before the name.
+The same rule holds for input and output. A known suffix selects its file format. Any other suffix is refused:
+otherwise a table or a web page would be read as text, and JSON Lines would be written under a misleading name. Without
+a suffix, the content decides on input (`sniff`), and the standard file format is written. `--from` and `--to` take
+precedence over the name.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ MODULES = (
     "bioner_edge.io.brat",
     "bioner_edge.io.bc2gm",
 )
-"""A line for each; messages name the formats in this order, and content is recognized in it."""
+"""One line for each; messages list the file formats, and content is recognized, in this order."""
 
 FILE_FORMATS: dict[str, FileFormat] = {
     file_format.name: file_format for file_format in (import_module(module).FILE_FORMAT for module in MODULES)
 }
 
 PLAIN_TEXT = FILE_FORMATS["text"]
-"""What a stream is that is of no other format."""
+"""The file format of a stream that no other one recognizes."""
 
 STANDARD = FILE_FORMATS["jsonl"]
-"""What is written where nothing names a format: it holds all that an extraction tells."""
+"""The default output: it holds everything in an extraction."""
 
 COMPRESSED = frozenset((".gz", ".bz2", ".xz", ".zst", ".lz4", ".z", ".zip", ".7z", ".tgz"))
 
@@ -62,22 +62,24 @@ def writable() -> list[FileFormat]:
 
 
 def scorable() -> list[FileFormat]:
-    """Those in which predictions are read to be scored: an annotation in them has its label also where it is wrong."""
+    """The file formats of predictions to score: those in which a malformed annotation still has a label."""
     return [known for known in readable() if known is STANDARD or known.row_label]
 
 
 def find_reader(name: str, *, has_path: bool = True) -> FileFormat:
-    """The format of a name, to read; without a path there is nothing beside the stream. Raises UsageError."""
+    """The file format of a name, for reading; without a path, annotations beside the text are not available.
+
+    Raises UsageError for a name that is unknown, or needs a path."""
     found = FILE_FORMATS.get(name)
     if not (found and found.read):
         raise UsageError(unknown_name("input format", name, (known.name for known in readable())))
     if found.beside and not has_path:
-        raise UsageError(f"{name} has its annotations in files beside the text: name a file or a folder to read")
+        raise UsageError(f"{name} has its annotations in files beside the text: give a file or a folder")
     return found
 
 
 def find_writer(name: str) -> FileFormat:
-    """The format of a name, to write. Raises UsageError for one that is unknown, or only read."""
+    """The file format of a name, for writing. Raises UsageError for one that is unknown or only read."""
     found = FILE_FORMATS.get(name)
     if not (found and found.is_written):
         raise UsageError(unknown_name("output format", name, (known.name for known in writable())))
@@ -85,12 +87,12 @@ def find_writer(name: str) -> FileFormat:
 
 
 def suffixes() -> dict[str, FileFormat]:
-    """The format of each known suffix."""
+    """The file format of each known suffix."""
     return {suffix: known for known in FILE_FORMATS.values() for suffix in known.all_suffixes}
 
 
 def suffix(name: str) -> str:
-    """The suffix of a name in lower case, with its dot; `.pubtator.txt`, as BC5CDR is published, is `.pubtator`."""
+    """The suffix of a name in lower case, with its dot; `.pubtator.txt`, as in BC5CDR, becomes `.pubtator`."""
     lower = Path(name).name.lower()
     for known in FILE_FORMATS.values():
         for long in known.long_suffixes:
@@ -101,25 +103,25 @@ def suffix(name: str) -> str:
 
 
 def by_suffix(name: str) -> FileFormat | None:
-    """The format that a file's name tells, or None."""
+    """The file format of a name's suffix, or None."""
     return suffixes().get(suffix(name))
 
 
 def output_format(out: Path | None) -> FileFormat:
-    """The format to write into `out`, which no `--to` names; None is standard output.
+    """The file format for `out` without `--to`; None is standard output.
 
-    Raises UsageError where the name is that of something else: what was written would be taken for it.
+    Raises UsageError for a suffix of something else, for which the output would be mistaken.
     """
-    told = suffix(out.name) if out else ""
-    found = suffixes().get(told) if told else STANDARD
+    own = suffix(out.name) if out else ""
+    found = suffixes().get(own) if own else STANDARD
     if found and found.writer:
         return found
     if found and found.folder_writer:
         pairs, name = found.folder_of.partition(",")[0], found.name
         raise UsageError(f"{out}: {name} is written as a folder of {pairs}; give --to {name} and a folder as --out")
-    if told in COMPRESSED:
-        raise UsageError(f"{out}: compressed files are not written; leave out {told}, and compress it afterwards")
+    if own in COMPRESSED:
+        raise UsageError(f"{out}: compressed files are not written; leave out {own}, and compress it afterwards")
     known = ", ".join(suffix for suffix, known in suffixes().items() if known.writer)
     raise UsageError(
-        f"{out}: {told} names no format that is written ({known}); rename it, or name the format with --to"
+        f"{out}: {own} is not the suffix of an output format ({known}); rename it, or give the format with --to"
     )

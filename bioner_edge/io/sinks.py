@@ -1,7 +1,7 @@
-"""Where extractions go: standard output, or, in modules of their own, a file or a folder of pairs.
+"""Sinks for extractions: standard output here, a file and a folder in modules of their own.
 
-A sink is asked about each document in turn: `done` says whether a run that was broken off has dealt with it already,
-else `write` or `fail` says what became of it. What a sink was told stays, whatever ends the process.
+For each document in turn, `done` says whether the run being resumed has dealt with it already; otherwise `write` or
+`fail` takes its outcome. A sink keeps what it has taken, whatever ends the process.
 """
 
 from __future__ import annotations
@@ -17,47 +17,47 @@ from bioner_edge.io.entries import Entry
 from bioner_edge.io.inputs import Inputs
 from bioner_edge.io.ledger import Ledger
 
-__all__ = ["Sink", "StandardOutput", "counts", "forget_stdout", "gone"]
+__all__ = ["Sink", "StandardOutput", "counts", "forget_stdout", "vanished_entries"]
 
 
 class Sink(Protocol):
     @property
     def ledger(self) -> Ledger | None:
-        """What is remembered of the run; None where nothing is."""
+        """The record of the run; None if there is none."""
 
     def begin(self, inputs: Inputs) -> None:
-        """Learn what was repaired of the inputs of a run that is taken up again.
+        """Match the inputs of a resumed run, of which some may have been repaired.
 
-        Raises UsageError where they are others.
+        Raises UsageError if they are not the same inputs.
         """
 
     def done(self, name: str, document: Document) -> Entry | None:
-        """What became of this document of an input in the run that is taken up again; None where it is to be read.
+        """The entry of this document of input `name` in the run being resumed; None if it is to be read.
 
-        To be called for every document, in the order of the inputs. Raises UsageError where it was another one.
+        To be called for every document, in the order of the inputs. Raises UsageError if the document differs.
         """
 
     def write(self, extraction: Extraction) -> None:
-        """Take what was found in the document that `done` was asked about last.
+        """Write the extraction of the last document of `done`.
 
-        Raises InputError where the file format cannot hold it, OSError where there is no room.
+        Raises InputError if the file format cannot represent it, OSError if the disk is full.
         """
 
     def fail(self, document: Document, reason: str) -> None:
-        """There is nothing to write of that document."""
+        """Record that the last document of `done` has no extraction, and why."""
 
     def lose(self, name: str, message: str) -> None:
-        """A text of an input could not be read."""
+        """Record that a text of input `name` could not be read."""
 
     def finish(self) -> None:
-        """All inputs were read."""
+        """Complete the output: all inputs were read."""
 
     def close(self, keep: bool = False) -> None:
-        """Let go: what was written stays, and nothing does where there was no document, but the ledger for `keep`."""
+        """Close the output. If no document was done, nothing is left behind, except the ledger if `keep`."""
 
 
 class StandardOutput:
-    """Each document is out before the next one is read; nothing is remembered. Without a writer nothing is written."""
+    """Writes each document before the next one is read, and keeps no record. Without a writer nothing is written."""
 
     ledger = None
 
@@ -97,23 +97,23 @@ def _put(data: bytes) -> None:
 
 
 def forget_stdout() -> None:
-    """Once it cannot be written to: what is still buffered would fail again when the interpreter ends."""
+    """Discard standard output after it failed: buffered data would fail again when the interpreter ends."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)
 
 
-def gone(ledger: Ledger, inputs: Inputs) -> list[Entry]:
-    """The documents that were read before and are not there any more, since an input with lost text was repaired.
+def vanished_entries(ledger: Ledger, inputs: Inputs) -> list[Entry]:
+    """Entries of documents that disappeared when an input with lost text was repaired.
 
-    Raises UsageError where more is gone than that explains.
+    Raises UsageError if more is missing than repairs explain.
     """
-    gone, names = [], {name for name, _ in inputs.files}
+    vanished, names = [], {name for name, _ in inputs.files}
     ledger.refuse_other(names)
     for name in ledger.repairable & names:
         lost: set[str] = set()
-        gone += ledger.align(name, inputs.again(name, lost), lost)
-    return gone
+        vanished += ledger.align(name, inputs.again(name, lost), lost)
+    return vanished
 
 
 def counts(extraction: Extraction) -> dict[str, int]:

@@ -1,10 +1,10 @@
-"""What a stream holds, told by how it begins, where its name does not tell or promises no more than text.
+"""Recognize the content of a stream by its beginning, if its name is missing or only says that it is text.
 
-Formats that can be known so say themselves what is theirs (`FileFormat.recognize`). What clearly is something else is
-refused and named: binary data by its first bytes under any name and any `--from`; markup (XML, HTML, other JSON,
-tables, standoff annotations) where nobody said that it is text. All else is text, and so is what merely resembles one
-of these: `{Name} was seen`, `< 5 mg`, `<NAME> was seen`, `[1] Smith`, `see a|t|b`. What begins with a tag is XML where
-an XML parser takes all of it: tagged prose has words outside its first element.
+File formats recognize themselves (`FileFormat.recognize`). What clearly is something else is refused and named: binary
+data by its first bytes, whatever its name and `--from`; markup (XML, HTML, other JSON, tables, standoff annotations)
+unless the user said that it is text. Everything else is text, including what merely resembles one of these: `{Name} was
+seen`, `< 5 mg`, `<NAME> was seen`, `[1] Smith`, `see a|t|b`. A stream that begins with a tag is XML if an XML parser
+accepts all of it: tagged prose has words outside its first element.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from itertools import islice
 from xml.parsers import expat
 
 from bioner_edge.errors import alternatives
-from bioner_edge.io.binary import binary
+from bioner_edge.io.binary import binary_error
 from bioner_edge.io.contract import FileFormat
 from bioner_edge.io.head import HEAD_BYTES, LINE_BYTES, Head
 from bioner_edge.io.registry import PLAIN_TEXT, readable
@@ -26,15 +26,15 @@ __all__ = ["Unreadable", "recognize", "refuse_binary"]
 
 
 class Unreadable(Exception):
-    """What a stream holds and what to do; without the stream's name."""
+    """Says what a stream holds and what to do, without the stream's name."""
 
 
 def refuse_binary(head: Head) -> None:
-    """Raise Unreadable for what is binary whoever calls it what. Of a pipe no more is read than its first line."""
+    """Raise Unreadable for binary data, whatever its name. No more than the first line of a pipe is read."""
     if head.waits:
         head.begin()
-    if told := binary(head.data[:HEAD_BYTES] if head.waits else head.filled(), characters=True):
-        raise Unreadable(told)
+    if reason := binary_error(head.data[:HEAD_BYTES] if head.waits else head.first_bytes(), characters=True):
+        raise Unreadable(reason)
 
 
 _HTML = rb"(!doctype html|html|head|body|title|meta|script|style|div|span|p|br|table|ul|ol|h[1-6]|article|section|main)"
@@ -50,7 +50,7 @@ _MARKUP = [
         (rb"<([a-z_][\w:.-]*)(\s[^>]*)?>\s*<[a-z_][^>]*>.*</", "XML"),
         (rb'\[\s*(\{\s*("|\})|\[\s*["\d]|"[^"\n]*"\s*,)', "a JSON array, which is not JSON Lines"),
         (rb"((\[\s*\]|\{\s*\})\s*)+\Z", "JSON without a document"),
-        (rb'\{\s*"[^"\n]*"\s*:', "JSON that is not JSON Lines (an object a line)"),
+        (rb'\{\s*"[^"\n]*"\s*:', "JSON that is not JSON Lines (an object per line)"),
         (rb"PMID- *\d+\s", "a MEDLINE export"),
         (rb"TY  - \w+\s", "an RIS export"),
         (rb"%!PS", "PostScript"),
@@ -60,12 +60,12 @@ _MARKUP = [
 
 
 def recognize(head: Head) -> FileFormat:
-    """The format of a stream, plain text where it is of no other. Raises Unreadable for what clearly is none."""
+    """The file format of a stream, plain text by default. Raises Unreadable for what clearly is not a document."""
     if found := next((known for known in readable() if known.recognize and known.recognize(head)), None):
         return found
-    start = head.filled()
-    if told := binary(start):
-        raise Unreadable(told)
+    start = head.first_bytes()
+    if reason := binary_error(start):
+        raise Unreadable(reason)
     start = start.removeprefix(codecs.BOM_UTF8).lstrip()
     what = _annotations(start) or next((what for pattern, what in _MARKUP if pattern.match(start)), None)
     what = what or _table(start)
@@ -79,7 +79,7 @@ def recognize(head: Head) -> FileFormat:
 
 
 def _annotations(start: bytes) -> str | None:
-    """What annotations without the text that they are about are."""
+    """What annotations without their text are, or None."""
     for known in readable():
         if known.beside and known.beside.row and known.beside.row.match(start):
             return f"annotations of {known.title} without their text"
@@ -87,11 +87,11 @@ def _annotations(start: bytes) -> str | None:
 
 
 class _DeclaredError(Exception):
-    """A document type was declared: it is markup, and what it declares need not be expanded."""
+    """A document type was declared: the stream is markup, and its entities need not be expanded."""
 
 
 def _is_xml(head: Head) -> bool:
-    """Whether an XML parser takes all of a stream, or its first MiB with an element that has ended in it."""
+    """Whether an XML parser accepts a whole stream, or its first MiB with at least one complete element."""
     ended = False
 
     def end(name: str) -> None:
@@ -108,7 +108,7 @@ def _is_xml(head: Head) -> bool:
 
     parser = expat.ParserCreate()
     parser.EndElementHandler, parser.StartDoctypeDeclHandler = end, declare
-    parser.UseForeignDTD()  # an empty one: then entities that only HTML knows, as &nbsp;, are no error
+    parser.UseForeignDTD()  # an empty one: then HTML entities such as &nbsp; are not errors
     parser.SetParamEntityParsing(expat.XML_PARAM_ENTITY_PARSING_UNLESS_STANDALONE)
     parser.ExternalEntityRefHandler = skip
     try:
@@ -124,7 +124,7 @@ def _is_xml(head: Head) -> bool:
 
 
 def _table(start: bytes) -> str | None:
-    """What a table with named columns is; its first two rows tell. Commas of prose have a blank behind them."""
+    """What a table with named columns is, or None, by its first two rows. Commas in prose are followed by a space."""
     text = re.sub("\r\n?", "\n", start.decode("utf-8", "replace"))
     for separator, what in ((",", "a CSV table"), ("\t", "a TSV table"), (";", "a CSV table")):
         rows = list(islice(csv.reader(io.StringIO(text), delimiter=separator), 2))

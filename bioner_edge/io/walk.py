@@ -1,7 +1,7 @@
-"""Which files lie in a folder, or match a pattern, and which folders on the way could not be looked into.
+"""List the files in a folder or matching a pattern, and the folders on the way that could not be listed.
 
-Links to folders are followed. A folder that can be reached in several ways counts once, first as what it is, then by a
-link: so a link to a folder above it ends, where `glob` follows two of them for ever.
+Links to folders are followed. A folder that can be reached in several ways counts once, preferably by its own path: so
+a link to a parent folder ends, while `glob` follows two of them forever.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from pathlib import Path
 
 __all__ = ["FROM_A_MAC", "is_special", "match", "walk"]
 
-FROM_A_MAC = "__MACOSX"  # what an archive made there holds beside the files
+FROM_A_MAC = "__MACOSX"  # metadata in archives made on macOS
 
 
 def walk(folder: Path) -> tuple[list[Path], list[OSError]]:
-    """(what is in a folder and the folders in it and is no folder, what went wrong). What is hidden is left out."""
+    """(the files in a folder and its subfolders, the errors). Hidden files and folders are left out."""
     errors: list[OSError] = []
     files = [path for _, files in _folders(folder, errors) for path in files]
     return sorted(files), errors
 
 
 def match(pattern: str) -> tuple[list[Path], list[OSError]]:
-    """(the files that match a pattern, what went wrong on the way). What is hidden matches only where it says so.
+    """(the files that match a pattern, the errors). Hidden files match only a pattern that begins with a dot.
 
-    `**` is any number of folders, and all that is in them where nothing follows it.
+    `**` is any number of folders, and at the end of a pattern everything in them.
     """
     whole, errors = Path(pattern), list[OSError]()
     found = [Path(whole.anchor)]
@@ -39,7 +39,9 @@ def match(pattern: str) -> tuple[list[Path], list[OSError]]:
             found = [folder for start in found if os.path.isdir(start) for folder, _ in _folders(start, errors)]
         elif glob.has_magic(part):
             hidden = part.startswith(".")
-            listed = (path for folder in found if os.path.isdir(folder) for path in _listed(folder, errors, hidden))
+            listed = (
+                path for folder in found if os.path.isdir(folder) for path in _list_folder(folder, errors, hidden)
+            )
             found = [path for path in listed if fnmatch(path.name, part)]
         else:
             found = [path / part for path in found if os.path.lexists(path / part)]
@@ -51,7 +53,7 @@ def match(pattern: str) -> tuple[list[Path], list[OSError]]:
 
 
 def _folders(top: Path, errors: list[OSError]) -> Iterator[tuple[Path, list[Path]]]:
-    """A folder and all in it, at any depth, each with what is no folder in it."""
+    """A folder and its subfolders at any depth, each with its files."""
     seen: set[tuple[int, int]] = set()
     here, linked = [top], deque[Path]()
     while here or linked:
@@ -65,7 +67,7 @@ def _folders(top: Path, errors: list[OSError]) -> Iterator[tuple[Path, list[Path
             continue
         seen.add((status.st_dev, status.st_ino))
         files = []
-        for path in _listed(at, errors):
+        for path in _list_folder(at, errors):
             if not os.path.isdir(path):
                 files.append(path)
             elif path.name != FROM_A_MAC:
@@ -73,8 +75,8 @@ def _folders(top: Path, errors: list[OSError]) -> Iterator[tuple[Path, list[Path
         yield at, files
 
 
-def _listed(folder: Path, errors: list[OSError], hidden: bool = False) -> list[Path]:
-    """What is in a folder, in order; of what is hidden nothing, or nothing else."""
+def _list_folder(folder: Path, errors: list[OSError], hidden: bool = False) -> list[Path]:
+    """The sorted entries of a folder: those not hidden, or only the hidden ones."""
     try:
         return sorted(folder / name for name in os.listdir(folder) if name.startswith(".") == hidden)
     except OSError as error:
@@ -83,7 +85,7 @@ def _listed(folder: Path, errors: list[OSError], hidden: bool = False) -> list[P
 
 
 def is_special(path: Path) -> bool:
-    """Whether a path is a pipe, a device or a socket; what cannot be told is told when it is read."""
+    """Whether a path is a pipe, a device or a socket; False if unknown, since reading it reports the error."""
     try:
         return not stat.S_ISREG(path.stat().st_mode)
     except OSError:

@@ -1,1 +1,1 @@
-"""Model files: names, hashes, manifests, the hub, memory."""
+"""Model files: names, hashes, manifests, the Hugging Face hub, memory."""

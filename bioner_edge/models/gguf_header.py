@@ -1,9 +1,9 @@
-"""A structural check of a GGUF file in pure Python, before native code reads it.
+"""Check the structure of a GGUF file in pure Python, before native code reads it.
 
-llama.cpp's reader has had memory errors on crafted files, and aborts the process where it expected another type. So
-every count, length, type and offset of the header is held against the file's size here first; whatever does not fit is
-a ModelError that names the file, the byte and the reason. Arrays are walked, never built, but for the vocabulary's
-strings while they are checked.
+llama.cpp's reader has had memory errors on crafted files, and aborts the process on an unexpected type. So every count,
+length, type and offset of the header is first checked against the file's size here; a mismatch is a ModelError that
+names the file, the byte and the reason. Arrays are walked but not built, except for the vocabulary's strings while they
+are checked.
 
     magic | version | tensor count | key count | key, type, value … | name, shape, type, offset … | padding | data
 """
@@ -39,7 +39,7 @@ _U32, _I32, _F32, _STRING, _ARRAY = 4, 5, 6, 8, 9
 _TYPES = {0: "u8", 1: "i8", 2: "u16", 3: "i16", 4: "u32", 5: "i32", 6: "f32", 7: "bool", 8: "string", 9: "array"}
 _TYPES |= {10: "u64", 11: "i64", 12: "f64"}
 
-# What llama.cpp reads without asking for the type; and the arrays that it indexes by token id.
+# Keys that llama.cpp reads without checking their type, and arrays that it indexes by token id.
 _STRINGS = frozenset({"general.architecture", "tokenizer.ggml.model", "tokenizer.ggml.pre"})
 _ARRAYS = {
     "tokenizer.ggml.tokens": _STRING,
@@ -48,13 +48,13 @@ _ARRAYS = {
     "tokenizer.ggml.token_type": _I32,
 }
 _BY_TOKEN = ("tokenizer.ggml.scores", "tokenizer.ggml.token_type")
-_MOST_LAYERS, _MOST_WORDS = 512, 1 << 22  # LLAMA_MAX_LAYERS; far beyond any vocabulary, and little memory
-_LONGEST_KEY, _LONGEST_NAME, _LONGEST_STRING = 65535, 63, 1 << 20  # bytes; 63 is GGML_MAX_NAME less its final zero
+_MAX_LAYERS, _MAX_WORDS = 512, 1 << 22  # LLAMA_MAX_LAYERS; beyond any vocabulary, but cheap in memory
+_MAX_KEY, _MAX_NAME, _MAX_STRING = 65535, 63, 1 << 20  # bytes; 63 is GGML_MAX_NAME without its final zero
 
 
 @dataclass(frozen=True, slots=True)
 class Array:
-    """A metadata array that was walked and not kept: the type of its elements and how many there are."""
+    """The element type and length of a metadata array, which is walked but not kept."""
 
     type: str
     length: int
@@ -62,7 +62,7 @@ class Array:
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """One tensor: `shape` as ggml writes it (the row's length first), `bytes` that it takes in the file."""
+    """One tensor: `shape` in ggml's order (the row length first), `bytes` in the file."""
 
     name: str
     type: str
@@ -76,23 +76,23 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What the file says of itself; arrays stand as `Array`."""
+    """A file's metadata, in which arrays are an `Array`, and its tensors."""
 
     metadata: dict[str, Any]
     tensors: tuple[Tensor, ...]
 
 
 def check(path: Path) -> dict[str, Any]:
-    """The metadata of a sound file. Raises ModelError for a file that is damaged or is no GGUF."""
+    """The metadata of a valid file. Raises ModelError for a file that is damaged or not GGUF."""
     return read(path).metadata
 
 
 def read(path: Path) -> Header:
-    """Metadata and tensors of a sound file. Raises ModelError for a file that is damaged or is no GGUF."""
+    """Metadata and tensors of a valid file. Raises ModelError for a file that is damaged or not GGUF."""
     try:
         with path.open("rb") as stream:
             if not stream.seek(0, 2):
-                raise ModelError(f"{path}: empty, no GGUF file; fetch or convert it again")
+                raise ModelError(f"{path}: empty, not a GGUF file; fetch or convert it again")
             with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 return _Reader(path, data).header()
     except OSError as error:
@@ -130,13 +130,13 @@ class _Reader:
 
     def header(self) -> Header:
         if self.data[:4] != b"GGUF":
-            raise ModelError(f"{self.path}: no GGUF file (it does not start with 'GGUF'); convert the model first")
+            raise ModelError(f"{self.path}: not a GGUF file (it does not start with 'GGUF'); convert the model first")
         self.at = 4
         version = self.scalar("I", "the version")
         if version not in (2, 3):
             self.fail(f"version {version}, only 2 and 3 (little-endian) can be read", 4)
         tensors, keys = self.scalar("Q", "the tensor count"), self.scalar("Q", "the key count")
-        self.need(tensors * 24 + keys * 13, f"a header of {tensors} tensors and {keys} keys")  # the least they take
+        self.need(tensors * 24 + keys * 13, f"a header of {tensors} tensors and {keys} keys")  # their minimal size
         metadata = self.metadata(keys)
         return Header(metadata, self.tensors(tensors, metadata.get("general.alignment", 32)))
 
@@ -144,7 +144,7 @@ class _Reader:
         found: dict[str, Any] = {}
         for _ in range(count):
             start = self.at
-            key = self.string(_LONGEST_KEY, "a key")
+            key = self.string(_MAX_KEY, "a key")
             if key in found:
                 self.fail(f"key {key!r} twice", start)
             found[key] = self.value(key)
@@ -153,8 +153,8 @@ class _Reader:
         if found.get("split.count", 1) not in (0, 1):
             self.fail("one part of a split model; join the parts first")
         layers = found.get(f"{found['general.architecture']}.block_count", 1)
-        if not isinstance(layers, int) or not 1 <= layers <= _MOST_LAYERS:
-            self.fail(f"block_count {layers}, not a number from 1 to {_MOST_LAYERS}")
+        if not isinstance(layers, int) or not 1 <= layers <= _MAX_LAYERS:
+            self.fail(f"block_count {layers}, not a number from 1 to {_MAX_LAYERS}")
         for key, value in found.items():
             if key.endswith("_epsilon") and not (isinstance(value, float) and 0 <= value < 1):
                 self.fail(f"{key} is {value}, not a small positive number")
@@ -174,7 +174,7 @@ class _Reader:
         if key == "general.alignment":
             return self.alignment(kind)
         if kind == _STRING:
-            return self.string(_LONGEST_STRING, f"the value of {key!r}")
+            return self.string(_MAX_STRING, f"the value of {key!r}")
         if kind == _ARRAY:
             return self.array(key)
         if kind not in _SCALARS:
@@ -194,20 +194,20 @@ class _Reader:
             self.fail(f"{key!r} must hold {_TYPES[_ARRAYS[key]]}, not {_TYPES.get(kind, kind)}", start)
         if kind == _STRING:
             self.need(count * 8, f"{key!r} of {count} strings")
-            if key in _ARRAYS and count > _MOST_WORDS:
-                self.fail(f"{key!r} of {count} strings, more than {_MOST_WORDS}", start)
+            if key in _ARRAYS and count > _MAX_WORDS:
+                self.fail(f"{key!r} of {count} strings, more than {_MAX_WORDS}", start)
             self.words(self.skip_strings(count, key), key)
         elif kind in _SCALARS:
             width = count * struct.calcsize("<" + _SCALARS[kind])
             self.need(width, f"{key!r} of {count} values")
             self.at += width
         else:
-            self.fail(f"{key!r} is an array of {_TYPES.get(kind, f'type {kind}')}, which no model has", start)
+            self.fail(f"{key!r} is an array of {_TYPES.get(kind, f'type {kind}')}, which no model uses", start)
         return Array(_TYPES[kind], count)
 
     def skip_strings(self, count: int, key: str) -> list[bytes]:
-        """Move past `count` strings; those of the vocabulary are returned. The loop has no check of its own: a read
-        past the end stops it, as a length that leads there does at the next read."""
+        """Skip `count` strings and return those of the vocabulary. The loop has no bounds check: a read past the end
+        stops it, and so does a length that leads there, at the next read."""
         length, data, at = struct.Struct("<Q").unpack_from, self.data, self.at
         kept: list[bytes] = []
         keep = kept.append if key in _ARRAYS else None
@@ -225,8 +225,8 @@ class _Reader:
         return kept
 
     def words(self, words: list[bytes], key: str) -> None:
-        """What llama.cpp aborts or throws at: it takes words as zero-ended UTF-8, tokens as distinct, merges as not
-        empty. (In the joined text a line feed between two words keeps a broken letter broken.)"""
+        """Refuse strings on which llama.cpp aborts or throws: it expects zero-terminated UTF-8, distinct tokens and
+        non-empty merges. (They are decoded joined by line feeds, so that a truncated character stays invalid.)"""
         text = b"\n".join(words)
         try:
             text.decode()
@@ -235,7 +235,7 @@ class _Reader:
         if b"\0" in text:
             self.fail(f"a string of {key!r} holds a zero byte")
         if key.endswith("tokens") and len(set(words)) < len(words):
-            self.fail(f"a string of {key!r} is there twice")
+            self.fail(f"a string of {key!r} is duplicated")
         if key.endswith("merges") and b"" in words:
             self.fail(f"a string of {key!r} is empty")
 
@@ -258,9 +258,9 @@ class _Reader:
         return tuple(found.values())
 
     def tensor(self) -> tuple[Tensor, int]:
-        """The next tensor and the offset of its data, in bytes from where the data begin."""
+        """The next tensor and the offset of its data, in bytes from the start of the data section."""
         start = self.at
-        name = self.string(_LONGEST_NAME, "a tensor's name")
+        name = self.string(_MAX_NAME, "a tensor's name")
         dimensions = self.scalar("I", f"the dimensions of {name!r}")
         if not 1 <= dimensions <= 4:
             self.fail(f"tensor {name!r} has {dimensions} dimensions", start)

@@ -1,6 +1,6 @@
-"""A base model in its folder: which files were to come, at which commit, and whether they are what they must be.
+"""The lock file of a pulled base model: its commit and files, and whether the files match their hashes.
 
-A pull writes down what the hub says of them, in `.bioner-pull.json`, before the first one comes.
+A pull records what the hub states about them in `.bioner-pull.json` before it downloads the first one.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from typing import Any, BinaryIO
 from bioner_edge.errors import ModelError
 from bioner_edge.models.models_toml import Base
 
-__all__ = ["FOLDER", "LOCK", "File", "Hashes", "Pulled", "brought", "differs", "is_wanted"]
+__all__ = ["FOLDER", "LOCK", "File", "Hashes", "Pull", "check_manual_copy", "file_error", "is_wanted"]
 
-FOLDER = Path("models")  # where `bioner-edge models pull` puts what is not put elsewhere
+FOLDER = Path("models")  # the default of `bioner-edge models pull --to`
 LOCK = ".bioner-pull.json"
-_PIECE = 1 << 20  # bytes read at once
+_CHUNK = 1 << 20  # bytes read at once
 _INDEX = "model.safetensors.index.json"
 _DIGITS = {"sha256": 64, "git-sha1": 40}  # digest -> hexadecimal digits
-_LONGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors library
-# Weights, configuration, tokenizer, chat templates and the license, in the repository's root; nothing that is pickled.
+_MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors library
+# Weights, configuration, tokenizer, chat templates and the license, in the repository's root; no pickled files.
 _WANTED = re.compile(
     r"(?!consolidated|pytorch_model|[\w.-]*\.bin\b)[A-Za-z0-9][\w.-]{0,150}\.(safetensors|json|jinja)"
     r"|merges\.txt|vocab\.txt|tokenizer\.model|(LICENSE|LICENCE|NOTICE|USE_POLICY)(\.txt|\.md)?",
@@ -35,13 +35,13 @@ _WANTED = re.compile(
 
 
 def is_wanted(name: str) -> bool:
-    """Whether a file of a repository is fetched. What is wanted has no slash and cannot leave its folder."""
+    """Whether a file of a repository is downloaded. Such a name has no slash and cannot leave its folder."""
     return _WANTED.fullmatch(name) is not None
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file as it must arrive: its size, and its digests, hexadecimal, by "sha256" or "git-sha1" (git's blob id)."""
+    """A file's expected size and hexadecimal digests, by "sha256" or "git-sha1" (git's blob id)."""
 
     name: str
     bytes: int
@@ -49,15 +49,15 @@ class File:
 
     @property
     def partial(self) -> str:
-        """What it is called until it is whole."""
+        """Its name until it is complete."""
         return f"{self.name}.{next(iter(self.digests.values()))[:12]}.partial"
 
 
 class Hashes:
-    """The digests of a file while it grows."""
+    """The digests of a file, updated while it grows."""
 
     def __init__(self, file: File) -> None:
-        self._wanted = file.digests
+        self._expected = file.digests
         self._hashes = {kind: hashlib.sha1() if kind == "git-sha1" else hashlib.sha256() for kind in file.digests}
         if "git-sha1" in self._hashes:
             self._hashes["git-sha1"].update(b"blob %d\0" % file.bytes)
@@ -67,26 +67,26 @@ class Hashes:
             hash.update(data)
 
     def read(self, stream: BinaryIO) -> None:
-        while data := stream.read(_PIECE):
+        while data := stream.read(_CHUNK):
             self.update(data)
 
-    def wrong(self) -> str | None:
-        """Which digest is another, in words; None where all are as they must be."""
+    def error(self) -> str | None:
+        """Which digest differs, in words; None if all match."""
         for kind, hash in self._hashes.items():
-            if hash.hexdigest() != self._wanted[kind]:
-                return f"its {kind} is {hash.hexdigest()[:12]}…, it must be {self._wanted[kind][:12]}…"
+            if hash.hexdigest() != self._expected[kind]:
+                return f"its {kind} is {hash.hexdigest()[:12]}…, it must be {self._expected[kind][:12]}…"
         return None
 
 
-def differs(path: Path, file: File) -> str | None:
-    """Why what lies at `path` is not `file`, or None. Raises ModelError where it cannot be read."""
+def file_error(path: Path, file: File) -> str | None:
+    """Why the file at `path` is not `file`, or None. Raises ModelError if it cannot be read."""
     try:
         with path.open("rb") as stream:
             if (there := os.fstat(stream.fileno()).st_size) != file.bytes:
                 return f"it has {there} bytes, it must have {file.bytes}"
             hashes = Hashes(file)
             hashes.read(stream)
-            return hashes.wrong()
+            return hashes.error()
     except FileNotFoundError:
         return "it is missing"
     except OSError as error:
@@ -94,8 +94,8 @@ def differs(path: Path, file: File) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Pulled:
-    """What a pull is to bring: the commit of a repository, whether the list pinned it, and its files."""
+class Pull:
+    """The contents of a pull: a repository's commit, whether models.toml pins it, and its files."""
 
     repo: str
     revision: str
@@ -107,8 +107,8 @@ class Pulled:
         return sum(file.bytes for file in self.files)
 
     @classmethod
-    def load(cls, folder: Path) -> Pulled | None:
-        """What was written down in a folder; None where nothing was. Raises ModelError where it cannot be read."""
+    def load(cls, folder: Path) -> Pull | None:
+        """Read the record in a folder; None if there is none. Raises ModelError if it cannot be read."""
         path = folder / LOCK
         try:
             record = json.loads(path.read_text("utf-8"))
@@ -127,7 +127,7 @@ class Pulled:
             raise ModelError(f"{path}: malformed; delete it and pull the model again") from None
 
     def save(self, folder: Path) -> None:
-        """Write it down in a folder, whole or not at all. Raises OSError."""
+        """Write the record into a folder, atomically. Raises OSError."""
         rows = {file.name: {"bytes": file.bytes, **file.digests} for file in self.files}
         record = {"repo": self.repo, "revision": self.revision, "pinned": self.pinned, "files": rows}
         partial = folder / f"{LOCK}.partial"
@@ -135,16 +135,16 @@ class Pulled:
         os.replace(partial, folder / LOCK)
 
     def missing(self, folder: Path) -> list[File]:
-        """The files that are not there in their full size; their hashes are not asked for."""
+        """The files that are missing or of another size; their hashes are not checked."""
         return [file for file in self.files if _size(folder / file.name) != file.bytes]
 
     def there(self, folder: Path) -> int:
-        """How many bytes are there already, of whole files and of broken-off ones."""
+        """The bytes that are there already, of complete and of partial files."""
         return sum(_size(folder / name) or 0 for file in self.files for name in (file.name, file.partial))
 
 
 def _file(name: str, row: dict[str, Any]) -> File:
-    """A file of the record. Raises ValueError or TypeError for what a pull would not have written."""
+    """A file of the record. Raises ValueError or TypeError for values that a pull would not have written."""
     digests = {kind: row[kind] for kind in _DIGITS if kind in row}
     sound = all(re.fullmatch(f"[0-9a-f]{{{_DIGITS[kind]}}}", digest) for kind, digest in digests.items())
     if not (is_wanted(name) and digests and sound and isinstance(row["bytes"], int) and row["bytes"] >= 0):
@@ -156,27 +156,27 @@ def _size(path: Path) -> int | None:
     return path.stat().st_size if path.is_file() else None
 
 
-def brought(folder: Path, base: Base) -> tuple[list[str], list[str]]:
-    """Files that were brought by hand: what is wrong with each, and the weights whose hash the list does not know.
+def check_manual_copy(folder: Path, base: Base) -> tuple[list[str], list[str]]:
+    """Check files that were copied in by hand: (the error of each bad file, weights without a hash in models.toml).
 
-    Without hashes it can be seen whether a file of weights is whole, and not whether it is the one that was meant.
+    Without a hash, a file of weights can be checked for truncation but not for identity.
     """
     weights = _weights(folder)
-    wrong = [f"{folder / name}: it is missing" for name in ("config.json", *weights) if _size(folder / name) is None]
+    errors = [f"{folder / name}: it is missing" for name in ("config.json", *weights) if _size(folder / name) is None]
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
-        wrong.append(f"{folder / 'tokenizer.json'}: it is missing")
+        errors.append(f"{folder / 'tokenizer.json'}: it is missing")
     for name, digest in base.files.items():
         if (size := _size(folder / name)) is not None and (
-            reason := differs(folder / name, File(name, size, {"sha256": digest}))
+            reason := file_error(folder / name, File(name, size, {"sha256": digest}))
         ):
-            wrong.append(f"{folder / name}: {reason}")
+            errors.append(f"{folder / name}: {reason}")
     unknown = [name for name in weights if name not in base.files and _size(folder / name) is not None]
-    wrong += [f"{folder / name}: it is not whole" for name in unknown if not _whole(folder / name)]
-    return wrong, unknown
+    errors += [f"{folder / name}: it is incomplete" for name in unknown if not _is_complete(folder / name)]
+    return errors, unknown
 
 
 def _weights(folder: Path) -> list[str]:
-    """The names of the files of weights: the one, or those of the index. transformers asks in this order."""
+    """The names of the weight files: the single one, or those of the index, in transformers' order of precedence."""
     if (folder / "model.safetensors").is_file() or not (folder / _INDEX).is_file():
         return ["model.safetensors"]
     try:
@@ -187,12 +187,12 @@ def _weights(folder: Path) -> list[str]:
         raise ModelError(f"{folder / _INDEX}: cannot be read; fetch it again") from None
 
 
-def _whole(path: Path) -> bool:
+def _is_complete(path: Path) -> bool:
     """Whether a safetensors file ends where its header says."""
     try:
         with path.open("rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))
-            header = json.loads(stream.read(min(length, _LONGEST_HEADER)))
+            header = json.loads(stream.read(min(length, _MAX_HEADER)))
         ends = [row["data_offsets"][1] for name, row in header.items() if name != "__metadata__"]
         return bool(8 + length + max(ends, default=0) == path.stat().st_size)
     except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, struct.error, RecursionError):

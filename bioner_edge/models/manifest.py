@@ -1,5 +1,5 @@
-"""What a model says of itself, written when it is converted: the JSON beside a file (`X.gguf`, `X.json`), or in a
-folder (`X/model.onnx`, `X/manifest.json`)."""
+"""Model manifests, written at conversion: JSON beside a file (`X.gguf`, `X.json`) or in a folder (`X/model.onnx`,
+`X/manifest.json`)."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ __all__ = [
 
 UNITS = ("sentence", "document")
 PARTS = ("model.onnx", "model.onnx.data", "runtime.json", "tokenizer.json")
-"""The files of an ONNX model; the second is not there where all tensors are small."""
+"""The files of an ONNX model; the second is missing if all tensors are small."""
 _NAME = "manifest.json"
-_LARGEST = 1 << 24  # bytes; a manifest has some ten thousand
+_MAX_BYTES = 1 << 24  # a manifest has some ten thousand
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a model is.
+    """The manifest of a model.
 
-    `formats` are those that it was tuned to write, its default first; none where it was not tuned. `unit` is how much
-    text one prompt holds, "sentence" or "document". `guidelines` explains labels, where the model was tuned with
-    explanations. `constraint` is the one to decode with unless another is asked for; empty where the default serves the
-    model best. `sources` are SHA-256 of what it was made from, `verification` the figures of each stage, `tensor_mix`
-    how many tensors have which type, `training` whatever is known of the tuning. `importance` says from which texts and
-    how many tokens the weights' importance was measured, `fingerprint` what `bioner-edge verify` must find again,
-    `base` the model and the adapter that it was merged from, or the model that an adapter is for. `sha256` is that of
-    the file; of a folder that of `files`, the SHA-256 of what lies in it by name: see `digest`.
+    `formats` are those that it was tuned to write, its default first; empty if it was not tuned. `unit` is how much
+    text one prompt holds, "sentence" or "document". `guidelines` explains labels, if the model was tuned with
+    explanations. `constraint` is its default constraint; empty for that of the package. `sources` are the SHA-256 of
+    the files it was made from, `verification` the figures of each stage, `tensor_mix` the number of tensors of each
+    type, `training` what is known of the tuning. `importance` says from which texts and how many tokens the importance
+    matrix was measured, `fingerprint` what `bioner-edge verify` must reproduce, `base` the model and adapter that it
+    was merged from, or the model that an adapter is for. `sha256` is that of the file; for a folder it is derived from
+    `files`, SHA-256 by file name: see `digest`.
     """
 
     formats: tuple[str, ...]
@@ -70,24 +70,24 @@ class Manifest:
 
     @classmethod
     def load(cls, path: Path) -> Manifest:
-        """The manifest in `path`. Raises ModelError where it cannot be read or lacks something."""
+        """Read the manifest in `path`. Raises ModelError if it cannot be read or is malformed."""
         try:
-            if path.stat().st_size > _LARGEST:
-                raise ModelError(f"{path}: more than {_LARGEST} bytes, no manifest; convert the model again")
+            if path.stat().st_size > _MAX_BYTES:
+                raise ModelError(f"{path}: more than {_MAX_BYTES} bytes, not a manifest; convert the model again")
             record = json.loads(path.read_text("utf-8"))
-            json.dumps(record, ensure_ascii=False).encode()  # a lone surrogate could be written nowhere
+            json.dumps(record, ensure_ascii=False).encode()  # refuses lone surrogates, which no output can hold
         except OSError as error:
             raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
         except (ValueError, RecursionError):
             raise ModelError(f"{path}: the manifest is not JSON; convert the model again") from None
         record = current_keys(record)
-        if reason := _malformed(record):
+        if reason := _manifest_error(record):
             raise ModelError(f"{path}: malformed manifest: {reason}; convert the model again")
         record = {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}
         return cls(**record)
 
     def save(self, path: Path) -> None:
-        """Write the manifest as JSON; `path` never holds half of one."""
+        """Write the manifest as JSON, atomically."""
         partial = path.with_name(path.name + ".partial")
         partial.write_text(json.dumps(asdict(self), ensure_ascii=False, indent=2) + "\n", "utf-8")
         os.replace(partial, path)
@@ -110,12 +110,12 @@ def _positive(value: object) -> bool:
 
 
 def _hashes(value: object) -> bool:
-    """Whether all are hashes, of files in the manifest's own folder."""
+    """Whether all values are hashes, and all names those of files in the manifest's own folder."""
     return isinstance(value, dict) and all(map(_plain, value)) and all(map(is_sha256, value.values()))
 
 
 def _plain(name: str) -> bool:
-    """Whether a name is that of a file in a folder, on any system."""
+    """Whether a name is a plain file name on any system."""
     return name.isprintable() and not set(name) & set("/\\:") and name.strip(" .") != ""
 
 
@@ -123,7 +123,7 @@ def is_sha256(value: object) -> bool:
     return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
 
 
-# Key -> (whether a value will do, what is expected).
+# Key -> (whether a value is valid, what is expected).
 _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "formats": (_names, "a list of strings"),
     "labels": (_names, "a list of strings"),
@@ -147,14 +147,14 @@ _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def current_keys(record: Any) -> Any:
-    """A record with the keys of today: `license` was `licence` once, in manifests and in lists of models."""
+    """Rename old keys of a record: `license` was once `licence`, in manifests and in models.toml."""
     if isinstance(record, dict) and "licence" in record and "license" not in record:
         return {"license" if key == "licence" else key: value for key, value in record.items()}
     return record
 
 
-def _malformed(record: object) -> str | None:
-    """What is wrong with a manifest's JSON, or None."""
+def _manifest_error(record: object) -> str | None:
+    """Why a manifest's JSON is refused, or None."""
     if not isinstance(record, dict):
         return "it must be an object"
     if unknown := sorted(record.keys() - _EXPECTED.keys()):
@@ -169,12 +169,12 @@ def _malformed(record: object) -> str | None:
 
 
 def manifest_path(model: Path) -> Path:
-    """Where the manifest of a model lies: beside a file, in a folder."""
+    """The path of a model's manifest: beside a file, inside a folder."""
     return model / _NAME if model.is_dir() else model.with_suffix(".json")
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file, as 64 hexadecimal digits. Raises ModelError where it cannot be read."""
+    """The SHA-256 of a file, as 64 hexadecimal digits. Raises ModelError if it cannot be read."""
     try:
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -183,17 +183,18 @@ def sha256(path: Path) -> str:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """The SHA-256 of the files of an ONNX model by their names; those that are not there are left out."""
+    """The SHA-256 of the existing files of an ONNX model, by name."""
     return {path.name: sha256(path) for path in _parts(folder)}
 
 
 def digest(path: Path) -> str:
-    """The SHA-256 of a model: of a file its own, of a folder that of what `sha256sum` prints of its files."""
+    """The SHA-256 of a model: a file's own; for a folder, that of the output of `sha256sum` on its files."""
     return join_hashes(digests(path)) if path.is_dir() else sha256(path)
 
 
 def size(path: Path) -> int:
-    """The bytes of a model: of a file, or of the files of an ONNX model that are there. OSError where there is none."""
+    """The bytes of a model: a file's, or those of the existing files of an ONNX model. Raises OSError for a missing
+    file."""
     return sum(part.stat().st_size for part in _parts(path)) if path.is_dir() else path.stat().st_size
 
 
@@ -202,6 +203,6 @@ def _parts(folder: Path) -> list[Path]:
 
 
 def join_hashes(hashes: Mapping[str, str]) -> str:
-    """One SHA-256 for those of several files: of the lines "HASH  NAME", sorted by name."""
+    """One SHA-256 for several files: that of the lines "HASH  NAME", sorted by name."""
     lines = "".join(f"{hashes[name]}  {name}\n" for name in sorted(hashes))
     return hashlib.sha256(lines.encode()).hexdigest()

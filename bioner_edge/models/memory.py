@@ -1,21 +1,21 @@
-"""How much memory a model needs, and how much there is: a model that cannot fit is refused before it is loaded.
+"""Estimate a model's memory and the free memory: a model that cannot fit is refused before it is loaded.
 
-What is free is what the system says that it can give without swapping, what the control groups that the process lives
-in (containers, systemd) leave of their limits, and what is left of `ulimit -v`, whichever is least.
+Free memory is the least of what the system can provide without swapping, what the control groups of the process
+(containers, systemd) leave of their limits, and what is left of `ulimit -v`.
 
-What is needed is estimated from the headers alone, beside what the process has already:
+The memory needed, in addition to that of the process, is estimated from the headers alone:
 
     GGUF    tensors + cache + vocabulary + 512 rows of activations
     ONNX    weights as onnxruntime holds them + caches + tokenizer + 256 rows of activations and attention scores
 
-llama.cpp holds each tensor once. onnxruntime packs what it multiplies by anew: matrices in float32 at their own size,
-those in blocks with their scales twice, the scales of the file staying mapped; what is looked up too, as an embedding
-that is the output matrix, stays mapped beside the packed copy.
+llama.cpp holds each tensor once. onnxruntime repacks the matrices it multiplies by: float32 ones at their own size,
+block-quantized ones with their scales twice, while the file's scales stay mapped; a tensor that is also looked up, such
+as an embedding tied to the output matrix, stays mapped beside its packed copy.
 
-Held against the peak RSS (VmHWM, Linux) of processes that filled a context of 2048 tokens and branched off, of random
-weights in the shape of Qwen2.5-0.5B: GGUF F32, Q8_0, Q4_K_M, Q4_0, IQ4_XS 0.94 to 0.99 of it; ONNX of both exporters at
-F32, int8, int4 0.93 to 1.10. Of what such a process took beside Python and its libraries: 1.01 to 1.18.
-`tests/test_memory.py` measures small models again.
+Compared with the peak RSS (VmHWM, Linux) of processes that filled a context of 2048 tokens and forked a sequence, with
+random weights in the shape of Qwen2.5-0.5B: GGUF F32, Q8_0, Q4_K_M, Q4_0, IQ4_XS 0.94 to 0.99 of it; ONNX of both
+exporters at F32, int8, int4 0.93 to 1.10. Without the memory of Python and its libraries: 1.01 to 1.18.
+`tests/models/test_memory.py` repeats the measurement on small models.
 """
 
 from __future__ import annotations
@@ -34,41 +34,41 @@ from bioner_edge.models.onnx.graph import Graph, Node, Tensor
 
 __all__ = ["available", "estimate", "refuse_larger"]
 
-_CONTEXT = 2048  # tokens that the back ends take where a model was trained for more
-_LIBRARY = {"gguf": 12 << 20, "onnx": 32 << 20}  # bytes of code and of what a library keeps of its own
+_CONTEXT = 2048  # tokens, the back ends' default for models that were trained for more
+_LIBRARY = {"gguf": 12 << 20, "onnx": 32 << 20}  # bytes of a library's code and own data
 _ROWS = {"gguf": 512, "onnx": 256}  # tokens that are read at once
 _TOKEN, _MERGE = 200, 140  # bytes that llama.cpp keeps for each
-_TOKENIZER = 20  # bytes that the tokenizers library keeps for each of tokenizer.json
-_CACHES = {"shared": 2, "grown": 3}  # filled at once: a prompt and an answer that branches off, and the past of a step
-_SCORES = {"shared": 1, "grown": 3}  # copies of the attention's scores: before, with the mask, after the softmax
+_TOKENIZER = 20  # bytes that the tokenizers library keeps for each byte of tokenizer.json
+_CACHES = {"shared": 2, "grown": 3}  # filled at once: a prompt, an answer forked from it, and the past of a step
+_SCORES = {"shared": 1, "grown": 3}  # copies of the attention scores: before, with the mask, after the softmax
 _IN_BLOCKS = "com.microsoft.MatMulNBits"
 _MULTIPLY = ("MatMul", "Gemm", "com.microsoft.FusedMatMul", _IN_BLOCKS)  # by their second input, which is packed
-_NO_LIMIT = 1 << 60  # version 1 of control groups writes a number like this for none
+_NO_LIMIT = 1 << 60  # version 1 of control groups writes a number like this for "no limit"
 
 
 def refuse_larger(path: Path, force: bool = False, context: int | None = None) -> None:
-    """Raises ModelError where a model needs more memory than there is, unless `force` asks to try."""
+    """Raise ModelError if a model needs more memory than is free, unless `force`."""
     free = None if force else available()
-    if free is not None and (asked := estimate(path, context)) > free:
-        message = f"needs about {_gb(asked)} of memory, {_gb(free)} are free"
-        raise ModelError(f"{path}: {message}; take a smaller level, or --force to try")
+    if free is not None and (needed := estimate(path, context)) > free:
+        message = f"needs about {_gb(needed)} of memory, {_gb(free)} are free"
+        raise ModelError(f"{path}: {message}; use a smaller level, or --force to try")
 
 
 def _gb(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
-# --- What there is
+# --- Free memory
 
 
 def available(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Bytes that this process may still take; None where nothing tells, as on macOS and Windows."""
+    """Bytes that this process can still allocate; None if unknown, as on macOS and Windows."""
     found = [*_of_system(proc / "meminfo"), *_of_groups(proc / "self" / "cgroup", groups), *_of_limit(proc)]
     return max(0, min(found)) if found else None
 
 
 def _of_system(path: Path) -> Iterator[int]:
-    """What the kernel can give without swapping."""
+    """Bytes that the kernel can provide without swapping."""
     for line in system_text(path).splitlines():
         name, _, value = line.partition(":")
         if name == "MemAvailable" and value.split()[:1] != []:
@@ -76,7 +76,7 @@ def _of_system(path: Path) -> Iterator[int]:
 
 
 def _of_groups(own: Path, root: Path) -> Iterator[int]:
-    """What the groups of this process leave, its own and those that hold it; either version of the kernel's files."""
+    """Bytes left by the control groups of this process and their parents, of either version."""
     for line in system_text(own).splitlines():
         _, controllers, path = [*line.split(":", 2), "", ""][:3]
         if controllers == "":
@@ -87,14 +87,14 @@ def _of_groups(own: Path, root: Path) -> Iterator[int]:
         else:
             continue
         folder = mounted / path.lstrip("/")
-        for group in (folder, *folder.parents):  # in a container the path may be one that only the host sees
+        for group in (folder, *folder.parents):  # in a container the path may exist only on the host
             yield from _of_group(group, *names)
             if group == mounted:
                 break
 
 
 def _of_group(folder: Path, limit: str, used: str, cached: str) -> Iterator[int]:
-    """What a group leaves of its limit, if it has one; cached files that nobody has touched lately can go."""
+    """Bytes that a group leaves of its limit, if it has one; inactive cached files can be evicted."""
     most, now = system_text(folder / limit).strip(), system_text(folder / used).strip()
     if most.isdecimal() and now.isdecimal() and int(most) < _NO_LIMIT:
         rows = (line.split() for line in system_text(folder / "memory.stat").splitlines())
@@ -102,7 +102,7 @@ def _of_group(folder: Path, limit: str, used: str, cached: str) -> Iterator[int]
 
 
 def _of_limit(proc: Path) -> Iterator[int]:
-    """What is left of the limit on addresses, `ulimit -v`."""
+    """Bytes left of the limit on address space, `ulimit -v`."""
     try:
         import resource
     except ModuleNotFoundError:  # Windows
@@ -113,24 +113,24 @@ def _of_limit(proc: Path) -> Iterator[int]:
         yield most - int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
-# --- What is needed
+# --- Memory needed
 
 
 def estimate(path: Path, context: int | None = None) -> int:
-    """Bytes that loading and running a model takes, estimated; `context` in tokens, by default as the back ends do.
+    """Estimate the bytes that a model takes when loaded and run; `context` in tokens, by default the back ends'.
 
-    Raises ModelError for a file that is damaged.
+    Raises ModelError for a damaged file.
     """
     return _of_onnx(path, context) if path.is_dir() else _of_gguf(path, context)
 
 
 def _of_gguf(path: Path, context: int | None) -> int:
     header = gguf_header.read(path)
-    told = header.metadata
-    prefix = told["general.architecture"]
+    metadata = header.metadata
+    prefix = metadata["general.architecture"]
 
     def number(key: str, default: int) -> int:
-        value = told.get(f"{prefix}.{key}", default)
+        value = metadata.get(f"{prefix}.{key}", default)
         return value if isinstance(value, int) and value > 0 else default  # an array has one for each layer
 
     heads, width = number("attention.head_count", 1), number("embedding_length", 0)
@@ -139,13 +139,13 @@ def _of_gguf(path: Path, context: int | None) -> int:
     positions = context or min(number("context_length", _CONTEXT), _CONTEXT)
     cache = positions * number("block_count", 0) * number("attention.head_count_kv", heads) * parts * 2  # float16
     row = 4 * (4 * width + 3 * number("feed_forward_length", 0))
-    words = _TOKEN * _length(told, "tokens") + _MERGE * _length(told, "merges")
+    words = _TOKEN * _length(metadata, "tokens") + _MERGE * _length(metadata, "merges")
     tensors = sum(tensor.bytes for tensor in header.tensors)
     return tensors + cache + words + _ROWS["gguf"] * row + _LIBRARY["gguf"]
 
 
-def _length(told: Mapping[str, Any], key: str) -> int:
-    value = told.get(f"tokenizer.ggml.{key}")
+def _length(metadata: Mapping[str, Any], key: str) -> int:
+    value = metadata.get(f"tokenizer.ggml.{key}")
     return value.length if isinstance(value, Array) else 0
 
 
@@ -162,17 +162,22 @@ def _of_onnx(folder: Path, context: int | None) -> int:
     scores = 4 * rows * heads * positions
     run = _CACHES[kind] * cache + _SCORES[kind] * scores + 4 * rows * (6 * widest + (0 if pruned else words))
     tokenizer = folder / "tokenizer.json"
-    return _held(graph) + run + _TOKENIZER * (tokenizer.stat().st_size if tokenizer.is_file() else 0) + _LIBRARY["onnx"]
+    return (
+        _resident_bytes(graph)
+        + run
+        + _TOKENIZER * (tokenizer.stat().st_size if tokenizer.is_file() else 0)
+        + _LIBRARY["onnx"]
+    )
 
 
 def _at(shape: tuple[int | str, ...], axis: int) -> int:
-    """A dimension; 0 where there is none, or it may be any."""
+    """The size of a dimension; 0 if it is missing or variable."""
     size = shape[axis] if axis < len(shape) else 0
     return size if isinstance(size, int) and size > 0 else 0
 
 
-def _held(graph: Graph) -> int:
-    """Bytes of the tensors as onnxruntime holds them; what several share is mapped once."""
+def _resident_bytes(graph: Graph) -> int:
+    """Bytes of the tensors as onnxruntime holds them; shared data are mapped once."""
     packed, scales, read = set[str](), set[str](), set[str]()
     for node in graph.nodes:
         for place, name in enumerate(node.inputs):
@@ -189,7 +194,7 @@ def _place(tensor: Tensor) -> object:
 
 
 def _widths(graph: Graph, words: int) -> tuple[int, int]:
-    """(the width between the layers, the widest matrix); the output matrix, of `words`, is none."""
+    """(the width between the layers, that of the widest matrix), without the output matrix, which has `words` rows."""
     names = {node.inputs[1] for node in graph.nodes if node.operator in _MULTIPLY and len(node.inputs) > 1}
     shapes = [tensor.shape for tensor in graph.tensors if tensor.name in names and len(tensor.shape) == 2]
     shapes += [_matrix(node) for node in graph.nodes if node.operator == _IN_BLOCKS]

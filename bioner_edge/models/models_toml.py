@@ -1,4 +1,4 @@
-"""models.toml: the rows of a list of models, read, checked and written."""
+"""Read, check and write models.toml, a list of models."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bioner_edge.models import gguf_header
 from bioner_edge.models.manifest import Manifest, current_keys, is_sha256, manifest_path
 from bioner_edge.models.onnx import folder as onnx_folder
 
-__all__ = ["NAME", "Base", "List", "Listing", "converted_models", "entry", "read", "write_list", "wrong_name"]
+__all__ = ["NAME", "Base", "List", "Listing", "converted_models", "entry", "name_error", "read", "write_list"]
 
 NAME = "models.toml"
 _HEAD = "# Converted models. Set BIONER_MODELS to this folder, and bioner-edge knows them by these names.\n"
@@ -24,7 +24,7 @@ _HEAD = "# Converted models. Set BIONER_MODELS to this folder, and bioner-edge k
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A row [models.NAME]: `file` in `folder`, which may be a folder itself, and what the list `said_by` promises."""
+    """A row [models.NAME] of the list `listed_in`: `file`, a file or folder in `folder`, and its properties."""
 
     file: str
     sha256: str
@@ -33,7 +33,7 @@ class Listing:
     license: str
     description: str
     folder: Path
-    said_by: str
+    listed_in: str
 
     @property
     def path(self) -> Path:
@@ -42,10 +42,10 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """A row [bases.NAME]: a model on the hub that others are tuned from.
+    """A row [bases.NAME]: a base model on the hub.
 
-    `revision` is the commit that is fetched, None where the list pins none. `bytes` are those of the weights. `files`
-    are SHA-256 by file name at that commit, of the files that the list knows them of.
+    `revision` is the pinned commit, None if none is pinned. `bytes` are those of the weights. `files` are the known
+    SHA-256 by file name at that commit.
     """
 
     repo: str
@@ -60,7 +60,7 @@ class Base:
 
 @dataclass(frozen=True, slots=True)
 class List:
-    """What a models.toml holds."""
+    """The contents of a models.toml."""
 
     models: Mapping[str, Listing]
     bases: Mapping[str, Base]
@@ -76,7 +76,7 @@ def _texts(value: object) -> bool:
 
 
 def _inside(value: object) -> bool:
-    """Whether a name stays in its folder, on any system."""
+    """Whether a relative path stays in its folder on any system."""
     if not isinstance(value, str) or not value.isprintable() or "\\" in value or ":" in value:
         return False
     path = PurePosixPath(value)
@@ -84,7 +84,7 @@ def _inside(value: object) -> bool:
 
 
 _Expected = Mapping[str, tuple[Callable[[Any], bool], str]]
-# Key -> (whether a value will do, what is expected); what may be left out stands in a table of its own.
+# Key -> (whether a value is valid, what is expected); optional keys have a table of their own.
 _MODEL: _Expected = {
     "file": (_inside, "a file in the list's folder, relative and without '..'"),
     "sha256": (is_sha256, "64 hexadecimal digits"),
@@ -111,9 +111,9 @@ _BASE_OPTIONAL: _Expected = {
 
 
 def read(path: Path, folder: Path, tables: tuple[str, ...] = ("models",)) -> List:
-    """The list in `path`, of files in `folder`; `tables` are the keys that it may have.
+    """Read the list in `path`, of files in `folder`; `tables` are the top-level keys that it may have.
 
-    Raises ModelError where it cannot be read or a row is not as it must be.
+    Raises ModelError if it cannot be read or a row is invalid.
     """
     try:
         table = tomllib.loads(path.read_text("utf-8"))
@@ -124,7 +124,7 @@ def read(path: Path, folder: Path, tables: tuple[str, ...] = ("models",)) -> Lis
     if unknown := sorted(table.keys() - set(tables)):
         raise ModelError(f"{path}: {unknown_name('key', unknown[0], tables)}")
     rows = {
-        name: Listing(**_tuples(row), folder=folder, said_by=str(path))
+        name: Listing(**_tuples(row), folder=folder, listed_in=str(path))
         for name, row in _rows(path, table, "models", _MODEL, {}).items()
     }
     bases = {name: Base(**row) for name, row in _rows(path, table, "bases", _BASE, _BASE_OPTIONAL).items()}
@@ -142,13 +142,13 @@ def _rows(
         raise ModelError(f"{path}: {key!r} must be rows [{key}.NAME]")
     rows = {name: current_keys(row) for name, row in rows.items()}
     for name, row in rows.items():
-        if reason := wrong_name(name) or _wrong_row(row, expected, optional):
+        if reason := name_error(name) or _row_error(row, expected, optional):
             raise ModelError(f"{path}: [{key}.{name}] {reason}")
     return rows
 
 
-def _wrong_row(row: object, expected: _Expected, optional: _Expected) -> str | None:
-    """What is wrong with a row, or None."""
+def _row_error(row: object, expected: _Expected, optional: _Expected) -> str | None:
+    """Why a row is refused, or None."""
     if not isinstance(row, dict):
         return "must be a table"
     both = {**expected, **optional}
@@ -162,8 +162,8 @@ def _wrong_row(row: object, expected: _Expected, optional: _Expected) -> str | N
     return None
 
 
-def wrong_name(name: str) -> str | None:
-    """Why a model cannot be called so; None where it can."""
+def name_error(name: str) -> str | None:
+    """Why a name is refused for a model, or None."""
     if not name.isprintable() or not name.strip() or "/" in name or "\\" in name:
         return "the name must be printable, without slashes"
     return None
@@ -174,9 +174,9 @@ def _tuples(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def entry(name: str, path: Path, manifest: Manifest, description: str) -> str:
-    """The row of a converted model in its folder's models.toml. Raises UsageError for a name that cannot be one."""
-    if reason := wrong_name(name):
-        raise UsageError(f"{name!r} cannot be the name of a model: {reason}")
+    """Render the models.toml row of a converted model. Raises UsageError for an invalid name or row."""
+    if reason := name_error(name):
+        raise UsageError(f"{name!r} is not a valid model name: {reason}")
     row: dict[str, str | list[str]] = {
         "file": path.name,
         "sha256": manifest.sha256,
@@ -185,22 +185,22 @@ def entry(name: str, path: Path, manifest: Manifest, description: str) -> str:
         "license": manifest.license,
         "description": " ".join(description.split()),
     }
-    if reason := _wrong_row(row, _MODEL, {}):
+    if reason := _row_error(row, _MODEL, {}):
         raise UsageError(f"{path}: cannot be listed: {reason}")
     key = name if re.fullmatch("[A-Za-z0-9_-]+", name) else _toml(name)
     return "".join([f"[models.{key}]\n", *(f"{key} = {_toml(value)}\n" for key, value in row.items())])
 
 
 def _toml(value: str | list[str]) -> str:
-    """A string or a list of strings in TOML, whose escapes are JSON's, and one more."""
+    """A string or a list of strings in TOML, which escapes like JSON, and DEL too."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def write_list(folder: Path) -> Path:
-    """Write the models.toml of a folder of converted models, files and folders, from their manifests; its path.
+    """Write the models.toml of a folder of converted models from their manifests, and return its path.
 
-    Names and descriptions of an earlier list stay. Adapters are left out: they are no models by themselves. Raises
-    ModelError where the folder's list is not one of converted models, and for a manifest that cannot be read.
+    Names and descriptions of an earlier list are kept. Adapters are left out: they are not models by themselves. Raises
+    ModelError if the folder's list is not one of converted models, or a manifest cannot be read.
     """
     path = folder / NAME
     rows = read(path, folder).models if path.exists() else {}

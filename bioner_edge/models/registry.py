@@ -1,11 +1,10 @@
-"""Which file or folder is meant by a model's name, and whether it is the one that was meant.
+"""Resolve a model's name or path to a file or folder, and check its hash against models.toml and its manifest.
 
-`models.toml` lists models with their hashes; every converted one has a manifest that says what it was made from and
-what it can do: a GGUF file beside it (`X.gguf`, `X.json`), a folder with an ONNX model in it (`X/manifest.json`). A
-listed model whose hash is another is refused, as is one that is not what its manifest says; an unlisted one is used
-only where its path is given. An ONNX model without a manifest is never used.
+`models.toml` lists models with their hashes; every converted model has a manifest about its sources and capabilities,
+beside a GGUF file (`X.gguf`, `X.json`) or inside an ONNX folder (`X/manifest.json`). A model whose hash differs from
+its list or manifest is refused; an unlisted one is used only by path. An ONNX model without a manifest is never used.
 
-The package has a list of its own. $BIONER_MODELS can name a folder with another, of the user's own files.
+The package has its own list. $BIONER_MODELS can name a folder with another one, for the user's files.
 """
 
 from __future__ import annotations
@@ -43,16 +42,16 @@ _GIVE = "give the path of a GGUF file or an ONNX folder"
 
 
 def _bundled() -> models_toml.List:
-    """The package's list: a copy lies in the installed package, in a checkout it stands at the root."""
+    """The package's list: inside the installed package, or at the root of a checkout."""
     inside = _PACKAGE / models_toml.NAME
     path = inside if inside.exists() else _PACKAGE.parent / models_toml.NAME
     return models_toml.read(path, _PACKAGE / "data", ("default", "models", "bases"))
 
 
 def listed_models() -> dict[str, Listing]:
-    """The models that can be named: the bundled ones, then those of $BIONER_MODELS.
+    """The models that can be loaded by name: the bundled ones, then those of $BIONER_MODELS.
 
-    Raises ModelError for a list that cannot be read, and for a name that both lists have.
+    Raises ModelError for a list that cannot be read, and for a name in both lists.
     """
     bundled = _bundled()
     rows = dict(bundled.models)
@@ -66,22 +65,22 @@ def listed_models() -> dict[str, Listing]:
 
 
 def bases() -> dict[str, Base]:
-    """The models on the hub that can be pulled by name. Raises ModelError for a list that cannot be read."""
+    """The base models that can be pulled by name. Raises ModelError for a list that cannot be read."""
     return dict(_bundled().bases)
 
 
 def default(format: str | None = None) -> str | None:
-    """The name of the model that is used where none is named; None where no model is bundled.
+    """The name of the default model; None if no model is bundled.
 
-    Where it was not tuned for `format`, the first listed one that was takes its place, if there is one; where llama.cpp
-    is not installed, one that runs without it does.
+    If the default was not tuned for `format`, it is the first listed model that was, if any; without llama.cpp, one
+    that runs without it is preferred.
     """
     name = _bundled().default
     rows = listed_models()
     if name is None or name not in rows:
         return name
-    wanted = format or next(iter(rows[name].formats), None)
-    tuned = [other for other in (name, *rows) if wanted in rows[other].formats]
+    required = format or next(iter(rows[name].formats), None)
+    tuned = [other for other in (name, *rows) if required in rows[other].formats]
     runs = tuned if _has_llama() else [other for other in tuned if rows[other].path.is_dir()]
     return next(iter([*runs, *tuned]), name)
 
@@ -91,11 +90,10 @@ def _has_llama() -> bool:
 
 
 def find(name_or_path: str | None, format: str | None = None) -> tuple[Path, Manifest | None]:
-    """The file or folder of a model and its manifest, both checked; None is the default model (of a format).
+    """Find the file or folder of a model and its manifest, both checked; None means the default model (of a format).
 
-    A listed name is that model and no other. A path may be any GGUF file, whose manifest is None where none lies
-    beside it, or a folder with an ONNX model. Raises ModelError for an unknown name, a missing or damaged file, or a
-    hash that is not the one written down.
+    A listed name takes precedence over a path. A path may be any GGUF file, with None for a missing manifest, or an
+    ONNX folder. Raises ModelError for an unknown name, a missing or damaged file, or a hash that differs.
     """
     rows = listed_models()
     name = name_or_path if name_or_path is not None else default(format)
@@ -111,9 +109,9 @@ def find(name_or_path: str | None, format: str | None = None) -> tuple[Path, Man
 
 
 def check(path: Path, row: Listing | None = None) -> tuple[Path, Manifest | None]:
-    """`path` and its manifest, once it is sound and hashes hold: the manifest's, and that of its `row` in a list.
+    """Check a model's structure and its hash, against its manifest and its `row` in a list; `path` and the manifest.
 
-    Raises ModelError where one does not, and for an ONNX folder where anything is wrong with any of its files.
+    Raises ModelError if a check fails; all files of an ONNX folder are checked.
     """
     if path.is_dir():
         manifest = onnx_folder.check(path).manifest
@@ -129,7 +127,7 @@ def check(path: Path, row: Listing | None = None) -> tuple[Path, Manifest | None
     actual = sha256(path) if row or found else ""
     _refuse_other(path, actual, row)
     if found and found.sha256 != actual:
-        raise ModelError(_differs(path, actual, str(beside), found.sha256))
+        raise ModelError(_hash_message(path, actual, str(beside), found.sha256))
     if row and found is None:
         again = "install bioner-edge" if row.folder == _PACKAGE / "data" else "convert the model"
         raise ModelError(f"{beside}: the manifest of a listed model is missing; {again} again")
@@ -137,20 +135,23 @@ def check(path: Path, row: Listing | None = None) -> tuple[Path, Manifest | None
 
 
 def _refuse_other(path: Path, actual: str, row: Listing | None) -> None:
-    """Raises ModelError where the list promises another hash."""
+    """Raise ModelError if the list has another hash."""
     if row and row.sha256 != actual:
-        raise ModelError(_differs(path, actual, row.said_by, row.sha256))
+        raise ModelError(_hash_message(path, actual, row.listed_in, row.sha256))
 
 
-def _differs(path: Path, actual: str, where: str, promised: str) -> str:
+def _hash_message(path: Path, actual: str, where: str, promised: str) -> str:
     message = f"SHA-256 {actual[:12]}…, but {where} says {promised[:12]}…"
     return f"{path}: {message}; the file was changed or is incomplete: fetch or convert it again"
 
 
-def refuse_other_base(adapter: Path, its: Manifest | None, model: Path, of_model: Manifest | None) -> None:
-    """Raises ModelError where the manifests know that the adapter was tuned on other weights of the same shape."""
-    tuned_on = {name: digest for name, digest in (its.sources if its else {}).items() if name.startswith("base/")}
+def refuse_other_base(
+    adapter: Path, adapter_manifest: Manifest | None, model: Path, model_manifest: Manifest | None
+) -> None:
+    """Raise ModelError if the manifests show that the adapter was tuned on other weights of the same shape."""
+    sources = adapter_manifest.sources if adapter_manifest else {}
+    tuned_on = {name: digest for name, digest in sources.items() if name.startswith("base/")}
     for name, digest in tuned_on.items():
-        mine = of_model.sources.get(name.removeprefix("base/")) if of_model else None
+        mine = model_manifest.sources.get(name.removeprefix("base/")) if model_manifest else None
         if name.endswith(".safetensors") and mine not in (None, digest):
             raise ModelError(f"{adapter}: was tuned on another model than {model}; give the one that it was tuned on")

@@ -1,4 +1,4 @@
-"""What models of the sizes that people tune take of memory, at the usual levels: known before any file is there."""
+"""Estimated memory of common model sizes by level, without a model file."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ __all__ = ["SHAPES", "Shape"]
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A model of a usual size. `q4_k_m` is the bits of a weight at that level as its GGUF files come out, which is more
-    than its name says: embeddings stay finer, and so does what is no multiple of 256 wide (0.5B)."""
+    """The shape of a common model. `q4_k_m` is the measured bits per weight of its GGUF files at that level, which is
+    more than 4: embeddings keep more bits, and so do matrices whose width is not a multiple of 256 (0.5B)."""
 
     name: str
     parameters: int
     layers: int
     width: int
     feed_forward: int
-    cached: int  # numbers that a layer caches for a token: 2 × heads × size of a head
+    cached: int  # values that a layer caches per token: 2 × KV heads × head size
     words: int
     q4_k_m: float
 
     def by_level(self) -> dict[str, int]:
-        """Bytes by level, as `models.memory.needed` estimates them of a file.
+        """Bytes by level, as `models.memory.estimate` computes them for a file.
 
-        Weights, a cache of 2048 tokens in float16, 340 bytes for each word, 512 rows of activations in float32, and
-        12 MiB of code.
+        Weights, a cache of 2048 tokens in float16, 340 bytes per vocabulary entry, 512 rows of activations in float32,
+        and 12 MiB of code.
         """
         beside = 2048 * self.layers * self.cached * 2 + 340 * self.words
         beside += 512 * 4 * (4 * self.width + 3 * self.feed_forward) + (12 << 20)

@@ -1,4 +1,4 @@
-"""Whether models are what was written down: each against its list, its manifest, or what the hub said."""
+"""Check models against their hashes in models.toml, in their manifests, or as stated by the hub."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bioner_edge.errors import ModelError, UsageError, unknown_name
 from bioner_edge.models import models_toml, registry
-from bioner_edge.models.hub_lock import FOLDER, Pulled, brought, differs
+from bioner_edge.models.hub_lock import FOLDER, Pull, check_manual_copy, file_error
 from bioner_edge.models.models_toml import Base, Listing
 from bioner_edge.models.onnx import folder as onnx_folder
 
@@ -17,16 +17,16 @@ __all__ = ["Check", "verify_files"]
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What was found of one thing, in a line, and whether it is as it must be."""
+    """The result of one check, in one line, and whether it passed."""
 
-    told: str
+    message: str
     holds: bool
 
 
 def verify_files(targets: Sequence[str]) -> Iterator[Check]:
-    """Check names, files and folders; where none is given, whatever the lists name and what was pulled.
+    """Check names, files and folders; by default all listed and pulled models.
 
-    Raises UsageError for what is neither a name nor there.
+    Raises UsageError for a target that is neither a known name nor an existing path.
     """
     listed, bases = registry.listed_models(), registry.bases()
     for target in targets:
@@ -54,21 +54,21 @@ def _checks(target: str, listed: Mapping[str, Listing], bases: Mapping[str, Base
 
 
 def _model(path: Path, row: Listing | None) -> Check:
-    """A model against its list and its manifest. Raises ModelError for what differs."""
+    """Check a model against its list and its manifest. Raises ModelError for a difference."""
     _, manifest = registry.check(path, row)
     if manifest is None:
-        raise ModelError(f"{path}: no manifest beside it and no list names it: nothing says what its hash must be")
-    said = f"{row.said_by} and " if row else ""
-    return Check(f"{path}: SHA-256 {manifest.sha256[:12]}… as in {said}{registry.manifest_path(path)}", True)
+        raise ModelError(f"{path}: no manifest beside it and not in a list: its hash is not known")
+    listed_in = f"{row.listed_in} and " if row else ""
+    return Check(f"{path}: SHA-256 {manifest.sha256[:12]}… as in {listed_in}{registry.manifest_path(path)}", True)
 
 
 def _folder(folder: Path, bases: Mapping[str, Base]) -> Iterator[Check]:
-    """Whatever can be checked in a folder: a pulled or brought base model, or converted models."""
-    if pulled := Pulled.load(folder):
+    """Check what is in a folder: a base model, pulled or copied by hand, or converted models."""
+    if pulled := Pull.load(folder):
         base = next((base for base in bases.values() if base.repo == pulled.repo), None)
-        yield from _pulled(folder, pulled, base)
+        yield from _check_pull(folder, pulled, base)
     elif any(folder.glob("*.safetensors")):
-        yield from _brought(folder, bases)
+        yield from _check_manual_copy(folder, bases)
     elif found := models_toml.converted_models(folder):
         path = folder / models_toml.NAME
         rows = {row.path: row for row in (models_toml.read(path, folder).models if path.is_file() else {}).values()}
@@ -78,33 +78,31 @@ def _folder(folder: Path, bases: Mapping[str, Base]) -> Iterator[Check]:
             except ModelError as error:
                 yield Check(str(error), False)
     else:
-        raise ModelError(onnx_folder.no_model(folder))
+        raise ModelError(onnx_folder.no_model_message(folder))
 
 
-def _pulled(folder: Path, pulled: Pulled, base: Base | None) -> Iterator[Check]:
-    """Each file against what the hub said of it, and against the list where the commit is the list's."""
-    wrong = [f"{folder / f.name}: {why}" for f in pulled.files if (why := differs(folder / f.name, f))]
+def _check_pull(folder: Path, pulled: Pull, base: Base | None) -> Iterator[Check]:
+    """Check each file against the hash that the hub stated, and against models.toml if that pins the same commit."""
+    errors = [f"{folder / f.name}: {why}" for f in pulled.files if (why := file_error(folder / f.name, f))]
     if base and base.revision == pulled.revision:
-        said = {file.name: file.digests.get("sha256") for file in pulled.files}
+        stated = {file.name: file.digests.get("sha256") for file in pulled.files}
         for name, digest in base.files.items():
-            if said.get(name, digest) != digest:
-                wrong.append(f"{folder / name}: the hub said another SHA-256 than models.toml; do not use it")
-    yield from (Check(why, False) for why in wrong)
-    if not wrong:
+            if stated.get(name, digest) != digest:
+                errors.append(f"{folder / name}: the hub stated another SHA-256 than models.toml; do not use it")
+    yield from (Check(error, False) for error in errors)
+    if not errors:
         yield Check(f"{folder}: {len(pulled.files)} files as {pulled.repo} has them at {pulled.revision}", True)
 
 
-def _brought(folder: Path, bases: Mapping[str, Base]) -> Iterator[Check]:
-    """Files that no pull brought: what the list knows of a model with the folder's name."""
+def _check_manual_copy(folder: Path, bases: Mapping[str, Base]) -> Iterator[Check]:
+    """Check files that were copied by hand against the base model with the folder's name."""
     if folder.resolve().name not in bases:
-        raise ModelError(
-            f"{folder}: not pulled, and not called as a base model is: nothing says what its hashes must be"
-        )
+        raise ModelError(f"{folder}: not pulled, and not named like a base model: its hashes are not known")
     base = bases[folder.resolve().name]
-    wrong, unknown = brought(folder, base)
-    yield from (Check(why, False) for why in wrong)
-    if not wrong and unknown:
+    errors, unknown = check_manual_copy(folder, base)
+    yield from (Check(error, False) for error in errors)
+    if not errors and unknown:
         message = f"no hash of {', '.join(unknown)} is known; a pull with a connection checks it"
-        yield Check(f"{folder}: whole, but {message}", True)
-    elif not wrong:
+        yield Check(f"{folder}: complete, but {message}", True)
+    elif not errors:
         yield Check(f"{folder}: the weights are those of {base.repo} at {base.revision} in models.toml", True)

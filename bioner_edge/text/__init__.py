@@ -1,1 +1,1 @@
-"""Text before any model: tokens, sentences, chunks."""
+"""Text processing without a model: tokens, sentences, chunks."""

@@ -1,8 +1,8 @@
-"""Sentence ends, by rules that hold for abstracts and clinical notes; no white space is left in a sentence's edges.
+"""Split a text into sentences, by rules for abstracts and clinical notes; sentences have no white space at their edges.
 
-Every character that is not white space lies in exactly one sentence, so that what is read sentence by sentence is
-read whole. A split too few costs a longer chunk, a split too many may cut a mention: doubtful places do not split.
-A line break inside a paragraph, as of texts that were wrapped at some column, is no more than a blank.
+Every non-space character is in exactly one sentence, so that nothing is lost. A missing split only makes a chunk
+longer, while a wrong one may cut a mention: doubtful places do not split. A line break inside a paragraph, as in
+hard-wrapped text, counts as a space.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from bioner_edge.document import Document, Entity, Span
 
 __all__ = ["cut_out", "sentences", "split_sentences", "unwrap"]
 
-# A stop with its closing quotes or brackets, white space, then what can open a sentence; an ideographic full
-# stop; an empty line; the end of a line after a stop or colon; a line that begins like an item.
-# The look-behinds keep it linear: a run of stops or of white space is tried once, not from each of its characters.
+# A stop with its closing quotes or brackets, white space, and a possible sentence start; an ideographic full stop;
+# an empty line; the end of a line after a stop or colon; before a line that begins like a list item.
+# The look-behinds keep it linear: a run of stops or white space is tried once, not from each of its characters.
 _BREAK = re.compile(
     r"""(?P<stop>(?<![.!?])[.!?]++["')\]\u201d\u2019]*+)\s++(?=["'(\[\u201c\u2018]*+[A-Z0-9\u00c0-\u00de\u0391-\u03a9])
       | (?<=[。！？])(?![」』）。！？])
@@ -27,9 +27,9 @@ _BREAK = re.compile(
     re.VERBOSE,
 )
 _ABBREVIATION = re.compile(
-    # initials and genera (E. coli), whatever has a stop inside (e.g., U.S., i.v., b.i.d.)
+    # initials and genera (E. coli), abbreviations with inner stops (e.g., U.S., i.v., b.i.d.)
     r"(?:^|[\s(\[/])(?:[A-Z]|(?:[A-Za-z]\.)+[A-Za-z]|"
-    # Latin, references, titles, firms
+    # Latin, references, titles, companies
     r"(?:[Vv]s|[Vv]|cf|al|etc|approx|ca|Drs?|Mrs?|Ms|Prof|St|Figs?|figs?|Refs?|refs?|Eqs?|Tabs?|Secs?|Suppl|"
     r"Nos?|nos?|Vols?|vols?|pp?|eds?|resp|incl|excl|est|Inc|inc|Ltd|Co|Corp|Jr|Sr|viz|et seq|"
     # taxa
@@ -39,48 +39,48 @@ _ABBREVIATION = re.compile(
     # clinical notes
     r"[Pp]ts?|[Vv]it|[Dd]x|[Rr]x|[Tt]x|[Hh]x|[Ff]x|[Ss]x|tabs?|caps?|inj|susp|[Ss]ol|oint|supp|gtts?|dept|hosp|adm|w/w|w/v|v/v))$"
 )
-_LONGEST = 12  # characters of an abbreviation and of what stands before it
-_WIDTH = 30  # characters: a paragraph of shorter lines was not wrapped, but written in lines
+_MAX_ABBREVIATION = 12  # characters, with the one before it
+_WIDTH = 30  # characters: a paragraph of shorter lines was written line by line, not wrapped
 _ITEM = re.compile(r"[-*\u2022]\s")
 _SOFT = re.compile(r"(?<=\S)[^\S\n]*+\n[^\S\n]*+(?=\S)(?![-*\u2022]\s)")
 _BLANKS = str.maketrans("\r\n", "  ")
 
 
 def sentences(text: str, *, cut: int | None = None) -> list[Span]:
-    """The sentences of `text` in order; `cut` is one more place where a sentence ends (a title's end)."""
+    """The sentences of `text` in order; `cut` is an additional sentence end (that of a title)."""
     wraps = _wraps(text)
     ends = [m.end() for m in _BREAK.finditer(text) if not _goes_on(text, m, wraps)]
     if cut is not None and 0 < cut < len(text):
         ends = sorted({*ends, cut})
     edges = [0, *ends, len(text)]
-    pieces = (_trimmed(text, a, b) for a, b in pairwise(edges))
+    pieces = (_trim(text, a, b) for a, b in pairwise(edges))
     return [span for span in pieces if span]
 
 
 def unwrap(text: str) -> str:
-    """The text with a blank for each character of a line break inside a paragraph, which says nothing.
+    """Replace each character of a line break inside a paragraph by a space.
 
-    Empty lines and the breaks before items stay. It is as long as `text`, so offsets in both are the same.
+    Empty lines and breaks before list items stay. The length, and so all offsets, are unchanged.
     """
     return _SOFT.sub(lambda match: match.group().translate(_BLANKS), text)
 
 
 def split_sentences(document: Document) -> list[Document]:
-    """The sentences of a document as documents; an entity that no one sentence holds is lost."""
+    """The sentences of a document as documents; an entity that crosses sentences is lost."""
     return [cut_out(document, span) for span in sentences(document.text, cut=document.title_end)]
 
 
 def cut_out(document: Document, span: Span) -> Document:
-    """A stretch of a document as a document, as the model reads it, with the entities that lie in it, moved."""
+    """A span of a document as a document, unwrapped as the model reads it, with the entities inside it, shifted."""
     inside = [e for e in document.entities if span.start <= e.start and e.end <= span.end]
     moved: list[Entity] = [e.shifted(-span.start) for e in inside]
     return Document(document.id, unwrap(document.text[span.start : span.end]), tuple(moved))
 
 
 def _goes_on(text: str, match: re.Match[str], wraps: Set[int]) -> bool:
-    """Whether a stop or the end of a line ends no sentence: an abbreviation has the stop, or the line was full.
+    """Whether the sentence continues after a match: the stop is an abbreviation's, or the line was wrapped.
 
-    Before an empty line or an item a sentence ends all the same.
+    Before an empty line or a list item, it never does.
     """
     if match[0].count("\n") > 1 or not (match["line"] or match["stop"] == "."):
         return False
@@ -91,13 +91,13 @@ def _goes_on(text: str, match: re.Match[str], wraps: Set[int]) -> bool:
         if text.index("\n", at) in wraps:
             return True
         at -= 1
-    return text[at] == "." and bool(_ABBREVIATION.search(text[max(0, at - _LONGEST) : at]))
+    return text[at] == "." and bool(_ABBREVIATION.search(text[max(0, at - _MAX_ABBREVIATION) : at]))
 
 
 def _wraps(text: str) -> Set[int]:
-    """The line feeds that only wrap a paragraph: it has long lines, and the next word would have made one longer."""
+    """The line feeds that wrap a paragraph: it has long lines, and the next word would have exceeded the longest."""
     found: set[int] = set()
-    paragraph: list[tuple[int, int, int]] = []  # of each line where it ends, its length, that of its first word
+    paragraph: list[tuple[int, int, int]] = []  # of each line its end, its length, and that of its first word
     at = 0
     for line in [*text.split("\n"), ""] if "\n" in text else ():
         at += len(line) + 1
@@ -111,8 +111,8 @@ def _wraps(text: str) -> Set[int]:
     return found
 
 
-def _trimmed(text: str, start: int, end: int) -> Span | None:
-    """[start, end) without white space at its edges; None where nothing else is in it."""
+def _trim(text: str, start: int, end: int) -> Span | None:
+    """[start, end) without white space at its edges; None if it holds nothing else."""
     piece = text[start:end]
     start += len(piece) - len(piece.lstrip())
     return Span(start, start + len(piece.strip())) if piece.strip() else None

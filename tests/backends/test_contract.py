@@ -282,7 +282,7 @@ def test_a_document_without_room_fails_alone(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "in.jsonl").write_text(lines, "utf-8")
     told: list[str] = []
     extractor = Extractor(_Narrow(lambda ids: np.zeros(257, np.float32)), format="multi_term", labels=["A"])
-    output = Output.named(tmp_path / "out.jsonl", None, overwrite=False, with_gold=False, shown=False)
+    output = Output.from_options(tmp_path / "out.jsonl", None, overwrite=False, with_gold=False, shown=False)
     sink = output.open({})
     inputs = Inputs([str(tmp_path / "in.jsonl")], lambda notice: pytest.fail(str(notice)))
     with closing(sink):

@@ -17,7 +17,7 @@ import pytest
 from bioner_edge.backends import amx, kernel_trial, kernels, native
 from bioner_edge.backends.kernels import KERNELS, WRONG, Failed
 from bioner_edge.errors import ModelError
-from bioner_edge.hardware.cpu_features import Processor, of_build, processor
+from bioner_edge.hardware.cpu_features import Processor, build_features, processor
 
 AMX = "CPU : AVX512 = 1 | AMX_INT8 = 1 | REPACK = 1 | "
 PLAIN = "CPU : AVX512 = 1 | REPACK = 1 | "
@@ -340,7 +340,7 @@ def test_amx_where_the_processor_has_it(tiny_model: Path) -> None:
     _, says = library()
     if "AMX_INT8" not in (processor().features or ()):
         pytest.skip(f"{processor().name} has no AMX")
-    if "AMX_INT8" not in (of_build(says) or ()):
+    if "AMX_INT8" not in (build_features(says) or ()):
         pytest.skip("llama.cpp was built without AMX here, as `make demo` does")
     assert kernels.choose(tiny_model, *library()) in KERNELS
     with LlamaCpp(tiny_model) as backend:

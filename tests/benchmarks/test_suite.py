@@ -23,7 +23,7 @@ from bioner_edge.benchmarks.suite import Settings
 from bioner_edge.document import Document
 from bioner_edge.errors import InputError, UsageError
 from bioner_edge.io import journal, jsonl
-from bioner_edge.io.lock import appending
+from bioner_edge.io.lock import open_locked
 from bioner_edge.io.reading import read_file
 from bioner_edge.models import memory
 from bioner_edge.report import Report
@@ -207,7 +207,7 @@ def test_two_runs_do_not_write_into_one_folder(tiny_model: Path, corpus: Path, t
     out, settings = tmp_path / "run", Settings((1,), repetitions=0)
     launch(asked(tiny_model, corpus, settings), out)
     with (
-        appending(out / "results.jsonl"),
+        open_locked(out / "results.jsonl"),
         pytest.raises(UsageError, match=r"results\.jsonl: another process is writing to it"),
     ):
         launch(asked(tiny_model, corpus, settings), out)
@@ -215,7 +215,7 @@ def test_two_runs_do_not_write_into_one_folder(tiny_model: Path, corpus: Path, t
     (path,) = (out / "predictions").iterdir()
     lines = (out / "results.jsonl").read_text("utf-8").splitlines(keepends=True)
     (out / "results.jsonl").write_text("".join(line for line in lines if '"accuracy"' not in line), "utf-8")
-    with appending(path):
+    with open_locked(path):
         (cell,) = launch(asked(tiny_model, corpus, settings), out)[0].cells
     assert cell.failed and "another process is writing to it" in cell.failed["reason"]
 

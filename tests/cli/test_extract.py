@@ -50,7 +50,7 @@ def put(**files: str | bytes) -> None:
 
 SUFFIXES = "(.txt, .text, .md, .jsonl, .ndjson, .pubtator, .ann, .a1, .a2)"
 BRAT = ("txt", "ann", "a1", "a2")
-NO_ROW = "no annotation of brat; an entity is: T1, tab, Label START END[;START END…], tab, mention"
+NO_ROW = "not a brat annotation; an entity is: T1, tab, Label START END[;START END…], tab, mention"
 BRAT_TOLD = [f"a.ann:1: {NO_ROW}", f"a.a1:1: {NO_ROW}"]
 
 # (arguments, files, exit code, ids of the documents written, standard error)
@@ -64,7 +64,7 @@ CASES: dict[str, tuple[list[str], dict[str, str | bytes], int, list[str], list[s
         {"a__txt": "x", "b_of_c__jsonl": LINE, "b_of_d__pdf": "%"},
         0,
         ["a.txt", "d"],
-        [".: 1 file is left out, of no known suffix: .pdf 1"],
+        [".: 1 file is left out, of unknown suffix: .pdf 1"],
     ),
     "PubTator by its content": (
         ["a.txt"],
@@ -123,8 +123,8 @@ CASES: dict[str, tuple[list[str], dict[str, str | bytes], int, list[str], list[s
         2,
         [],
         [
-            "o.csv: .csv names no format that is written (.jsonl, .ndjson, .pubtator); "
-            "rename it, or name the format with --to"
+            "o.csv: .csv is not the suffix of an output format (.jsonl, .ndjson, .pubtator); "
+            "rename it, or give the format with --to"
         ],
     ),
     "an output by the name of annotations": (
@@ -145,14 +145,14 @@ CASES: dict[str, tuple[list[str], dict[str, str | bytes], int, list[str], list[s
         {"a__ann": "", "b__txt": "x"},
         1,
         ["b.txt"],
-        ["a.ann: no a.txt beside it, the text that it annotates"],
+        ["a.ann: annotations without their text: there is no a.txt beside it"],
     ),
     "brat from standard input": (
         ["-", "--from", "brat"],
         {},
         2,
         [],
-        ["brat has its annotations in files beside the text: name a file or a folder to read"],
+        ["brat has its annotations in files beside the text: give a file or a folder"],
     ),
     "sentences of BC2GM": (
         ["a.in", "--from", "bc2gm"],
@@ -195,7 +195,7 @@ CASES: dict[str, tuple[list[str], dict[str, str | bytes], int, list[str], list[s
         {"a__jsonl": LINE + '\n{"text": "a\\ud800"}\n'},
         1,
         ["d"],
-        ["a.jsonl:2: lone surrogate U+D800 at offset 1; repair the text where it was made"],
+        ["a.jsonl:2: lone surrogate U+D800 at offset 1; repair the text at its source"],
     ),
     "a PubTator line that does not parse": (
         ["a.pubtator"],
@@ -284,21 +284,21 @@ CASES: dict[str, tuple[list[str], dict[str, str | bytes], int, list[str], list[s
         {"a__txt": "x"},
         2,
         [],
-        ["no: no such folder; make it first"],
+        ["no: no such folder; create it first"],
     ),
     "a folder as output": (
         ["a.txt", "--overwrite", "--out", "b"],
         {"a__txt": "x", "b_of_c": ""},
         2,
         [],
-        ["b: is no regular file; name a file, or leave out --out for standard output"],
+        ["b: is not a regular file; name a file, or leave out --out for standard output"],
     ),
     "an output among the inputs": (
         [".", "--overwrite", "--out", "b.jsonl"],
         {"a__txt": "x", "b__jsonl": ""},
         2,
         [],
-        ["b.jsonl: is among the inputs; write it elsewhere"],
+        ["b.jsonl: is among the inputs; choose another --out"],
     ),
     "brat without a folder": (
         ["a.txt", "--to", "brat", "--show"],
@@ -312,7 +312,7 @@ CASES: dict[str, tuple[list[str], dict[str, str | bytes], int, list[str], list[s
         {"a__txt": "x", "o": ""},
         2,
         [],
-        ["o: is no folder; brat is a folder of pairs, a text and its annotations"],
+        ["o: is not a folder; brat is a folder of pairs, a text and its annotations"],
     ),
     "brat into a folder that is not empty": (
         ["a.txt", "--to", "brat", "--out", "o"],
@@ -326,28 +326,28 @@ CASES: dict[str, tuple[list[str], dict[str, str | bytes], int, list[str], list[s
         {"a__txt": "x"},
         2,
         [],
-        ["no: no such folder; make it first"],
+        ["no: no such folder; create it first"],
     ),
     "brat into a folder of inputs": (
         [".", "--to", "brat", "--out", "o", "--overwrite"],
         {"a__txt": "x", "o_of_b__txt": "x"},
         2,
         [],
-        ["o: is among the inputs; write it elsewhere"],
+        ["o: is among the inputs; choose another --out"],
     ),
     "annotations that brat has no place for": (
         ["a.txt", "--keep-annotations", "--to", "brat", "--out", "o"],
         {"a__txt": "x"},
         2,
         [],
-        ["--keep-annotations needs --to jsonl: brat has one place for entities"],
+        ["--keep-annotations needs --to jsonl: brat has no field for gold annotations"],
     ),
     "annotations that PubTator has no place for": (
         ["a.txt", "--keep-annotations", "--to", "pubtator"],
         {"a__txt": "x"},
         2,
         [],
-        ["--keep-annotations needs --to jsonl: pubtator has one place for entities"],
+        ["--keep-annotations needs --to jsonl: pubtator has no field for gold annotations"],
     ),
     "unknown option": (
         ["--lables", "A"],
@@ -390,7 +390,7 @@ def test_an_id_that_pubtator_cannot_hold_and_a_terminal_would_obey(run: Run) -> 
     put(a__jsonl='{"id": "\\u001b[31m|\\n", "text": "x"}\n{"id": "y", "text": "z"}\n')
     code, out, err = run("extract", "a.jsonl", "--to", "pubtator", "--threads", "1")
     assert (code, out.splitlines()[0]) == (1, "y|t|z")
-    told = r"document '\x1b[31m|\n': a PubTator id is not empty and has no '|', tab or line break"
+    told = r"document '\x1b[31m|\n': a PubTator id must not be empty or contain '|', tabs or line breaks"
     assert err == [f"bioner-edge: {told}"]
     put(b__jsonl='{"id": "\\u001b[31m\\n", "text": "x", "entities": [7]}\n')
     assert "\x1b" not in str(extract(run, "b.jsonl")[2])
@@ -686,7 +686,7 @@ def test_killed_in_the_middle_what_was_done_stays(
     assert json.loads((tmp_path / "o.jsonl.partial").read_text("utf-8"))["id"] == "1"
     anew = start("--out", "o.jsonl")
     _, err = anew.communicate(record(1) + record(2))
-    assert anew.returncode == 2 and b"not finished; --resume goes on with it, --overwrite starts anew" in err
+    assert anew.returncode == 2 and b"unfinished run; --resume continues it, --overwrite starts over" in err
     again = start("--out", "o.jsonl", "--resume")
     _, err = again.communicate(record(1) + record(2))
     assert (again.returncode, err) == (0, b"")
@@ -726,7 +726,10 @@ def test_a_run_goes_on_with_as_many_threads_as_before(
     other = start("--out", "o.jsonl", "--resume", "--threads", "2")
     _, err = other.communicate(record(1) + record(2))
     assert other.returncode == 2 and (tmp_path / "o.jsonl.progress").read_bytes() == before
-    assert b"begun otherwise: threads was 1, now 2 (--threads 1 goes on); start anew with --overwrite" in err
+    assert (
+        b"begun with other settings: threads was 1, now 2 (continue with --threads 1); start over with --overwrite"
+        in err
+    )
     again = start("--out", "o.jsonl", "--resume", "--threads", "1")
     again.communicate(record(1) + record(2))
     assert again.returncode == 0 and (tmp_path / "o.jsonl").read_text("utf-8").count("\n") == 2

@@ -66,7 +66,7 @@ def test_quiet_means_no_remarks(run: Run) -> None:
     put(n_of_a__txt='{"id": "7", "text": "x"}\n', n_of_b__pdf="", n_of_c__jsonl='{"text": "y", "entities": [5]}\n')
     refused = 'c.jsonl:1: entity 0: needs "start", "end" and "label"'
     told = [
-        "n: 1 file is left out, of no known suffix: .pdf 1",
+        "n: 1 file is left out, of unknown suffix: .pdf 1",
         "a.txt: read as JSON Lines, which it holds; --from text reads it as it stands",
         refused,
     ]
@@ -106,7 +106,7 @@ def test_an_output_among_the_inputs_is_taken_up_again(run: Run, scripted: Any, t
     assert run(name, *to, "--resume")[::2] == (0, finished) and scripted.read == []
     shell = [str(path) for path in sorted(Path("n").glob("[!.]*"))]  # where the user's shell writes them out
     assert run(*shell, *to, "--resume")[::2] == (0, finished)
-    assert run(*to[-1:], *to, "--resume")[::2] == (2, [f"{to[-1]}: is among the inputs; write it elsewhere"])
+    assert run(*to[-1:], *to, "--resume")[::2] == (2, [f"{to[-1]}: is among the inputs; choose another --out"])
 
 
 def test_a_finished_run_is_known_again(run: Run, scripted: Any) -> None:
@@ -131,11 +131,13 @@ def test_a_finished_run_is_known_again(run: Run, scripted: Any) -> None:
 def test_foreign_work_is_never_called_finished(run: Run, scripted: Any, again: str) -> None:
     put(a__jsonl=lines("Naloxone."), b__jsonl=lines("other", "documents"), o__jsonl="mine\n")
     to = ("--out", "o.jsonl", again)
-    told = ["o.jsonl: exists, and no run to go on with; give --overwrite to replace it"]
+    told = ["o.jsonl: exists, and there is no run to resume; give --overwrite to replace it"]
     assert run("a.jsonl", *to)[::2] == (2, told) and Path("o.jsonl").read_text() == "mine\n"
     assert run("a.jsonl", "--out", "o.jsonl", "--overwrite")[0] == 0
     code, _, (told_,) = run("b.jsonl", *to)
-    assert code == 2 and "1 documents that were read before are not there any more, document 1 of a.jsonl" in told_
+    assert (
+        code == 2 and "1 documents that were read before are missing now, the first is document 1 of a.jsonl" in told_
+    )
     put(a__jsonl=lines("changed"))
     code, _, (told_,) = run("a.jsonl", *to)
     assert code == 2 and "a.jsonl: document 1, a, is not the one that was read before (a)" in told_
@@ -143,19 +145,17 @@ def test_foreign_work_is_never_called_finished(run: Run, scripted: Any, again: s
     for data in (b"", b"other\n", Path("o.jsonl").read_bytes() + b"more\n"):
         Path("o.jsonl").write_bytes(data)
         code, _, (told_,) = run("a.jsonl", *to)
-        assert code == 2 and "the output was changed since it was written; start anew with --overwrite" in told_
+        assert code == 2 and "the output was changed since it was written; start over with --overwrite" in told_
         assert Path("o.jsonl").read_bytes() == data and scripted.read == []
     scripted.about.fingerprint["model"] = "another"
     code, _, (told_,) = run("a.jsonl", *to)
-    assert code == 2 and ".o.jsonl.finished: the run was begun otherwise: model was m, now another" in told_
+    assert code == 2 and ".o.jsonl.finished: the run was begun with other settings: model was m, now another" in told_
 
 
 def test_a_folder_is_finished_where_its_files_are_there(run: Run, scripted: Any) -> None:
     put(a__jsonl=lines("Naloxone."), o_of_mine="kept")
     to = ("--to", "brat", "--out", "o", "--resume")
-    none = (
-        "is not empty, and there is no run in it to go on with; give --overwrite to replace the files in it that have"
-    )
+    none = "is not empty, and there is no run in it to resume; give --overwrite to replace the files in it that have"
     code, _, (told,) = run("a.jsonl", *to)
     assert code == 2 and told.startswith(f"o: {none}")
     assert run("a.jsonl", *to[:-1], "--overwrite")[0] == 0 and there("o") == {"a.txt", "a.ann", "mine", ".finished"}
@@ -168,7 +168,7 @@ def test_a_folder_is_finished_where_its_files_are_there(run: Run, scripted: Any)
     code, _, (told,) = run("a.jsonl", *to)
     assert (
         code == 2
-        and told == "o: the files of document a are gone, of which .finished tells; start anew with --overwrite"
+        and told == "o: the files of document a are missing, but .finished lists them; start over with --overwrite"
     )
 
 
@@ -257,7 +257,7 @@ def test_a_repair_explains_no_more_than_what_was_lost(run: Run, scripted: Any) -
     before = Path("o.jsonl").read_bytes(), Path("o.jsonl.progress").read_bytes()
     put(a__jsonl=lines("other", "repaired", "documents", "y"))
     code, _, (told,) = run("a.jsonl", "--out", "o.jsonl", "--resume")
-    assert code == 2 and "2 documents that were read before are not there any more, document 1 of a.jsonl" in told
+    assert code == 2 and "2 documents that were read before are missing now, the first is document 1 of a.jsonl" in told
     put(a__jsonl=BROKEN.replace('"y"', '"z"'))  # nothing was repaired
     assert run("a.jsonl", "--out", "o.jsonl", "--resume")[0] == 2 and scripted.read == []
     assert (Path("o.jsonl").read_bytes(), Path("o.jsonl.progress").read_bytes()) == before
@@ -372,9 +372,7 @@ def test_a_damaged_journal_says_what_to_do(run: Run, scripted: Any) -> None:
         path.write_bytes(b"".join([*whole[:2], damage, *whole[3:]]))
         code, _, (told,) = run("a.jsonl", "--out", "o.jsonl", "--resume")
         assert code == 2 and told.startswith("o.jsonl.progress:3: not a line of ")
-        assert told.endswith(
-            "; cut the file before this line, and --resume reads from there on, or start anew with --overwrite"
-        )
+        assert told.endswith("; cut the file before this line and --resume from there, or start over with --overwrite")
     path.write_bytes(b"".join(whole[:2]))
     assert run("a.jsonl", "--out", "o.jsonl", "--resume")[0] == 0 and scripted.read == ["b", "c"]
     assert ids("o.jsonl") == ["a", "b", "c"]

@@ -259,7 +259,7 @@ def test_one_line_for_each_that_differs(run: Run, dist: Path) -> None:
     assert code == 1 and len(out.splitlines()) == 2
     assert [line.split(": ")[1] for line in err] == ["dist/a.gguf", "dist/b.gguf", "dist/bare.gguf"]
     assert err[1].endswith("no such model file")
-    assert err[2].endswith("no manifest beside it and no list names it: nothing says what its hash must be")
+    assert err[2].endswith("no manifest beside it and not in a list: its hash is not known")
 
 
 def test_a_list_and_a_manifest_that_say_different_things(run: Run, dist: Path) -> None:
@@ -278,8 +278,8 @@ def test_a_list_and_a_manifest_that_say_different_things(run: Run, dist: Path) -
         ("nope", 2, "unknown model 'nope'; known: chemdis-9m, chemdis-9m-lists, chemdis-9m-onnx, qwen2.5-0.5b, "),
         ("empty", 1, "empty: no model in it"),
         ("qwen2.5-0.5b", 1, "models/qwen2.5-0.5b: not there; fetch it with: bioner-edge models pull qwen2.5-0.5b"),
-        ("weights", 1, "weights: not pulled, and not called as a base model is: nothing says what its hashes must be"),
-        ("a.txt", 1, "a.txt: no GGUF file (it does not start with 'GGUF')"),
+        ("weights", 1, "weights: not pulled, and not named like a base model: its hashes are not known"),
+        ("a.txt", 1, "a.txt: not a GGUF file (it does not start with 'GGUF')"),
     ],
 )
 def test_what_cannot_be_verified(run: Run, target: str, code: int, told: str) -> None:

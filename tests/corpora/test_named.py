@@ -143,10 +143,10 @@ def test_a_label_that_a_corpus_should_not_have_is_told_and_kept(folder: Path) ->
 def test_a_known_difference_is_told_with_its_reason_and_any_other_is_wrong() -> None:
     published, counted = Counts.of({"documents": 3, "annotations": 9}), Counts.of({"documents": 3, "annotations": 8})
     split = Split("dev", "x", published, counted, "one is broken")
-    assert split.compared(counted) == (["8 annotations, 9 published: one is broken"], [])
-    assert split.compared(published) == ([], ["9 annotations, 8 expected"])
-    assert split.compared(Counts(3, 8, 1, {})) == ([], ["rows that could not be used: 1, 0 expected"])
-    assert Split("dev", "x", published).compared(published) == ([], [])
+    assert split.compare(counted) == (["8 annotations, 9 published: one is broken"], [])
+    assert split.compare(published) == ([], ["9 annotations, 8 expected"])
+    assert split.compare(Counts(3, 8, 1, {})) == ([], ["rows that could not be used: 1, 0 expected"])
+    assert Split("dev", "x", published).compare(published) == ([], [])
 
 
 def test_a_name_alone_is_enough_where_there_is_one_split(folder: Path) -> None:

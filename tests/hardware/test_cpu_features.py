@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bioner_edge.hardware import cpu_features
 from bioner_edge.hardware import threads as backends_cores
-from bioner_edge.hardware.cpu_features import TOLD_LATE, Cores, Processor, of_build, processor
+from bioner_edge.hardware.cpu_features import LATE_FEATURES, Cores, Processor, build_features, processor
 
 NATIVE = (
     "CPU : SSE3 = 1 | SSSE3 = 1 | AVX = 1 | AVX2 = 1 | F16C = 1 | FMA = 1 | AVX512 = 1 | OPENMP = 1 | REPACK = 1 | "
@@ -53,25 +53,25 @@ def put(folder: Path, files: dict[str, str]) -> Path:
 
 
 def test_a_builds_features_are_those_of_the_processor_that_are_one() -> None:
-    assert of_build(NATIVE) == {"SSE3", "SSSE3", "AVX", "AVX2", "F16C", "FMA", "AVX512"}
-    assert of_build(PORTABLE) == frozenset()
-    assert of_build("AVX = 1 | AVX2 = 0 | FMA = 0 | ") == {"AVX"}
-    assert of_build(APPLE) == {"NEON", "ARM_FMA", "FP16_VA", "DOTPROD"}
-    assert of_build("CUDA : ARCHS = 900 | FMA = 1 | CPU : AVX = 1 | ") == {"AVX"}
-    assert of_build("CPU : AVX = 1 | CUDA : FMA = 1 | ") == {"AVX"}
-    assert of_build("") is None and of_build("nothing of that kind") is None
+    assert build_features(NATIVE) == {"SSE3", "SSSE3", "AVX", "AVX2", "F16C", "FMA", "AVX512"}
+    assert build_features(PORTABLE) == frozenset()
+    assert build_features("AVX = 1 | AVX2 = 0 | FMA = 0 | ") == {"AVX"}
+    assert build_features(APPLE) == {"NEON", "ARM_FMA", "FP16_VA", "DOTPROD"}
+    assert build_features("CUDA : ARCHS = 900 | FMA = 1 | CPU : AVX = 1 | ") == {"AVX"}
+    assert build_features("CPU : AVX = 1 | CUDA : FMA = 1 | ") == {"AVX"}
+    assert build_features("") is None and build_features("nothing of that kind") is None
 
 
 @given(st.text())
 def test_no_string_of_a_build_is_too_strange(text: str) -> None:
-    found = of_build(text)
+    found = build_features(text)
     assert found is None or found <= cpu_features._X86.keys() | cpu_features._ARM.keys()
 
 
 def test_the_installed_build_is_read() -> None:
     lib = pytest.importorskip("llama_cpp.llama_cpp")
     text = lib.llama_print_system_info().decode()
-    built = of_build(text)
+    built = build_features(text)
     assert built is not None
     for feature in (*cpu_features._X86, *cpu_features._ARM):
         assert (feature in built) == (f" {feature} = 1 " in text), feature
@@ -103,7 +103,7 @@ def test_where_nothing_tells_the_processor_is_unknown(tmp_path: Path, monkeypatc
 
 
 def test_what_an_old_kernel_does_not_know_is_known_here() -> None:
-    assert cpu_features._X86.keys() >= TOLD_LATE
+    assert cpu_features._X86.keys() >= LATE_FEATURES
 
 
 # --- Cores

@@ -89,7 +89,7 @@ def test_a_lost_sentence_is_named_and_the_rest_is_read(line: bytes, notice: Noti
 
 def test_a_second_sentence_of_one_id_is_named() -> None:
     again = Document("P1", "Again.")
-    notice = Notice("a/x.in", 3, "a second sentence P1; the gold is the first one's")
+    notice = Notice("a/x.in", 3, "a second sentence P1; the first one has the gold")
     assert read(SENTENCES + "P1 Again.\n") == ([RECEPTOR, NOTHING, again], [notice])
 
 

@@ -133,7 +133,7 @@ def test_what_is_no_entity_is_passed_over() -> None:
     assert annotated(TEXT, others + GOOD) == annotated(TEXT, GOOD)
 
 
-NEEDS = "no annotation of brat; an entity is: T1, tab, Label START END[;START END…], tab, mention"
+NEEDS = "not a brat annotation; an entity is: T1, tab, Label START END[;START END…], tab, mention"
 
 
 @pytest.mark.parametrize(
@@ -146,10 +146,10 @@ NEEDS = "no annotation of brat; an entity is: T1, tab, Label START END[;START EN
         ("T2\tA 0 99\tNaloxone", "offsets [0, 99) are not inside the text of 50 characters"),
         ("T2\tA 0 3;8 8\tNal ", "offsets [8, 8) are not inside the text of 50 characters"),
         ("T2\tA 8 0\tNaloxone", "offsets [8, 0) are not inside the text of 50 characters"),
-        ("T2\tA 5 8;3 6\tone oxo", "the fragments 5 8;3 6 are not apart"),
-        ("T2\tA 0 5;3 8\tNalox oxone", "the fragments 0 5;3 8 are not apart"),
-        ("T1\tA 0 3\tNal", "a second T1; an id stands for one annotation of a file"),
-        ("T1\tChemical 0 8\tNaloxone", "a second T1; an id stands for one annotation of a file"),
+        ("T2\tA 5 8;3 6\tone oxo", "the fragments 5 8;3 6 overlap"),
+        ("T2\tA 0 5;3 8\tNalox oxone", "the fragments 0 5;3 8 overlap"),
+        ("T1\tA 0 3\tNal", "a second T1; ids must be unique in a file"),
+        ("T1\tChemical 0 8\tNaloxone", "a second T1; ids must be unique in a file"),
         (f"T2\tA 0 {'9' * 5000}\tNaloxone", NEEDS),
         ("T2\tA -1 8\tNaloxone", NEEDS),
         ("T2\tA ٠ ٨\tNaloxone", NEEDS),
@@ -187,13 +187,13 @@ def test_a_folder_gives_each_document_once(tmp_path: Path) -> None:
     put(tmp_path, a__txt=TEXT, a__ann=GOOD, b__txt=TEXT, b__a1=GOOD, b__a2="E1\tX:T9\n", c__txt=TEXT, d_of_e__txt=TEXT)
     put(tmp_path, d_of_e__ann="", f__TXT=TEXT, f__ANN=GOOD, g__txt=TEXT, g__a2="", h__a2="", README="no document")
     counts = {"a": 1, "b": 1, "c.txt": 0, "d/e": 0, "f": 1, "g": 0}
-    left_out = "1 file is left out, without a suffix and no document: README is about the others"
+    left_out = "1 file is left out, without a suffix and not a document: README is about the others"
     assert found(tmp_path) == (counts, [Notice(str(tmp_path), None, left_out, remark=True)])
     assert found(tmp_path, "*", "*/*") == (
         {"a": 1, "b": 1, "c.txt": 0, "e": 0, "f": 1, "g": 0},
         [
             Notice(f"{tmp_path}/*", None, left_out, remark=True),
-            Notice("h.a2", None, "no h.txt beside it, the text that it annotates", text_lost=True),
+            Notice("h.a2", None, "annotations without their text: there is no h.txt beside it", text_lost=True),
         ],
     )
     assert found(tmp_path, file_format="brat") == ({i.removesuffix(".txt"): n for i, n in counts.items()}, [])
@@ -241,7 +241,7 @@ def test_the_annotations_beside_a_text_tell_its_format(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["x.ann", "x.a1"])
 def test_annotations_without_a_text_are_named(tmp_path: Path, name: str) -> None:
     put(tmp_path, y__txt="y", **{name.replace(".", "__"): GOOD})
-    lost = Notice(name, None, "no x.txt beside it, the text that it annotates", text_lost=True)
+    lost = Notice(name, None, "annotations without their text: there is no x.txt beside it", text_lost=True)
     assert found(tmp_path) == ({"y.txt": 0}, [lost])
     assert read(tmp_path / name, name=name) == ([], [lost])
 
@@ -367,7 +367,7 @@ def test_names_that_collide_are_numbered(tmp_path: Path) -> None:
 @pytest.mark.parametrize("label", ["", "a\x00b", "\x1b", "\ud800"])
 def test_a_label_that_brat_cannot_hold_is_refused(tmp_path: Path, label: str) -> None:
     document = Document("d", "x", (Entity.at(label, 0, 1),))
-    with pytest.raises(InputError, match=r"^document 'd': brat has no way to write the label "):
+    with pytest.raises(InputError, match=r"^document 'd': brat cannot represent the label "):
         written(tmp_path / "new", document)
     assert not (tmp_path / "new").exists()
 

@@ -74,7 +74,7 @@ def test_a_hidden_file_or_folder_that_is_named_is_read() -> None:
     put("._1.txt", data=APPLE_DOUBLE)
     assert found("._1.txt") == (
         [],
-        ["._1.txt: is what macOS keeps beside a file (AppleDouble); delete it"],
+        ["._1.txt: is macOS metadata of a file (AppleDouble); delete it"],
     )
 
 
@@ -83,19 +83,19 @@ def test_what_is_left_out_of_a_folder_is_counted() -> None:
     assert found("n") == (
         ["1"],
         [
-            "n: 3 files are left out, of no known suffix: .pdf 2, .csv 1",
-            "n: 1 file is left out, without a suffix and no document: README is about the others",
+            "n: 3 files are left out, of unknown suffix: .pdf 2, .csv 1",
+            "n: 1 file is left out, without a suffix and not a document: README is about the others",
         ],
     )
     put("m/1.txt", *(f"m/1.x{n}" for n in range(9)))
     assert found("m")[1][0].endswith(", …")
     put("l/1.txt", "l/1.xml")
-    assert found("l")[1] == ["l: 1 file is left out, of no known suffix: .xml 1"]
+    assert found("l")[1] == ["l: 1 file is left out, of unknown suffix: .xml 1"]
 
 
 def test_what_is_left_out_by_a_pattern_is_counted() -> None:
     put("1.txt", "2.csv", "3")
-    assert found("*") == (["1.txt", "3"], ["*: 1 file is left out, of no known suffix: .csv 1"])
+    assert found("*") == (["1.txt", "3"], ["*: 1 file is left out, of unknown suffix: .csv 1"])
     assert refused("*.csv").startswith(f"2.csv: the suffix .csv is not known {UNKNOWN}; ")
 
 
@@ -227,7 +227,7 @@ def test_a_folder_is_read_by_the_rule_of_a_pattern() -> None:
     put("n/lines", data=b'{"id": "7", "text": "x"}\n')
     put("n/page", data=b"<html><body>Naloxone</body></html>")
     put("n/scan", data=b"\x00" * 128 + b"DICM\x02\x00")
-    told = "3 files are left out, without a suffix and no document"
+    told = "3 files are left out, without a suffix and not a document"
     told += ": empty is empty, page holds HTML, scan is an image (DICOM)"
     for name in ("n", "n/*"):
         assert found(name) == (["1001", "7"], [f"{name}: {told}"])

@@ -20,6 +20,8 @@ from bioner_edge.io.rows import annotation_rows, labels_of
 CHARACTERS = st.characters(exclude_categories=["Cs"])
 TEXT = "Naloxone reverses it"
 
+PAIRS = "offsets must be integers, and fragments pairs of integers"
+
 
 def read(data: bytes) -> tuple[list[Document], list[Notice]]:
     notices: list[Notice] = []
@@ -83,8 +85,8 @@ def test_unicode_line_breaks_and_nul_inside_a_text_end_no_line() -> None:
         (b'{"text": "\xed\xa0\x80"}', "not UTF-8: byte 0xed at byte offset 10; convert the file to UTF-8"),
         (b'{"text": ', "not JSON: Expecting value at column 10"),
         (b"free text", "not JSON: Expecting value at column 1"),
-        (b'{"text": "\\ud800 x"}', "lone surrogate U+D800 at offset 0; repair the text where it was made"),
-        (b'{"text": "ab\\udfff"}', "lone surrogate U+DFFF at offset 2; repair the text where it was made"),
+        (b'{"text": "\\ud800 x"}', "lone surrogate U+D800 at offset 0; repair the text at its source"),
+        (b'{"text": "ab\\udfff"}', "lone surrogate U+DFFF at offset 2; repair the text at its source"),
         (b"[" * 200_000, "not a document: brackets nested too deep"),
         (b'{"a":' * 200_000, "not a document: brackets nested too deep"),
         (b'{"text": "a", "id": ' + b"9" * 5000 + b"}", "not a document: a number of thousands of digits"),
@@ -107,14 +109,14 @@ def test_a_bad_line_is_named_and_the_rest_is_read(bad: bytes, message: str) -> N
     [
         ({"start": 0, "end": 8}, 'needs "start", "end" and "label"'),
         ("Naloxone", 'needs "start", "end" and "label"'),
-        ({"start": 0, "end": 8, "label": None}, '"label" must be a string, and not empty'),
-        ({"start": 0, "end": 8, "label": ""}, '"label" must be a string, and not empty'),
-        ({"start": 0, "end": 8, "label": "\ud800"}, '"label" must be a string, and not empty'),
-        ({"start": "0", "end": 8, "label": "C"}, "offsets must be integers, fragments pairs of them"),
-        ({"start": 0, "end": 8.0, "label": "C"}, "offsets must be integers, fragments pairs of them"),
-        ({"start": False, "end": 8, "label": "C"}, "offsets must be integers, fragments pairs of them"),
-        ({"start": 0, "end": 8, "label": "C", "fragments": [[0]]}, "offsets must be integers, fragments pairs of them"),
-        ({"start": 0, "end": 8, "label": "C", "fragments": 3}, "offsets must be integers, fragments pairs of them"),
+        ({"start": 0, "end": 8, "label": None}, '"label" must be a non-empty string'),
+        ({"start": 0, "end": 8, "label": ""}, '"label" must be a non-empty string'),
+        ({"start": 0, "end": 8, "label": "\ud800"}, '"label" must be a non-empty string'),
+        ({"start": "0", "end": 8, "label": "C"}, PAIRS),
+        ({"start": 0, "end": 8.0, "label": "C"}, PAIRS),
+        ({"start": False, "end": 8, "label": "C"}, PAIRS),
+        ({"start": 0, "end": 8, "label": "C", "fragments": [[0]]}, PAIRS),
+        ({"start": 0, "end": 8, "label": "C", "fragments": 3}, PAIRS),
         ({"start": 0, "end": 21, "label": "C"}, "an offset is outside the text of 20 characters"),
         ({"start": -8, "end": 8, "label": "C"}, "an offset is outside the text of 20 characters"),
         ({"start": 10**4000, "end": 10**4001, "label": "C"}, "an offset is outside the text of 20 characters"),
@@ -140,7 +142,7 @@ def test_crossing_fragments_are_refused() -> None:
     row = {"start": 0, "end": 8, "label": "C", "fragments": [[0, 6], [4, 8]]}
     found, notices = read(line(entities=[row]))
     assert found[0].entities == ()
-    assert notices[0].message.startswith("entity 0: fragments must be in text order and apart")
+    assert notices[0].message.startswith("entity 0: fragments must be in text order and must not overlap")
 
 
 @pytest.mark.parametrize(
@@ -149,8 +151,8 @@ def test_crossing_fragments_are_refused() -> None:
         ({"entities": {"start": 0}}, '"entities" must be a list'),
         ({"title_end": 21}, '"title_end" must be an offset in the text of 20 characters'),
         ({"title_end": True}, '"title_end" must be an offset in the text of 20 characters'),
-        ({"id": ["a"]}, '"id" must be a string or an integer; in.jsonl:1 stands for it'),
-        ({"id": "\udc80"}, '"id" must be a string or an integer; in.jsonl:1 stands for it'),
+        ({"id": ["a"]}, '"id" must be a string or an integer; in.jsonl:1 is used instead'),
+        ({"id": "\udc80"}, '"id" must be a string or an integer; in.jsonl:1 is used instead'),
     ],
 )
 def test_a_bad_field_is_named_and_the_text_is_read(field: dict[str, Any], message: str) -> None:
@@ -219,7 +221,7 @@ def test_a_task_of_label_studio() -> None:
     one, cancelled = {"result": [*region, other]}, {"result": region[:1], "was_cancelled": True}
     assert read(task(cancelled, one)) == ([Document("1", TEXT, (NALOXONE, IT))], [])
     found, (notice,) = read(task({"result": region[1:]}, one))
-    assert found[0].entities == (IT,) and notice.message == "2 annotations of one text; the first is read"
+    assert found[0].entities == (IT,) and notice.message == "2 annotations of one text; only the first is read"
     assert read(task()) == ([Document("1", TEXT)], [])
 
 
@@ -232,7 +234,7 @@ def test_a_mention_with_two_labels_is_two_entities() -> None:
 def test_two_keys_with_annotations() -> None:
     found, notices = read(line(spans=[[0, 8, "A"]], ents=[[0, 8, "B"]], entities=[], label=[[0, 8, "C"]]))
     assert [e.label for e in found[0].entities] == ["A"]
-    told = 'is passed over: the annotations are read from "spans"'
+    told = 'is ignored: the annotations are read from "spans"'
     assert [n.message for n in notices] == [f'"ents" {told}', f'"label" {told}']
 
 
@@ -241,9 +243,9 @@ def test_two_keys_with_annotations() -> None:
     [
         ([0, 8], "needs [start, end, label]"),
         ([0, 8, "A", "B"], "needs [start, end, label]"),
-        ([0, 8, ""], '"label" must be a string, and not empty'),
-        ({"start": 0, "end": 8, "labels": []}, '"label" must be a string, and not empty'),
-        ({"start": 0, "end": 8, "labels": ["A", 7]}, '"label" must be a string, and not empty'),
+        ([0, 8, ""], '"label" must be a non-empty string'),
+        ({"start": 0, "end": 8, "labels": []}, '"label" must be a non-empty string'),
+        ({"start": 0, "end": 8, "labels": ["A", 7]}, '"label" must be a non-empty string'),
         ({"offset": 0, "length": 8, "label": "A"}, 'needs "start", "end" and "label"'),
         ({"value": {"start": 0, "end": 8, "text": "naloxone", "labels": ["A"]}}, "the mention does not match the text"),
     ],
@@ -260,7 +262,7 @@ def test_annotations_that_were_not_accepted_are_read_and_counted(answer: str) ->
     found, notices = read(line(spans=spans, answer="accept") + bad + line(spans=[], answer=answer) + bad)
     assert [len(d.entities) for d in found] == [2, 2, 0, 2]
     told = '2 of the lines have "answer": "reject" or "ignore", the first is line 2; their annotations are read'
-    message = f"{told} as they stand: remove the lines that should not count"
+    message = f"{told} all the same: remove the lines that should not count"
     assert notices == [Notice("in.jsonl", None, message, remark=True)]
 
 

@@ -74,11 +74,11 @@ def test_a_title_end_that_is_no_space_loses_no_character() -> None:
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        (Document("", "x"), "a PubTator id is not empty"),
-        (Document("a|b", "x"), "a PubTator id is not empty and has no '|'"),
-        (Document("a\nb", "x"), "a PubTator id is not empty and has no '|'"),
+        (Document("", "x"), "a PubTator id must not be empty"),
+        (Document("a|b", "x"), "a PubTator id must not be empty or contain '|'"),
+        (Document("a\nb", "x"), "a PubTator id must not be empty or contain '|'"),
         (Document("7", "x y", (Entity("D", (Span(0, 1), Span(2, 3))),)), "no discontinuous mentions; write JSON Lines"),
-        (Document("7", "x", (Entity.at("a\tb", 0, 1),)), "no way to write the label"),
+        (Document("7", "x", (Entity.at("a\tb", 0, 1),)), "cannot represent the label"),
     ],
 )
 def test_what_pubtator_cannot_hold_is_refused(document: Document, message: str) -> None:

@@ -43,10 +43,10 @@ def test_standard_output_is_json_lines() -> None:
     ("name", "message"),
     [
         *(
-            (f"f{told}", f"f{told}: {told.lower()} names no format that is written ({WRITTEN})")
+            (f"f{told}", f"f{told}: {told.lower()} is not the suffix of an output format ({WRITTEN})")
             for told in (".csv", ".xml", ".conll", ".json", ".tsv", ".html", ".txt", ".md", ".XLSX", ".pubtator3")
         ),
-        ("my.pubtator.csv", "my.pubtator.csv: .csv names no format"),
+        ("my.pubtator.csv", "my.pubtator.csv: .csv is not the suffix"),
         ("f.ann", "f.ann: brat is written as a folder of pairs; give --to brat and a folder as --out"),
         ("f.a2", "f.a2: brat is written as a folder of pairs"),
         ("f.jsonl.gz", "f.jsonl.gz: compressed files are not written; leave out .gz, and compress it afterwards"),

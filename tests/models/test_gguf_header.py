@@ -104,8 +104,8 @@ def with_tensors(*values: bytes) -> bytes:
 HUGE = 2**63
 HALVES = strings("a", "b").replace(b"a", b"\xce").replace(b"b", b"\xb2")  # a beta, if they stood together
 BAD: dict[str, tuple[bytes, str]] = {
-    "empty": (b"", "m.gguf: empty, no GGUF file"),
-    "text": (b"Once upon a time", "no GGUF file (it does not start with 'GGUF'); convert the model first"),
+    "empty": (b"", "m.gguf: empty, not a GGUF file"),
+    "text": (b"Once upon a time", "not a GGUF file (it does not start with 'GGUF'); convert the model first"),
     "magic alone": (b"GGUF", "at byte 4: the version needs 4 bytes, the file has 0 left"),
     "version": (gguf(version=1), "at byte 4: version 1, only 2 and 3"),
     "big-endian": (gguf(version=3 << 24), "at byte 4: version 50331648, only 2 and 3 (little-endian)"),
@@ -126,7 +126,7 @@ BAD: dict[str, tuple[bytes, str]] = {
         "the strings of 'k' run past the end of the file",
     ),
     "array of arrays": (with_pair(pair("k", ARRAY, (u32(ARRAY) + u64(1)) * 9999)), "'k' is an array of array"),
-    "array of what": (with_pair(pair("k", ARRAY, u32(99) + u64(0))), "'k' is an array of type 99, which no model has"),
+    "array of what": (with_pair(pair("k", ARRAY, u32(99) + u64(0))), "'k' is an array of type 99, which no model uses"),
     "key twice": (with_pair(PAIRS[0]), "key 'general.architecture' twice"),
     "no architecture": (gguf(PAIRS[1:]), "no general.architecture"),
     "architecture's type": (gguf((pair("general.architecture", U32, u32(1)),)), "must be a string"),
@@ -138,7 +138,7 @@ BAD: dict[str, tuple[bytes, str]] = {
     "fewer types than tokens": (gguf(PAIRS[:2] + PAIRS[3:]), "token_type has 3 elements for 0 tokens"),
     "a token twice": (
         gguf((PAIRS[0], pair("tokenizer.ggml.tokens", ARRAY, strings("a", "b", "a")))),
-        "a string of 'tokenizer.ggml.tokens' is there twice",
+        "a string of 'tokenizer.ggml.tokens' is duplicated",
     ),
     "zero in a token": (
         gguf((PAIRS[0], pair("tokenizer.ggml.tokens", ARRAY, strings("a", "b\0")))),
@@ -192,7 +192,7 @@ def test_a_damaged_file(file: Callable[[bytes], Path], content: bytes, message: 
 
 
 def test_the_vocabulary_has_a_limit(file: Callable[[bytes], Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bioner_edge.models.gguf_header._MOST_WORDS", 2)
+    monkeypatch.setattr("bioner_edge.models.gguf_header._MAX_WORDS", 2)
     with pytest.raises(ModelError, match=r"'tokenizer\.ggml\.tokens' of 3 strings, more than 2"):
         read(file(GOOD))
 

@@ -28,7 +28,7 @@ pytest.importorskip("huggingface_hub", reason="pip install 'bioner-edge[hub]'")
 
 from bioner_edge.errors import ModelError, UsageError
 from bioner_edge.models import download, hub, registry
-from bioner_edge.models.hub_lock import LOCK, Pulled, is_wanted
+from bioner_edge.models.hub_lock import LOCK, Pull, is_wanted
 from bioner_edge.models.verify import verify_files
 from bioner_edge.report import Report
 
@@ -281,7 +281,7 @@ def test_the_next_call_goes_on_where_the_last_gave_up(server: Hub, place: Path) 
     with pytest.raises(ModelError) as caught:
         pull()
     told = str(caught.value)
-    assert told.startswith("model.safetensors: broken off at 0.") and told.endswith(", it goes on from there")
+    assert told.startswith("model.safetensors: broken off at 0.") and told.endswith(" to continue")
     rest = f"model.safetensors.{sha256(WEIGHTS)[:12]}.partial"
     assert names(Path("models/tiny")) == {*FILES, LOCK, rest} - {"model.safetensors"}
     there = Path("models/tiny", rest).stat().st_size
@@ -318,9 +318,9 @@ def test_what_is_not_what_the_hub_states_is_deleted(server: Hub, place: Path, na
     with pytest.raises(ModelError) as caught:
         pull()
     kind = "sha256" if name.endswith(".safetensors") else "git-sha1"
-    reason = f"more than its {len(FILES[name])} bytes came" if longer else f"its {kind} is "
+    reason = f"it is longer than {len(FILES[name])} bytes" if longer else f"its {kind} is "
     assert str(caught.value).startswith(f"models/tiny/{name}: {reason}")
-    assert str(caught.value).endswith("; what came was deleted: run the same command again")
+    assert str(caught.value).endswith("; the download was deleted: run the same command again")
     assert not any(left.startswith(name) for left in names(Path("models/tiny")))
 
 
@@ -358,8 +358,8 @@ def test_an_unpinned_model_is_pinned_by_the_first_pull(server: Hub, place: Path)
     relisted(place, revision=None)
     notes: list[str] = []
     pull(notes=notes)
-    assert notes[1] == f"warning: models.toml pins no commit of {REPO}; this one is written down in models/tiny"
-    assert Pulled.load(Path("models/tiny")) is not None
+    assert notes[1] == f"warning: models.toml pins no commit of {REPO}; this one is recorded in models/tiny"
+    assert Pull.load(Path("models/tiny")) is not None
     server.branches["main"] = NEXT
     Path("models/tiny/config.json").unlink()
     pull()
@@ -430,10 +430,10 @@ def test_without_a_network_it_says_so_at_once_and_what_to_do(
         pull()
     assert time.monotonic() - began < 2
     assert str(caught.value) == (
-        f"no connection to the hub ({address}: Connection refused); to bring the model by hand, on another machine "
-        "fetch the files *.safetensors, *.json, *.jinja, tokenizer.model and merges.txt, as far as there are any, "
-        f"from http://{address}/{REPO}/tree/{COMMIT}, copy them into models/tiny, and check them with: "
-        "bioner-edge models verify models/tiny"
+        f"no connection to the hub ({address}: Connection refused); to copy the model by hand, download "
+        "the files *.safetensors, *.json, *.jinja, tokenizer.model and merges.txt, as far as there are any, "
+        f"from http://{address}/{REPO}/tree/{COMMIT} on another machine, copy them into models/tiny, and check them "
+        "with: bioner-edge models verify models/tiny"
     )
     assert not Path("models").exists()
 
@@ -499,9 +499,9 @@ def test_files_that_were_brought_by_hand(server: Hub, place: Path, monkeypatch: 
     relisted(place, {"model.safetensors": sha256(WEIGHTS)})
     folder, notes = by_hand(monkeypatch), list[str]()
     assert pull(notes=notes) == folder
-    told = f"{folder}: brought by hand; the hashes of the weights of {REPO} are those of models.toml"
+    told = f"{folder}: copied by hand; the hashes of the weights of {REPO} are those of models.toml"
     assert notes == [told] and server.asked == []
-    assert [(c.told, c.holds) for c in verify_files([str(folder)])] == [
+    assert [(c.message, c.holds) for c in verify_files([str(folder)])] == [
         (f"{folder}: the weights are those of {REPO} at {COMMIT} in models.toml", True)
     ]
     assert [c.holds for c in verify_files(["tiny"])] == [c.holds for c in verify_files([])] == [True]
@@ -522,21 +522,21 @@ def test_files_by_hand_that_are_wrong(
     with pytest.raises(ModelError, match=f"; what is there now: {folder}/{told}"):
         pull()
     (check,) = verify_files(["tiny"])
-    assert check.told.startswith(f"{folder}/{told}") and not check.holds
+    assert check.message.startswith(f"{folder}/{told}") and not check.holds
 
 
 def test_files_by_hand_whose_hash_nobody_knows(server: Hub, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = by_hand(monkeypatch)
-    with pytest.raises(ModelError, match=r"; there is no hash of model\.safetensors to check it with$"):
+    with pytest.raises(ModelError, match=r"; models\.toml has no hash of model\.safetensors$"):
         pull()
     (check,) = verify_files(["tiny"])
-    assert check.holds and check.told.startswith(f"{folder}: whole, but no hash of model.safetensors is known")
+    assert check.holds and check.message.startswith(f"{folder}: complete, but no hash of model.safetensors is known")
     (folder / "model.safetensors").write_bytes(WEIGHTS + b"!")
-    assert [c.told for c in verify_files(["tiny"])] == [f"{folder}/model.safetensors: it is not whole"]
+    assert [c.message for c in verify_files(["tiny"])] == [f"{folder}/model.safetensors: it is incomplete"]
     (folder / "model.safetensors").write_bytes(WEIGHTS[:-1])
     (folder / "tokenizer.json").unlink()
-    told = [f"{folder}/tokenizer.json: it is missing", f"{folder}/model.safetensors: it is not whole"]
-    assert [c.told for c in verify_files(["tiny"])] == told
+    told = [f"{folder}/tokenizer.json: it is missing", f"{folder}/model.safetensors: it is incomplete"]
+    assert [c.message for c in verify_files(["tiny"])] == told
     monkeypatch.delenv("HF_HUB_OFFLINE")
     pull()  # with a network: what is right stays, the rest comes
     assert complete(folder) and server.fetched("config.json") == []
@@ -547,9 +547,9 @@ def test_shards_by_hand_that_are_missing(server: Hub, place: Path, monkeypatch: 
     (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
     index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert [c.told for c in verify_files(["tiny"])] == [f"{folder}/model-00002-of-00002.safetensors: it is missing"]
+    assert [c.message for c in verify_files(["tiny"])] == [f"{folder}/model-00002-of-00002.safetensors: it is missing"]
     (folder / "model.safetensors.index.json").write_text('{"weight_map": 3}')
-    assert [c.told for c in verify_files(["tiny"])] == [
+    assert [c.message for c in verify_files(["tiny"])] == [
         f"{folder}/model.safetensors.index.json: cannot be read; fetch it again"
     ]
 
@@ -560,7 +560,7 @@ def test_a_pulled_folder_that_changed(server: Hub, place: Path) -> None:
     Path("models/tiny/config.json").write_bytes(b"{}")
     Path("models/tiny/LICENSE").unlink()
     told = ["models/tiny/LICENSE: it is missing", "models/tiny/config.json: it has 2 bytes, it must have 39"]
-    assert sorted(c.told for c in verify_files([]) if not c.holds) == told
+    assert sorted(c.message for c in verify_files([]) if not c.holds) == told
 
 
 def test_a_record_that_was_forged(server: Hub, place: Path) -> None:
@@ -572,7 +572,7 @@ def test_a_record_that_was_forged(server: Hub, place: Path) -> None:
     lock = Path("models/tiny", LOCK)
     lock.write_text(lock.read_text().replace(sha256(WEIGHTS), sha256(forged)))
     (check,) = verify_files(["tiny"])
-    assert "another SHA-256 than models.toml" in check.told and not check.holds
+    assert "another SHA-256 than models.toml" in check.message and not check.holds
 
 
 SOUND = {"repo": REPO, "revision": COMMIT, "pinned": True, "files": {"a.json": {"bytes": 1, "git-sha1": "0" * 40}}}
@@ -595,7 +595,7 @@ FORGED = [
 def test_a_record_that_no_pull_wrote(server: Hub, place: Path, change: dict[str, object]) -> None:
     Path("models/tiny").mkdir(parents=True)
     Path("models/tiny", LOCK).write_text(json.dumps(SOUND))
-    assert Pulled.load(Path("models/tiny")) is not None
+    assert Pull.load(Path("models/tiny")) is not None
     Path("models/tiny", LOCK).write_text(json.dumps({**SOUND, **change}))
     with pytest.raises(ModelError, match=rf"{LOCK}: malformed; delete it and pull the model again"):
         pull()
@@ -650,7 +650,7 @@ def test_two_at_once_do_not_spoil_each_other(server: Hub, place: Path) -> None:
     rest = Path(f"models/tiny/model.safetensors.{sha256(WEIGHTS)[:12]}.partial")
     with rest.open("wb") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
-        with pytest.raises(ModelError, match="models/tiny: another process is fetching into it"):
+        with pytest.raises(ModelError, match="models/tiny: another process is downloading into it"):
             pull()
     pull()
     assert complete(Path("models/tiny"))
@@ -707,7 +707,7 @@ def test_errors_of_pull_on_the_command_line(run: Run, monkeypatch: pytest.Monkey
     assert (code, out) == (2, "") and line.startswith("bioner-edge: no connection to the hub (HF_HUB_OFFLINE is set)")
     assert run("pull", "nope")[2][0].startswith("bioner-edge: unknown base model 'nope'; known: qwen2.5-0.5b, ")
     code, _, (line,) = run("pull", "chemdis-9m")
-    assert code == 2 and line.startswith("bioner-edge: chemdis-9m is no base model and needs no pull: it is ")
+    assert code == 2 and line.startswith("bioner-edge: chemdis-9m is not a base model and need not be pulled: it is ")
 
 
 def test_what_the_list_says_of_a_pulled_model(run: Run, server: Hub) -> None:

@@ -306,7 +306,7 @@ def test_what_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModelError) as caught:
         refuse_larger(BUNDLED)
     megabytes = r"\d+ MB"
-    told = rf"needs about {megabytes} of memory, {megabytes} are free; take a smaller level, or --force to try"
+    told = rf"needs about {megabytes} of memory, {megabytes} are free; use a smaller level, or --force to try"
     assert re.fullmatch(rf"{re.escape(str(BUNDLED))}: {told}", str(caught.value))
     monkeypatch.setattr(memory, "available", lambda: None)
     refuse_larger(BUNDLED)

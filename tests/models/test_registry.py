@@ -187,7 +187,7 @@ def test_what_is_no_manifest(tmp_path: Path, content: str) -> None:
 def test_a_manifest_is_not_read_where_it_is_huge(tmp_path: Path) -> None:
     with (tmp_path / "m.json").open("wb") as stream:
         stream.truncate(1 << 40)  # a sparse file
-    with pytest.raises(ModelError, match=r"m\.json: more than 16777216 bytes, no manifest; convert the model again"):
+    with pytest.raises(ModelError, match=r"m\.json: more than 16777216 bytes, not a manifest; convert the model again"):
         Manifest.load(tmp_path / "m.json")
 
 
@@ -247,7 +247,7 @@ def test_a_path_to_nothing(package: Path, name: str) -> None:
 
 def test_a_path_to_something_else(package: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.gguf").write_bytes(b"PK\3\4 a zip file")
-    with pytest.raises(ModelError, match="no GGUF file"):
+    with pytest.raises(ModelError, match="not a GGUF file"):
         find(str(tmp_path / "mine.gguf"))
 
 

@@ -32,7 +32,7 @@ def main(source: str, out: str, file_format: str, how: str = "") -> int:
         entities = tuple(Entity.at("Gene", m.start(), m.end()) for m in re.finditer(r"\b[A-Z]+\b", document.text))
         return Extraction(document, entities)
 
-    output = Output.named(
+    output = Output.from_options(
         Path(out),
         file_format,
         overwrite=False,

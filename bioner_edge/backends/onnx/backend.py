@@ -143,8 +143,13 @@ class OnnxRuntime:
 def _checked(folder: Path) -> Signature:
     """The signature of a graph that refers to nothing outside its folder."""
     graph = onnx_folder.check_confined(folder)
+<<<<<<< HEAD
     if Version(onnxruntime.__version__) < Version("1.26") and any(tensor.external for tensor in graph.tensors):
         onnx_folder.hashes_match(folder)  # these follow references out of the folder, in ways not all known
+=======
+    if _version() < (1, 26) and any(tensor.external for tensor in graph.tensors):
+        onnx_folder.check_hashes(folder)  # these follow references out of the folder, in ways not all known
+>>>>>>> words-a
     return signature(graph, folder / "model.onnx")
 
 

@@ -1,1 +1,1 @@
-"""ONNX files as data: folder, graph, weights, read without onnxruntime."""
+"""ONNX models read as data, without onnxruntime: folder, graph, weights."""

@@ -1,8 +1,8 @@
-"""What an ONNX file holds, read in pure Python before native code reads it: inputs, outputs, operators, tensors.
+"""Read an ONNX file in pure Python, before native code reads it: inputs, outputs, operators, tensors.
 
-The tensors' data stay where they are. A tensor can lie in a file of its own, which a path in the ONNX file names; such
-references are found wherever a tensor may stand: among the initializers, in attributes of nodes, in graphs inside
-attributes, in functions, in what a training would do. Numbers of fields are those of onnx-ml.proto, onnx 1.23.
+The tensors' data are not read. A tensor's data can be in an external file, named by a path in the ONNX file; such
+references are found wherever a tensor is allowed: in initializers, attributes of nodes, graphs in attributes, functions
+and training information. Field numbers are those of onnx-ml.proto, onnx 1.23.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from bioner_edge.models.onnx.protobuf import File, Message
 
 __all__ = ["TYPES", "External", "Graph", "Node", "Tensor", "Value", "read", "summary"]
 
-# TensorProto.DataType -> (name, bits of an element; None where they have no fixed size).
+# TensorProto.DataType -> (name, bits of an element; None if its size is not fixed).
 TYPES: dict[int, tuple[str, int | None]] = {
     1: ("f32", 32), 2: ("uint8", 8), 3: ("int8", 8), 4: ("uint16", 16), 5: ("int16", 16), 6: ("int32", 32),
     7: ("int64", 64), 8: ("string", None), 9: ("bool", 8), 10: ("f16", 16), 11: ("f64", 64), 12: ("uint32", 32),
@@ -30,15 +30,15 @@ TYPES: dict[int, tuple[str, int | None]] = {
     18: ("f8e4m3fnuz", 8), 19: ("f8e5m2", 8), 20: ("f8e5m2fnuz", 8), 21: ("uint4", 4), 22: ("int4", 4),
     23: ("f4e2m1", 4), 24: ("f8e8m0", 8), 25: ("uint2", 2), 26: ("int2", 2),
 }  # fmt: skip
-_KINDS = {4: "sequence", 5: "map", 7: "opaque", 8: "sparse tensor", 9: "optional"}  # of TypeProto, but tensors
+_KINDS = {4: "sequence", 5: "map", 7: "opaque", 8: "sparse tensor", 9: "optional"}  # of TypeProto, except tensors
 _EXTERNAL = ("location", "offset", "length", "checksum")
-_MOST_BYTES = (1 << 31) - 1  # the library of protocol buffers reads no more
-_MOST_DIMS, _MOST_ELEMENTS = 64, 1 << 48  # beyond any memory
+_MAX_BYTES = (1 << 31) - 1  # the limit of the protobuf library
+_MAX_DIMS, _MAX_ELEMENTS = 64, 1 << 48  # beyond any memory
 
 
 @dataclass(frozen=True, slots=True)
 class External:
-    """Where a tensor's bytes lie: `length` of them from `offset` on in the file `location`, as the file names it."""
+    """A reference to external data: `length` bytes at `offset` of the file `location`, as written in the ONNX file."""
 
     location: str
     offset: int
@@ -47,7 +47,7 @@ class External:
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A tensor that the file holds or refers to. `initializer`: of the graph itself, else a constant of some node,
+    """A tensor in the file or with external data. `initializer`: of the main graph; otherwise a constant of a node,
     subgraph or function."""
 
     name: str
@@ -64,7 +64,7 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """An input or output; a dimension that is not fixed has a name, "" where it has none."""
+    """An input or output; a variable dimension is its name, or ""."""
 
     name: str
     type: str
@@ -73,7 +73,7 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A node and its integer attributes. The operator's domain stands before its name, but for ONNX's own."""
+    """A node and its integer attributes. The operator's name is prefixed with its domain, except for ONNX's own."""
 
     operator: str
     inputs: tuple[str, ...]
@@ -83,7 +83,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """An ONNX file. `nodes` and `tensors` are those of subgraphs and functions too; `inputs` must be fed."""
+    """An ONNX file. `nodes` and `tensors` include those of subgraphs and functions; `inputs` are those to be fed."""
 
     ir_version: int
     opsets: Mapping[str, int]
@@ -95,7 +95,7 @@ class Graph:
 
     @property
     def operators(self) -> dict[str, int]:
-        """How many nodes of each operator, the most first."""
+        """The number of nodes by operator, the most frequent first."""
         return dict(Counter(node.operator for node in self.nodes).most_common())
 
 
@@ -103,13 +103,13 @@ _PARSED: dict[bytes, Graph] = {}  # the last one, by the SHA-256 of its file
 
 
 def read(path: Path) -> Graph:
-    """The graph of a sound file. Raises ModelError for a file that is damaged or is no ONNX."""
+    """Read the graph of a valid file. Raises ModelError for a file that is damaged or not ONNX."""
     try:
         if not path.is_file():
             raise ModelError(f"{path}: {'not a regular file' if path.exists() else 'no such file'}")
         with path.open("rb") as stream:
-            if not 0 < (size := stream.seek(0, 2)) <= _MOST_BYTES:
-                message = f"{size:,} bytes, more than an ONNX file can have" if size else "empty, no ONNX file"
+            if not 0 < (size := stream.seek(0, 2)) <= _MAX_BYTES:
+                message = f"{size:,} bytes, more than an ONNX file can have" if size else "empty, not an ONNX file"
                 raise ModelError(f"{path}: {message}; fetch or convert it again")
             with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 if data[4:8] == b"ORTM":  # onnxruntime would read it as a flatbuffer
@@ -120,8 +120,8 @@ def read(path: Path) -> Graph:
 
 
 def _graph(path: Path, data: mmap.mmap) -> Graph:
-    """The graph in `data`. The one that was parsed last is found again by its hash: four look at a model on the way to
-    its back end. Of 24 layers, parsing takes 60 ms as optimum writes them, 8 ms as the builder does; hashing 2 or 0.2.
+    """The graph in `data`. The last one is cached by its hash, since loading a model needs it four times. With 24
+    layers, parsing takes 60 ms for a graph of optimum, 8 ms for one of the builder; hashing takes 2 or 0.2 ms.
     """
     digest = hashlib.sha256(data).digest()
     graph = _PARSED.get(digest) or _Reader(File(path, data, "ONNX")).graph()
@@ -131,13 +131,13 @@ def _graph(path: Path, data: mmap.mmap) -> Graph:
 
 
 def summary(values: Iterable[Value]) -> dict[str, str]:
-    """Types and shapes by name, in words; those that differ in a number alone together, with * for it."""
+    """Types and shapes by name, as text; names that differ only in a number are grouped, with * for the number."""
     groups = Counter((re.sub(r"\d+", "*", v.name), f"{v.type} [{', '.join(map(str, v.shape))}]") for v in values)
     return {f"{name} × {count}" if count > 1 else name: shape for (name, shape), count in groups.items()}
 
 
 class _Reader:
-    """Collects nodes and tensors on the way through the messages."""
+    """Walks the messages of a file and collects nodes and tensors."""
 
     def __init__(self, file: File) -> None:
         self.file = file
@@ -150,7 +150,7 @@ class _Reader:
         main = model.message(7, "the graph")
         if model.integer(1) < 1 or not versions or main is None:
             lacks = "graph" if main is None else "version of its operators" if model.integer(1) >= 1 else "IR version"
-            raise ModelError(f"{self.file.path}: no ONNX file, or a part of one: it has no {lacks}; convert it again")
+            raise ModelError(f"{self.file.path}: not an ONNX file, or cut off: it has no {lacks}; convert it again")
         self.of_graph(main, True)
         for function in model.messages(25, "a function"):
             self.of_nodes(function, 7)
@@ -180,7 +180,7 @@ class _Reader:
             self.nodes.append(Node(operator, inputs, outputs, self.of_attributes(node, 5)))
 
     def of_attributes(self, holder: Message, number: int) -> dict[str, int]:
-        """Collect what attributes hold; those that are integers, by their names."""
+        """Collect the tensors and graphs in attributes, and return the integer attributes by name."""
         numbers = {}
         for attribute in holder.messages(number, "an attribute"):
             if (tensor := attribute.message(5, "a tensor")) is not None:
@@ -208,40 +208,40 @@ class _Reader:
         name, kind, shape = tensor.text(8), tensor.integer(2), tuple(tensor.integers(1))
         if kind not in TYPES:
             tensor.fail(f"tensor {name!r} has the unknown type {kind}")
-        if len(shape) > _MOST_DIMS or any(size < 0 for size in shape) or prod(shape) > _MOST_ELEMENTS:
+        if len(shape) > _MAX_DIMS or any(size < 0 for size in shape) or prod(shape) > _MAX_ELEMENTS:
             tensor.fail(f"tensor {name!r} has an impossible shape of {len(shape)} dimensions")
         label, bits = TYPES[kind]
         size = -(-prod(shape) * bits // 8) if bits else sum(end - start for start, end in tensor.spans(6))
         raw = tensor.spans(9)
         external = _external(tensor, name, size) if tensor.spans(13) or tensor.integer(14) else None
         if external and not bits:
-            tensor.fail(f"tensor {name!r} is of strings, which cannot lie in another file")
+            tensor.fail(f"tensor {name!r} is of strings, which cannot be external data")
         if raw and not external and raw[-1][1] - raw[-1][0] != size:
             tensor.fail(f"tensor {name!r} of shape {shape} needs {size} bytes, it has {raw[-1][1] - raw[-1][0]}")
         self.tensors.append(Tensor(name, label, shape, size, external, initializer))
 
 
 def _external(tensor: Message, name: str, size: int) -> External:
-    """What a tensor says of where its `size` bytes lie; whether they do is not asked here."""
+    """The external reference of a tensor of `size` bytes; whether the file holds them is not checked here."""
 
     def fail(what: str) -> NoReturn:
         tensor.fail(f"tensor {name!r} {what}")
 
-    said: dict[str, str] = {}
+    stated: dict[str, str] = {}
     for entry in tensor.messages(13, "a reference"):
-        if (key := entry.text(1)) in said:
-            fail(f"says its {key} twice")
+        if (key := entry.text(1)) in stated:
+            fail(f"has its {key} twice")
         if key not in _EXTERNAL:
-            fail(f"says {key!r} of the file that it lies in; known: {', '.join(_EXTERNAL)}")
-        said[key] = entry.text(2)
-    if tensor.integer(14) not in (0, 1) or "location" not in said:
-        fail("lies in another file, but does not say in which")
+            fail(f"has the unknown key {key!r} in its external data; known: {', '.join(_EXTERNAL)}")
+        stated[key] = entry.text(2)
+    if tensor.integer(14) not in (0, 1) or "location" not in stated:
+        fail("has external data without a valid location")
     for key in ("offset", "length"):
-        if not re.fullmatch("[0-9]{1,18}", said.get(key, "0"), re.ASCII):
-            fail(f"has the {key} {said[key]!r}, no number of bytes")
-    if (length := int(said.get("length", size))) != size:
-        fail(f"needs {size} bytes of another file, not {length}")
-    return External(said["location"], int(said.get("offset", 0)), size)
+        if not re.fullmatch("[0-9]{1,18}", stated.get(key, "0"), re.ASCII):
+            fail(f"has the {key} {stated[key]!r}, which is not a number of bytes")
+    if (length := int(stated.get("length", size))) != size:
+        fail(f"needs {size} bytes of external data, not {length}")
+    return External(stated["location"], int(stated.get("offset", 0)), size)
 
 
 def _values(graph: Message, number: int, name: str) -> Iterator[Value]:
@@ -255,7 +255,7 @@ def _values(graph: Message, number: int, name: str) -> Iterator[Value]:
             continue
         shape = tensor.message(2, "a shape")
         dims = [_dim(dim) for dim in shape.messages(1, "a dimension")] if shape else []
-        if len(dims) > _MOST_DIMS:
+        if len(dims) > _MAX_DIMS:
             value.fail(f"{name} of {len(dims)} dimensions")
         yield Value(value.text(1), TYPES.get(tensor.integer(1), ("unknown", 0))[0], tuple(dims))
 
@@ -263,5 +263,5 @@ def _values(graph: Message, number: int, name: str) -> Iterator[Value]:
 def _dim(dim: Message) -> int | str:
     names, sizes = dim.texts(2), dim.integers(1)
     if names and sizes:
-        dim.fail("a dimension that has a size and a name")
+        dim.fail("a dimension has a size and a name")
     return sizes[-1] if sizes else names[-1] if names else ""

@@ -1,7 +1,7 @@
-"""Which weights the tensors of an ONNX graph stand for: how many, of which types, in how many bits.
+"""Count the weights in the tensors of an ONNX graph, by type and in bits.
 
-A quantized matrix is an initializer of bytes that its node explains: its integers packed in `bits`, with scales in
-another initializer. Scales and zero points are no weights, but count as bits of them; the tables of sines that an
+A quantized matrix is an initializer of bytes that its node describes: integers packed in `bits`, with scales in another
+initializer. Scales and zero points are not weights, but count toward their bits; the sine and cosine tables that an
 exporter leaves in the graph, as long as the context, are left out.
 """
 
@@ -18,7 +18,7 @@ from bioner_edge.models.onnx.graph import Graph, Node, Tensor
 
 __all__ = ["QUANTIZED", "Weights", "weights"]
 
-# Operator of block-quantized weights -> (input that holds them, inputs that go with them).
+# Operator of block-quantized weights -> (input of the weights, inputs of scales and zero points).
 QUANTIZED: dict[str, tuple[int, tuple[int, ...]]] = {
     "com.microsoft.MatMulNBits": (1, (2, 3, 4)),
     "com.microsoft.GatherBlockQuantized": (0, (2, 3)),
@@ -29,17 +29,17 @@ _TABLES: dict[str, tuple[int, ...]] = {
     "com.microsoft.RotaryEmbedding": (2, 3),
     "com.microsoft.GroupQueryAttention": (7, 8),
 }
-_PASSED_ON = ("Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")  # an initializer, as it is
+_PASSED_ON = ("Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")  # keep all weights
 _NO_WEIGHTS = ("bool", "int16", "int32", "int64", "string", "uint16", "uint32", "uint64")
-_MOST_PASSED = 4  # in a row; a crafted graph might have a ring of them
+_MAX_PASSED = 4  # in a row; a crafted graph might have a cycle of them
 _BITS = (2, 4, 8)
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """`tensors` and `counts` are by type: how many tensors of weights, how many weights in them. `bytes` are those of
-    all initializers but the tables of sines. Types are f32, f16 … and int8, int4, int2 for what is quantized in blocks.
-    What initializers share, as an embedding and an output matrix may, counts once."""
+    """`tensors` and `counts`, by type, are the numbers of weight tensors and of weights in them. `bytes` are those of
+    all initializers except the sine and cosine tables. Types are f32, f16 … and int8, int4, int2 for block-quantized
+    weights. Data shared by initializers, such as tied embeddings, count once."""
 
     tensors: Mapping[str, int]
     counts: Mapping[str, int]
@@ -51,12 +51,12 @@ class Weights:
 
     @property
     def bits_per_weight(self) -> float:
-        """0.0 where there are no weights."""
+        """0.0 if there are no weights."""
         return 8 * self.bytes / self.total if self.total else 0.0
 
 
 def weights(graph: Graph, path: Path) -> Weights:
-    """The weights of a graph; `path` is for errors. Raises ModelError for a node that its tensor does not fit."""
+    """Count the weights of a graph; `path` is for errors. Raises ModelError for a tensor that does not fit its node."""
     initializers = [tensor for tensor in graph.tensors if tensor.initializer]
     passed = {node.outputs[0]: node.inputs[0] for node in graph.nodes if _passes(node)}
     quantized: dict[str, Node] = {}
@@ -65,7 +65,7 @@ def weights(graph: Graph, path: Path) -> Weights:
         if node.operator in QUANTIZED:
             at, others = QUANTIZED[node.operator]
             for name in _inputs(node, (at,), passed):
-                if name not in quantized or "K" in node.numbers:  # which says how many, without what fills blocks up
+                if name not in quantized or "K" in node.numbers:  # K is the number without the padding of blocks
                     quantized[name] = node
             beside.update(_inputs(node, others, passed))
         tables.update(_inputs(node, _TABLES.get(node.operator, ()), passed))
@@ -73,7 +73,7 @@ def weights(graph: Graph, path: Path) -> Weights:
     for tensor in initializers:
         kind, count = tensor.type, tensor.elements
         if tensor.name in quantized:
-            kind, count = _packed(tensor, quantized[tensor.name], path)
+            kind, count = _quantized_weights(tensor, quantized[tensor.name], path)
         elif tensor.name in beside | tables or kind in _NO_WEIGHTS:
             continue
         if count < found.get(_place(tensor), (kind, count + 1))[1]:
@@ -86,7 +86,7 @@ def weights(graph: Graph, path: Path) -> Weights:
 
 
 def _place(tensor: Tensor) -> object:
-    """The same for tensors that share their bytes."""
+    """A key that is equal for tensors that share their data."""
     return tensor.external or tensor.name
 
 
@@ -95,17 +95,17 @@ def _passes(node: Node) -> bool:
 
 
 def _inputs(node: Node, places: tuple[int, ...], passed: Mapping[str, str]) -> Iterator[str]:
-    """What stands at these inputs of a node; an initializer on its way through others by its own name."""
+    """The names at these inputs of a node, traced back through `passed` to an initializer."""
     for place in places:
         if place < len(node.inputs):
             name = node.inputs[place]
-            for _ in range(_MOST_PASSED):
+            for _ in range(_MAX_PASSED):
                 name = passed.get(name, name)
             yield name
 
 
-def _packed(tensor: Tensor, node: Node, path: Path) -> tuple[str, int]:
-    """(the type of a quantized tensor, how many weights it stands for)."""
+def _quantized_weights(tensor: Tensor, node: Node, path: Path) -> tuple[str, int]:
+    """(the type of a quantized tensor, the number of its weights)."""
 
     def fail(what: str) -> NoReturn:
         where = f"{path}: damaged ONNX: {node.operator} of {tensor.name[:100]!r}"
@@ -118,5 +118,5 @@ def _packed(tensor: Tensor, node: Node, path: Path) -> tuple[str, int]:
     room = 8 * tensor.bytes // bits
     rows, columns = node.numbers.get("N", 1), node.numbers.get("K", room)
     if rows < 1 or columns < 0 or not 0 < rows * columns <= room:
-        fail(f"says {rows} × {columns} weights, there is room for {room}")
+        fail(f"has {rows} × {columns} weights, but room for {room}")
     return f"int{bits}", rows * columns

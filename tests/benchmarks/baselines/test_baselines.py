@@ -264,7 +264,7 @@ def test_a_model_that_llama_cpp_python_cannot_load(tmp_path: Path, capfd: pytest
 
 def test_a_model_too_large_is_refused(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bioner_edge.models.memory.available", lambda: 1000)
-    with pytest.raises(ModelError, match="are free; take a smaller level, or --force"):
+    with pytest.raises(ModelError, match="are free; use a smaller level, or --force"):
         opened(tiny_model, "llama-cpp-python")
     opened(tiny_model, "llama-cpp-python", force=True).close()
 

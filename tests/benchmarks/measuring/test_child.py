@@ -24,7 +24,7 @@ from bioner_edge.benchmarks.measuring import child, energy
 from bioner_edge.document import Document
 from bioner_edge.errors import InputError, ModelError
 from bioner_edge.extract import Extractor
-from bioner_edge.run import MOST_CRASHES
+from bioner_edge.run import MAX_CRASHES
 
 COMMAND = [sys.executable, "-P", "-m", "bioner_edge.benchmarks.measuring.child"]
 DATA = Path(bioner_edge.__file__).parent / "data"
@@ -227,14 +227,14 @@ def test_a_crash_costs_the_document_at_hand(spec: dict[str, Any], tmp_path: Path
     crashes = {0: "SIGSEGV", 2: "SIGABRT", 3: "SIGSEGV", 6: "exit code 3"}
     for number, how in crashes.items():
         assert found[number]["error"] == told.format(number, how) and found[number]["entities"] == []
-    assert found[4]["error"].startswith("document d4: a fault of bioner-edge, please report it: TypeError in crashing")
+    assert found[4]["error"].startswith("document d4: a bug in bioner-edge, please report it: TypeError in crashing")
     assert found[1]["entities"] and found[5]["entities"]
 
 
 @pytest.mark.usefixtures("crashing")
 def test_crashes_in_a_row_end_the_reading_and_cost_no_document(spec: dict[str, Any], tmp_path: Path) -> None:
     """Then it is not the documents: once what it is has gone, they are read."""
-    spec["documents"] = str(documents(tmp_path, ("asthma", *["segfault"] * MOST_CRASHES, "asthma")))
+    spec["documents"] = str(documents(tmp_path, ("asthma", *["segfault"] * MAX_CRASHES, "asthma")))
     with pytest.raises(
         ModelError, match=r"3 documents in a row ended the process that reads them \(SIGSEGV\); `bioner"
     ):

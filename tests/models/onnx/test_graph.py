@@ -279,11 +279,11 @@ def test_weights_of_a_quantized_graph(file: Callable[[bytes], Path], bits: int, 
     [
         ({"bits": 3}, "com.microsoft.MatMulNBits of 'q' has 3 bits in a tensor of uint8"),
         ({"bits": 16}, "has 16 bits"),
-        ({"N": 11}, "says 11 × 64 weights, there is room for 640"),
-        ({"K": 1 << 40}, f"says 10 × {1 << 40} weights, there is room for 640"),
-        ({"N": -1}, "says -1 × 64 weights"),
-        ({"N": -1, "K": -1}, "says -1 × -1 weights"),
-        ({"K": 0}, "says 10 × 0 weights"),
+        ({"N": 11}, "has 11 × 64 weights, but room for 640"),
+        ({"K": 1 << 40}, f"has 10 × {1 << 40} weights, but room for 640"),
+        ({"N": -1}, "has -1 × 64 weights"),
+        ({"N": -1, "K": -1}, "has -1 × -1 weights"),
+        ({"K": 0}, "has 10 × 0 weights"),
     ],
 )
 def test_weights_that_do_not_fit_their_node(file: Callable[[bytes], Path], change: dict[str, int], told: str) -> None:
@@ -337,24 +337,24 @@ for _ in range(100):
     DEEP = node(attribute(data(6, DEEP)))
 RAW = tensor(data(9, bytes(24)))
 BAD: dict[str, tuple[bytes, str]] = {
-    "empty": (b"", "empty, no ONNX file; fetch or convert it again"),
-    "text": (b"Once upon a time", "damaged ONNX at byte 0: the file has a field of the unknown kind 7"),
-    "zip": (b"PK\3\4", "damaged ONNX at byte 2: the file has a field of number 0"),
-    "gguf": (b"GGUF\3\0\0\0" + bytes(99), "at byte 0: the file has a field of the unknown kind 7"),
+    "empty": (b"", "empty, not an ONNX file; fetch or convert it again"),
+    "text": (b"Once upon a time", "damaged ONNX at byte 0: the file has a field of the unknown wire type 7"),
+    "zip": (b"PK\3\4", "damaged ONNX at byte 2: the file has the invalid field number 0"),
+    "gguf": (b"GGUF\3\0\0\0" + bytes(99), "at byte 0: the file has a field of the unknown wire type 7"),
     "flatbuffer": (b"\x20\0\0\0ORTM" + bytes(99), "in onnxruntime's own format, not ONNX"),
-    "no graph": (number(1, 10) + OPSET, "no ONNX file, or a part of one: it has no graph"),
+    "no graph": (number(1, 10) + OPSET, "not an ONNX file, or cut off: it has no graph"),
     "no operators": (number(1, 10) + data(7), "it has no version of its operators"),
     "no version": (data(7) + OPSET, "it has no IR version"),
     "half a number": (model() + b"\x08\x80", "a number is cut off"),
     "long number": (model() + b"\x08" + b"\x80" * 10 + b"\1", "a number of more than 10 bytes"),
-    "field 0": (model() + b"\0\0", "the file has a field of number 0"),
-    "field 2^29": (model() + number(1 << 29, 1), "the file has a field of number 536870912"),
-    "group": (model() + b"\x9b\x06\x9c\x06", "the file has a field of the unknown kind 3"),
+    "field 0": (model() + b"\0\0", "the file has the invalid field number 0"),
+    "field 2^29": (model() + number(1 << 29, 1), "the file has the invalid field number 536870912"),
+    "group": (model() + b"\x9b\x06\x9c\x06", "the file has a field of the unknown wire type 3"),
     "beyond the file": (model() + b"\x72\x7f", "a field of the file needs 127 bytes, 0 are left"),
     "beyond the message": (model(b"\x2a\x05\x08"), "a field of the graph needs 5 bytes, 1 are left"),
     "huge length": (model(b"\x2a" + varint(2**64 - 1)), f"needs {2**64 - 1} bytes"),
     "cut float": (model(node(data(5, b"\x15\0\0"))), "a field of an attribute needs 4 bytes"),
-    "deep": (model(DEEP), "more than 64 messages in each other"),
+    "deep": (model(DEEP), "more than 64 nested messages"),
     "two graphs": (model() + data(7), "the file has the graph in 2 pieces"),
     "two tensors in one": (model(node(attribute(data(5, RAW), data(5, RAW)))), "an attribute has a tensor in 2 pieces"),
     "unknown type": (model(data(5, tensor(kind=27))), "tensor 'w' has the unknown type 27"),
@@ -367,7 +367,7 @@ BAD: dict[str, tuple[bytes, str]] = {
     "too much data": (model(data(5, tensor(data(9, bytes(25))))), "needs 24 bytes, it has 25"),
     "two of a dimension": (
         model(data(11, data(1, "x"), data(2, data(1, number(1, 1), data(2, data(1, number(1, 4), data(2, "n"))))))),
-        "a dimension that has a size and a name",
+        "a dimension has a size and a name",
     ),
     "input of 65": (
         model(data(11, data(2, data(1, data(2, *[data(1, number(1, 1))] * 65))))), "an input of 65 dimensions"
@@ -385,20 +385,26 @@ def test_a_damaged_file(file: Callable[[bytes], Path], content: bytes, told: str
 
 WHERE = ("location", "model.onnx.data")
 REFERENCES: dict[str, tuple[bytes, str]] = {
-    "no location": (external(("offset", "0")), "lies in another file, but does not say in which"),
-    "nothing": (number(14, 1), "does not say in which"),
-    "unknown place": (number(14, 7), "does not say in which"),
-    "unknown place with a name": (data(13, data(1, "location"), data(2, "d")) + number(14, 7), "does not say in which"),
-    "twice": (external(WHERE, WHERE), "says its location twice"),
-    "two offsets": (external(WHERE, ("offset", "0"), ("offset", "8")), "says its offset twice"),
-    "unknown key": (external(WHERE, ("prepacked_0", "k|0;8;x")), "says 'prepacked_0' of the file that it lies in"),
-    "negative offset": (external(WHERE, ("offset", "-8")), "has the offset '-8', no number of bytes"),
+    "no location": (external(("offset", "0")), "has external data without a valid location"),
+    "nothing": (number(14, 1), "without a valid location"),
+    "unknown place": (number(14, 7), "without a valid location"),
+    "unknown place with a name": (
+        data(13, data(1, "location"), data(2, "d")) + number(14, 7),
+        "without a valid location",
+    ),
+    "twice": (external(WHERE, WHERE), "has its location twice"),
+    "two offsets": (external(WHERE, ("offset", "0"), ("offset", "8")), "has its offset twice"),
+    "unknown key": (
+        external(WHERE, ("prepacked_0", "k|0;8;x")),
+        "has the unknown key 'prepacked_0' in its external data",
+    ),
+    "negative offset": (external(WHERE, ("offset", "-8")), "has the offset '-8', which is not a number of bytes"),
     "offset in words": (external(WHERE, ("offset", "eight")), "has the offset 'eight'"),
     "offset with a blank": (external(WHERE, ("offset", " 8")), "has the offset ' 8'"),
     "offset of other digits": (external(WHERE, ("offset", "٨")), "has the offset"),
     "huge offset": (external(WHERE, ("offset", "9" * 30)), "has the offset"),
     "empty length": (external(WHERE, ("length", "")), "has the length ''"),
-    "other length": (external(WHERE, ("length", "8")), "needs 24 bytes of another file, not 8"),
+    "other length": (external(WHERE, ("length", "8")), "needs 24 bytes of external data, not 8"),
 }
 
 
@@ -406,7 +412,7 @@ REFERENCES: dict[str, tuple[bytes, str]] = {
 def test_a_reference_that_makes_no_sense(file: Callable[[bytes], Path], said: bytes, told: str) -> None:
     with pytest.raises(ModelError, match=re.escape(told)):
         read(file(model(data(5, tensor(said)))))
-    with pytest.raises(ModelError, match="is of strings, which cannot lie in another file"):
+    with pytest.raises(ModelError, match="is of strings, which cannot be external data"):
         read(file(model(data(5, tensor(external(WHERE), kind=8)))))
 
 
@@ -454,7 +460,7 @@ def test_files_of_another_kind(tmp_path: Path) -> None:
 
 
 def test_the_number_of_fields_has_a_limit(file: Callable[[bytes], Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protobuf, "_MOST_FIELDS", 1000)
+    monkeypatch.setattr(protobuf, "_MAX_FIELDS", 1000)
     assert read(file(model(data(1) * 900))).operators == {"": 900}
     with pytest.raises(ModelError, match="more than 1000 fields"):
         read(file(model(data(1) * 1000)))
