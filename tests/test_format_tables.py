@@ -272,7 +272,7 @@ def test_a_prompt_that_is_no_text() -> None:
         (["show", "tags"], f"unknown format 'tags'; known: {', '.join(FORMATS)}"),
         (
             ["show", "multi_tag", "--labels", "<"],
-            "label '<' cannot be a tag: it must start with a letter and hold no '<', '>', backslash or control",
+            "label '<' cannot be a tag: it must start with a letter and contain no '<', '>', backslash",
         ),
         (["show", "multi_tag", "--labels", "A,A"], "--labels 'A,A': names, each once, with commas between them"),
         (["show", "multi_tag", "--labels", "", "--gbnf"], "--labels '': names, each once, with commas between them"),

@@ -259,7 +259,7 @@ CASES: dict[str, tuple[list[str], dict[str, str | bytes], int, list[str], list[s
         2,
         [],
         [
-            "label '<' cannot be a tag: it must start with a letter and hold no '<', '>', backslash or control",
+            "label '<' cannot be a tag: it must start with a letter and contain no '<', '>', backslash",
         ],
     ),
     "guidelines": (["a.txt", "--guidelines", "g"], {"a__txt": "x", "g": 'Disease = "an illness"'}, 0, ["a.txt"], []),
