@@ -49,7 +49,7 @@ def measure() -> dict[str, Any]:
 
 def kernels() -> dict[str, Any]:
     """Which kernels of llama.cpp are used here for the weights of the bundled model, and why a trial of them failed,
-    None where it did not; `certain` as in `backends.kernels.Failed`. They are tried also where no choice asks for it.
+    None where it did not; `certain` as in `backends.kernels.FailedTrial`. They are tried also where no choice asks for it.
     """
     from bioner_edge.backends.native import library  # not everybody has llama.cpp
 
