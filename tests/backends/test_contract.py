@@ -286,7 +286,7 @@ def test_a_document_without_room_fails_alone(tmp_path: Path, monkeypatch: pytest
     sink = output.open({})
     inputs = Inputs([str(tmp_path / "in.jsonl")], lambda notice: pytest.fail(str(notice)))
     with closing(sink):
-        outcome = run(extractor, inputs, sink, out="out.jsonl", complain=told.append, quiet=True)
+        outcome = run(extractor, inputs, sink, out="out.jsonl", complain=told.append)
     written = [json.loads(line)["id"] for line in io.StringIO((tmp_path / "out.jsonl").read_text("utf-8"))]
     assert written == ["d0", "d2"] and outcome.exit_code == 1 and outcome.failures == 1
     assert len(told) == 1 and told[0].startswith("document d1: no room for")
