@@ -66,7 +66,7 @@ def main() -> NoReturn:
     except typer.Abort:
         raise SystemExit(130) from None
     except ImportError as error:
-        _fail(_missing(error))
+        _fail(_import_error_message(error))
     except OSError as error:  # a path that the system refuses
         _fail(f"{error.filename or 'a file'}: {error.strerror or error}")
     except Exception as error:
@@ -78,7 +78,7 @@ def main() -> NoReturn:
     raise SystemExit(code or 0)
 
 
-def _missing(error: ImportError) -> str:
+def _import_error_message(error: ImportError) -> str:
     """The message for a library that is not installed or cannot be loaded. Reraises the error if it is our own
     module."""
     library = (error.name or "").split(".")[0]

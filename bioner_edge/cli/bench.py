@@ -78,7 +78,7 @@ def run(
         typer.Option(
             "--baselines",
             help="Also measure llama-gbnf (llama.cpp's grammar sampler), llama-cpp-python (its own completion and "
-            "grammar) and text-filter (free decoding; surfaces that are not in the text are dropped).",
+            "grammar) and text-filter (no constraint; surfaces that are not in the text are dropped).",
         ),
     ] = False,
     labels: Annotated[

@@ -54,7 +54,7 @@ class ByteAutomaton(ABC):
         """What follows up to the end if no further mention begins; None inside a mention, and if that is unknown."""
         return None
 
-    def unfinished(self, state: State) -> bool:
+    def in_mention(self, state: State) -> bool:
         """Whether the state is inside a mention that `without_mention` can take back."""
         return False
 

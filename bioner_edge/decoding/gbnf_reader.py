@@ -92,7 +92,7 @@ class _Reader:
             if self._take('"'):
                 while not self._take('"'):
                     code = self._character('"')
-                    symbols.append(self._writable([(code, code)]))
+                    symbols.append(self._check_writable([(code, code)]))
             elif self._take("["):
                 symbols.append(self._class())
             elif self._take("."):
@@ -150,9 +150,9 @@ class _Reader:
             ranges.append((low, high))
         if not ranges:
             self._fail("a character in the class")
-        return self._writable(_complement(ranges) if negated else ranges)
+        return self._check_writable(_complement(ranges) if negated else ranges)
 
-    def _writable(self, ranges: Sequence[tuple[int, int]]) -> Ranges:
+    def _check_writable(self, ranges: Sequence[tuple[int, int]]) -> Ranges:
         """The ranges as a symbol; fails if they contain only surrogates, which UTF-8 cannot encode."""
         if all(first_character(low, high) is None for low, high in ranges):
             self._fail("a character that text can hold before this")

@@ -206,7 +206,7 @@ class Decoding:
         """Whether a token writes part of a character inside a mention. Such a token is a choice even if no other is
         allowed: the model may mean another character with the same first bytes, or be unable to copy this one."""
         piece = self.mask.vocabulary.pieces[token] or b""
-        return not piece.isascii() and not _is_whole(piece) and self.mask.automaton.unfinished(self.state)
+        return not piece.isascii() and not _is_whole(piece) and self.mask.automaton.in_mention(self.state)
 
     def choose(self, logits: Logits, candidates: NDArray[np.int64], allowed: NDArray[np.int64]) -> int | None:
         """Choose the candidate with the highest logit and record its probability. Returns None if that is noise; the
@@ -216,18 +216,18 @@ class Decoding:
         if not np.isfinite(among[best]):  # argmax prefers NaN, so a single one shows here
             raise ModelError("the model gives NaN or infinite logits; its weights are damaged, convert it again")
         top = among[best]
-        unfinished = self.mask.automaton.unfinished(self.state)
-        if not unfinished:
+        in_mention = self.mask.automaton.in_mention(self.state)
+        if not in_mention:
             self.certain = _Mark(self)
         ahead = self.mask.automaton.neutral(self.state)
         begins = ahead is not None and not self.is_neutral(int(candidates[best]), ahead)
         removed = None
-        if self.with_removed_mass or unfinished or begins:
+        if self.with_removed_mass or in_mention or begins:
             # Relative to the same maximum. The sum over the whole vocabulary takes float32 exponentials: exact enough.
             total = float(np.exp(np.minimum(logits - np.float32(top), 80.0)).sum(dtype=np.float64))
             kept = among if allowed is candidates else logits[allowed].astype(np.float64)
             removed = max(0.0, 1.0 - float(np.exp(np.minimum(kept - top, 80.0)).sum()) / total)
-            if unfinished and removed >= _NOISE:
+            if in_mention and removed >= _NOISE:
                 self.withdraw()
                 return None
             if ahead is not None and begins:

@@ -117,9 +117,9 @@ class TaggedCopy(ByteAutomaton):
     def neutral(self, state: _State) -> bytes | None:
         """The rest of the text: copying asserts nothing."""
         position, _, _, part = state
-        return None if self.unfinished(state) else self.text[position + len(part) :]
+        return None if self.in_mention(state) else self.text[position + len(part) :]
 
-    def unfinished(self, state: _State) -> bool:
+    def in_mention(self, state: _State) -> bool:
         position, stack, _, part = state
         return bool(stack or (part and not self._is_text(part, position)))
 

@@ -184,7 +184,7 @@ def test_score_with_other_names_of_labels(run: Command) -> None:
         ),
         (
             ["run", "--corpus", EXAMPLES, "--out", "r", "--constraints", "xml"],
-            "unknown constraint 'xml'; known: free, ",
+            "unknown constraint 'xml'; known: default, free, ",
         ),
         (["run", "--corpus", EXAMPLES, "--out", "r", "--cost", "no.toml"], "no.toml: "),
         (["run", "--corpus", EXAMPLES, "--out", "r", "--reference", "Q9"], "unknown reference 'Q9'; known: "),

@@ -89,7 +89,7 @@ class Grown:
 
     def read(self, slots: Sequence[int], pasts: Sequence[int], ids: Sequence[int]) -> Logits:
         (slot,), (past,) = slots, pasts
-        new = self._unused()
+        new = self._take_buffers()
         filled, held = self._held.get(slot, (0, new))
         if past < filled:  # truncated positions leave gaps between the heads
             self.copy(slot, slot, past)
@@ -103,7 +103,7 @@ class Grown:
         return logits
 
     def copy(self, source: int, target: int, upto: int) -> None:
-        new = self._unused()
+        new = self._take_buffers()
         filled, held = self._held.get(source, (0, new))
         for (_, heads, size), old, shorter in zip(self._caches, held, new, strict=True):
             _view(shorter, heads, upto, size)[:] = _view(old, heads, filled, size)[:, :upto]
@@ -115,7 +115,7 @@ class Grown:
         if before is not None:
             self._free.append(before)
 
-    def _unused(self) -> list[_Buffer]:
+    def _take_buffers(self) -> list[_Buffer]:
         return self._free.pop() if self._free else self._new()
 
     def _new(self) -> list[_Buffer]:
