@@ -169,7 +169,7 @@ def test_a_printed_grammar_is_one_for_llama_cpp(run: Run, vocabulary: VocabOnly,
     else:
         assert [line for line in out.splitlines() if line.startswith("# ")] == [f"# {label}" for label in labels]
         assert all(grammar in out for grammar in grammars)
-        told = f"{len(labels)} grammars, for an answer each; llama.cpp takes one: ask for it with --labels"
+        told = f"{len(labels)} grammars, one per answer; llama.cpp takes one: select it with --labels"
         assert err == [f"bioner-edge: warning: {told}"]
 
 
@@ -272,10 +272,10 @@ def test_a_prompt_that_is_no_text() -> None:
         (["show", "tags"], f"unknown format 'tags'; known: {', '.join(FORMATS)}"),
         (
             ["show", "multi_tag", "--labels", "<"],
-            "label '<' cannot be a tag: it must start with a letter and hold no '<', '>', backslash or control",
+            "label '<' cannot be a tag: it must start with a letter and contain no '<', '>', backslash",
         ),
-        (["show", "multi_tag", "--labels", "A,A"], "--labels 'A,A': names, each once, with commas between them"),
-        (["show", "multi_tag", "--labels", "", "--gbnf"], "--labels '': names, each once, with commas between them"),
+        (["show", "multi_tag", "--labels", "A,A"], "--labels 'A,A': must be distinct names, separated by commas"),
+        (["show", "multi_tag", "--labels", "", "--gbnf"], "--labels '': must be distinct names, separated by commas"),
         (
             ["show", "multi_tag", "--gbnf", "--prompt", "x"],
             "--gbnf and --prompt each print one thing alone; give one of them",

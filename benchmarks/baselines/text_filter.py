@@ -25,7 +25,7 @@ __all__ = ["MARKS", "TEXT_FILTER"]
 def _filter(form: Format, answer: str, document: Document, labels: Sequence[str]) -> Parsed:
     if form in _WRITTEN:
         items = [*_WRITTEN[form](answer, document, labels)]
-        read = terms.reading(answer, document, lambda cursor: _all(cursor, items), lambda rest: ())
+        read = terms.read_answer(answer, document, lambda cursor: _all(cursor, items), lambda rest: ())
     else:  # its own reading finds terms everywhere, and takes offsets as they are
         read = form.salvage(answer, document, labels)
     return replace(read, problems=tuple(p for p in read.problems if p.kind == "ungrounded"))

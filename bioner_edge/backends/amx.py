@@ -1,8 +1,8 @@
-"""AMX, the tile registers of recent Xeons: which weights llama.cpp multiplies with them, and how it is kept from it.
+"""AMX, the tile registers of recent Xeons: which weights llama.cpp multiplies with them, and how to disable them.
 
-llama.cpp decides once in a process whether it uses AMX: when the first model is loaded, whatever its settings, it asks
-Linux for the registers, and makes the list of the layouts that weights may have. So it is never enough to know what is
-right for a model: what counts is that list, which `refuse` makes early, and then reads.
+llama.cpp decides once per process whether to use AMX: when the first model is loaded, whatever its settings, it
+requests the registers from Linux and builds its list of weight layouts. Settings of a model do not change that list, so
+`refuse` has it built early, without AMX, and then checks it.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ __all__ = ["AMX", "multiplies", "refuse"]
 AMX = "AMX_INT8"
 """The feature, as llama.cpp calls it."""
 
-# A type of weights -> what the length of a row is a multiple of, as ggml-cpu/amx/amx.cpp asks.
+# Tensor type -> the number that the row length must be a multiple of (ggml-cpu/amx/amx.cpp).
 _ROW_LENGTH = {"Q4_0": 32, "Q4_1": 32, "Q8_0": 32, "Q4_K": 256, "Q5_K": 256, "Q6_K": 256, "IQ4_XS": 256, "F16": 16}
-_ROW_COUNT = 32  # what the number of rows is a multiple of
+_ROW_COUNT = 32  # the number of rows must be a multiple of it
 _LAYOUT = "AMX"
 _SMALL_STACK = 2048  # bytes: MINSIGSTKSZ, too few for a signal frame with tile registers (8 KiB more)
 
 
 def multiplies(tensor: Tensor) -> bool:
-    """Whether llama.cpp has kernels of AMX for a tensor."""
+    """Whether llama.cpp has AMX kernels for a tensor."""
     length = _ROW_LENGTH.get(tensor.type)
     if length is None or len(tensor.shape) < 2:
         return False
@@ -37,16 +37,16 @@ def multiplies(tensor: Tensor) -> bool:
 
 
 def refuse() -> bool:
-    """Keep AMX out of this process from now on; False where llama.cpp has it already.
+    """Disable AMX in this process from now on. Returns False if llama.cpp uses it already.
 
-    Linux grants the registers only to a process whose alternate signal stacks could hold them
-    (Documentation/arch/x86/xstate.rst). With a small stack meanwhile llama.cpp is told no, says so on standard error,
-    and goes on with its other kernels. It is too late where a model was loaded, or another library has been granted
-    them: Linux then takes no small stack, and says yes again.
+    Linux grants the registers only to a process whose alternate signal stacks can hold them
+    (Documentation/arch/x86/xstate.rst). With a small stack in place the request fails; llama.cpp reports that on
+    standard error and falls back to its other kernels. It is too late once a model was loaded, or another library was
+    granted the registers: Linux then rejects a small stack and grants them again.
     """
     from bioner_edge.backends.native import layouts
 
-    if sys.platform != "linux":  # nobody can be told no
+    if sys.platform != "linux":  # no request that could fail
         return _LAYOUT not in layouts()
     with _no_signals(), _silent_stderr(), suppress(OSError), _small_signal_stack():
         layouts()
@@ -55,7 +55,7 @@ def refuse() -> bool:
 
 @contextmanager
 def _no_signals() -> Iterator[None]:
-    """Signals wait meanwhile: their frames would not fit into the small stack."""
+    """Block signals: their frames would not fit into the small stack."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         yield
@@ -65,7 +65,7 @@ def _no_signals() -> Iterator[None]:
 
 @contextmanager
 def _small_signal_stack() -> Iterator[None]:
-    """Raises OSError where the system takes none as small."""
+    """A signal stack too small for tile registers. Raises OSError if the system rejects it."""
 
     class Stack(ctypes.Structure):  # stack_t
         _fields_ = (("sp", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
@@ -85,7 +85,7 @@ def _small_signal_stack() -> Iterator[None]:
 def _silent_stderr() -> Iterator[None]:
     try:
         kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    except OSError:  # there is none
+    except OSError:  # no standard error
         yield
         return
     try:

@@ -1,8 +1,8 @@
-"""The process of a trial: python -m bioner_edge.backends.kernel_trial MODEL KERNELS PARENT
+"""Try kernels of llama.cpp in a process of its own: python -m bioner_edge.backends.kernel_trial MODEL KERNELS PARENT
 
-Where these kernels of llama.cpp do not work it is ended by a signal, or ends with the code `kernels.WRONG` and a reason
-on standard error; any other code says nothing of them. See `kernels`. PARENT is the number of the process that
-asks, which it does not outlive.
+If they do not work, the process dies by a signal, or exits with the code `kernels.WRONG` and a reason on standard
+error; any other code says nothing about them. See `kernels`. PARENT is the id of the calling process, which the trial
+does not outlive.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from bioner_edge.processes import end_with_parent
 
 __all__ = ["main"]
 
-_TOLERANCE = 0.1  # of the logits' standard deviation; kernels round differently, garbage is far away
+_TOLERANCE = 0.1  # in standard deviations of the logits; kernels round differently, broken ones are far off
 
 
 def main(model: Path, kernels: str) -> str | None:
-    """Why the logits of steps of two and more tokens are not those of plain kernels; None where they are.
+    """Compare logits of steps of two and more tokens with those of plain kernels; returns how far apart they are, or
+    None.
 
-    Raises ModelError for a model that cannot be loaded, and for one that does not tell: its logits are all alike.
+    Raises ModelError for a model that cannot be loaded or whose logits are all alike, which shows nothing.
     """
     found = []
     for chosen in dict.fromkeys((kernels, PLAIN)):
@@ -35,7 +36,7 @@ def main(model: Path, kernels: str) -> str | None:
             found.append(backend.eval(sequence, [n % words for n in range(3, 40)]).copy())  # more than one tile
     spread = float(found[-1].std())
     if not 0 < spread < np.inf:
-        raise ModelError(f"{model}: the logits of plain kernels are no numbers, or all alike")
+        raise ModelError(f"{model}: the logits of plain kernels are not finite, or all alike")
     away = float(np.abs(found[0] - found[-1]).max()) / spread
     return None if away <= _TOLERANCE else f"logits {away:.2g} standard deviations away from those of plain kernels"
 
@@ -43,9 +44,9 @@ def main(model: Path, kernels: str) -> str | None:
 if __name__ == "__main__":
     end_with_parent(int(sys.argv[3]))
     try:
-        told, code = main(Path(sys.argv[1]), sys.argv[2]), WRONG
+        message, code = main(Path(sys.argv[1]), sys.argv[2]), WRONG
     except BionerError as error:
-        told, code = str(error), 1
-    if told:
-        print(told, file=sys.stderr)
+        message, code = str(error), 1
+    if message:
+        print(message, file=sys.stderr)
         raise SystemExit(code)

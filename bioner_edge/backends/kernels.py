@@ -1,26 +1,24 @@
-"""Choose the matrix kernels of llama.cpp that work on this processor, found out by trying them in another process.
+"""Choose the fastest matrix kernels of llama.cpp that work on this processor, by trying them in another process.
 
 llama.cpp multiplies quantized weights with kernels for the processor that it was compiled on. Those for AMX, which
-recent Xeons have, are broken where GCC 12.2 or an older one compiled them (llama.cpp issue 20824): it declares 8 of the
-64 bytes that configure the tiles and drops the stores of the others, and the first step of two tokens ends the process
-with SIGSEGV. pip compiles with `-march=native`, so every such machine has them. A name of a compiler or a processor
-does not tell whether they work, a step does: it is tried once for each library file, processor and kind of weights, and
-the answer is kept in the user's cache folder. A library that was not built for AMX, or a processor without it, needs no
-trial.
+recent Xeons have, are broken if compiled by GCC 12.2 or older (llama.cpp issue 20824): it declares 8 of the 64 bytes
+that configure the tiles and drops the stores of the others, and the first step of two tokens crashes the process with
+SIGSEGV. pip compiles with `-march=native`, so every such machine has them. Whether they work does not follow from the
+compiler or the processor, so a step is tried once for each library file, processor and kind of weights, and the result
+is kept in the user's cache folder. A library built without AMX, or a processor without it, needs no trial.
 
-Where a trial fails the next kernels are tried, from the fastest on:
+If a trial fails, the next kernels are tried, from the fastest on:
 
     all      whatever llama.cpp chooses
     no-amx   the same without AMX: the repacked kernels for AVX stay
-    plain    weights as the file has them, no kernels of their own layout
+    plain    weights in the layout of the file, no repacked kernels
 
-Only a fault of the processor, or logits that are wrong, says that kernels do not work. A trial that fails otherwise, as
-where the file cannot be loaded, memory runs out or a disk is slow, says nothing, and nothing is kept of it: the next
-kernels are taken without one, and if the file is to blame, loading it will say so.
+Only a crash of the processor, or wrong logits, shows that kernels do not work. A trial that fails otherwise (the file
+cannot be loaded, memory runs out, a disk is slow) shows nothing and is not cached: the next kernels are then taken
+without a trial, and if the file is to blame, loading it will say so.
 
-AMX is for a whole process, see `amx`. So a model that AMX has no kernels for leaves it out: the next one may be one
-that needs to do without. Where it does and AMX is there already, as after a model whose own kernels of AMX work, it
-gets plain kernels.
+AMX is enabled for a whole process, see `amx`. So a model without AMX kernels disables it, since the next one may have
+to run without it. A model that must do without AMX in a process that uses it already gets plain kernels.
 """
 
 from __future__ import annotations
@@ -43,44 +41,44 @@ from bioner_edge.hardware.cpu_features import build_features, processor
 from bioner_edge.models.gguf_header import Tensor, read
 from bioner_edge.processes import describe_exit
 
-__all__ = ["ALL", "KERNELS", "NO_AMX", "PLAIN", "WRONG", "Failed", "choose", "settle", "trial", "tried"]
+__all__ = ["ALL", "KERNELS", "NO_AMX", "PLAIN", "WRONG", "FailedTrial", "choose", "needs_trial", "settle", "trial"]
 
 ALL, NO_AMX, PLAIN = KERNELS = ("all", "no-amx", "plain")
 """From the fastest to the one that always works."""
 WRONG = 3
-"""The exit code of a trial whose logits are wrong."""
+"""The exit code of a trial with wrong logits."""
 
-_FAULTS = {-signal.SIGSEGV, -signal.SIGILL, -signal.SIGBUS, -signal.SIGFPE}
+_CRASH_SIGNALS = {-signal.SIGSEGV, -signal.SIGILL, -signal.SIGBUS, -signal.SIGFPE}
 _TRIAL_S = 600  # a large model on a slow disk is loaded twice
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
-    """Why a trial failed. `certain` says that the kernels are to blame: not the file, memory or time."""
+class FailedTrial:
+    """Why a trial failed. `certain` means that the kernels are to blame, not the file, memory or time."""
 
     reason: str
     certain: bool
 
 
-def tried(system_info: str) -> bool:
-    """Whether kernels have to be tried here, of a library of which `llama_print_system_info` says this."""
+def needs_trial(system_info: str) -> bool:
+    """Whether kernels must be tried here, given `llama_print_system_info` of the library."""
     return amx.AMX in (build_features(system_info) or ()) and amx.AMX in (processor().features or ())
 
 
 def choose(model: Path, library: Path, system_info: str) -> str:
     """The fastest of `KERNELS` that work for the weights in `model`.
 
-    `library` is the folder of llama.cpp's libraries, `system_info` what `llama_print_system_info` says of them.
-    Raises ModelError where none works.
+    `library` is the folder of llama.cpp's libraries, `system_info` their `llama_print_system_info`. Raises ModelError
+    if none work.
     """
-    if not tried(system_info):
+    if not needs_trial(system_info):
         return ALL
     tensors = read(model).tensors
     if not any(map(amx.multiplies, tensors)):
         return NO_AMX
     key = _key(tensors, library)
     cache = _cache_file()
-    if (kept := _kept(cache).get(key)) in KERNELS:
+    if (kept := _read_cache(cache).get(key)) in KERNELS:
         return kept
     reason = ""
     for kernels, next_ones in zip(KERNELS, (*KERNELS[1:], PLAIN), strict=True):
@@ -94,34 +92,34 @@ def choose(model: Path, library: Path, system_info: str) -> str:
 
 
 def settle(kernels: str) -> str:
-    """The kernels that a model gets in this process where `kernels` were chosen for it; to be called before it is
-    loaded. A model gets plain ones where AMX is to be left out of a process that has it already."""
+    """The kernels to load a model with in this process, given those chosen for it; call it before loading. These are
+    the plain ones if AMX must be avoided in a process that uses it already."""
     return PLAIN if kernels == NO_AMX and not amx.refuse() else kernels
 
 
-def trial(model: Path, kernels: str) -> Failed | None:
-    """Why a step of two tokens fails with these kernels, tried in a process of its own; None where it does not."""
+def trial(model: Path, kernels: str) -> FailedTrial | None:
+    """Run a step of two tokens with these kernels in a process of its own; returns why it failed, or None."""
     command = [sys.executable, "-P", "-m", "bioner_edge.backends.kernel_trial", str(model), kernels, str(os.getpid())]
     try:
         run = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_TRIAL_S)
     except subprocess.TimeoutExpired:
-        return Failed(f"no answer in {_TRIAL_S} s", certain=False)
+        return FailedTrial(f"no answer in {_TRIAL_S} s", certain=False)
     if run.returncode == 0:
         return None
     if run.returncode < 0:
-        return Failed(describe_exit(run.returncode), run.returncode in _FAULTS)
-    told = run.stderr.decode(errors="replace").strip().splitlines() or [describe_exit(run.returncode)]
-    return Failed(told[-1], run.returncode == WRONG)
+        return FailedTrial(describe_exit(run.returncode), run.returncode in _CRASH_SIGNALS)
+    lines = run.stderr.decode(errors="replace").strip().splitlines() or [describe_exit(run.returncode)]
+    return FailedTrial(lines[-1], run.returncode == WRONG)
 
 
-# --- What was found before
+# --- The cache of results
 
 
 def _key(tensors: Iterable[Tensor], library: Path) -> str:
-    """What an answer holds for: library files, a processor, and weights of these types and shapes.
+    """The key of a result: the library files, the processor, and the types and shapes of the weights.
 
-    What matters of a shape is by which powers of two its sides can be divided: kernels ask for multiples of up to 256
-    weights in a row and 32 rows, and leave a tensor to others where it has none.
+    Of a shape, only the powers of two that divide its sides matter: kernels need multiples of up to 256 weights per row
+    and 32 rows, and leave other tensors to other kernels.
     """
     cpu = processor()
     files = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(library.glob("lib*"))]
@@ -134,8 +132,8 @@ def _cache_file() -> Path:
     return Path(base).expanduser() / "bioner-edge" / "kernels.json"
 
 
-def _kept(cache: Path) -> dict[str, str]:
-    """The answers so far; none where the file is missing or damaged: then the trial is run again."""
+def _read_cache(cache: Path) -> dict[str, str]:
+    """The results so far; empty if the file is missing or damaged, so that the trial runs again."""
     try:
         found = json.loads(cache.read_text("utf-8"))
     except (OSError, ValueError):
@@ -144,9 +142,9 @@ def _kept(cache: Path) -> dict[str, str]:
 
 
 def _keep(cache: Path, key: str, kernels: str) -> None:
-    """Add an answer; a cache that cannot be written costs a trial each time, and nothing else."""
+    """Add a result; a cache that cannot be written only costs a trial each time."""
     with suppress(OSError):
         cache.parent.mkdir(parents=True, exist_ok=True)
         partial = cache.with_name(f"{cache.name}.{os.getpid()}")
-        partial.write_text(json.dumps({**_kept(cache), key: kernels}, indent=1) + "\n", "utf-8")
+        partial.write_text(json.dumps({**_read_cache(cache), key: kernels}, indent=1) + "\n", "utf-8")
         os.replace(partial, cache)

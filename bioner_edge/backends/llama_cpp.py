@@ -1,8 +1,8 @@
 """Inference by llama.cpp, through the ctypes layer of llama-cpp-python, which is pinned exactly.
 
-Its structs change inside a patch version, and setting a field that is no longer there is silently ignored by ctypes:
-so each setting goes through `set_fields`, which refuses unknown names. Every setting that matters is given explicitly;
-the library's own defaults (4 threads whatever the machine has, an automatic load mode) are never relied on.
+Its structs change between patch versions, and ctypes silently accepts a field that no longer exists, so each setting
+goes through `set_fields`, which rejects unknown names. Every setting that matters is explicit; the library's defaults
+(4 threads on any machine, an automatic load mode) are never relied on.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ __all__ = ["LlamaCpp"]
 _CACHE_TYPES = {"f16": 1, "f32": 0}  # GGML_TYPE_*
 _SLOTS = 16  # sequences that may live at once
 _BATCH = 512  # tokens read in one step
-_MOST_CONTEXT = 2048  # of itself: chunks of a sentence or an abstract need no more, and the cache grows with it
+_MOST_CONTEXT = 2048  # by default: sentences and abstracts need no more, and the cache grows with it
 
 
 class LlamaCpp:
     """A GGUF file loaded for CPU inference.
 
-    `context` is in tokens, by default what the model was trained for, at most 2048. `cache` is the type of the KV
-    cache: "f32" (flash attention then off) is for parity with transformers. `adapter` is a GGUF LoRA file, added to
-    the weights in each step. `kernels` is one of `kernels.KERNELS`, by default the fastest that work here. Raises
-    ModelError where llama.cpp cannot load a file.
+    `context` is in tokens, by default the model's training context, at most 2048. `cache` is the type of the KV cache:
+    "f32" (without flash attention) is for parity with transformers. `adapter` is a GGUF LoRA file, applied in each
+    step. `kernels` is one of `kernels.KERNELS`, by default the fastest that work here. Raises ModelError if llama.cpp
+    cannot load a file.
     """
 
     def __init__(
@@ -89,14 +89,14 @@ class LlamaCpp:
                 lib.llama_model_free(self._model)
                 raise ModelError(f"{adapter}: llama.cpp does not take it: {reason()}; merge the adapter instead")
         self._memory = lib.llama_get_memory(self._context)
-        self._step = min(_BATCH, lib.llama_n_batch(self._context))  # a small context lowers it; more ends the process
+        self._step = min(_BATCH, lib.llama_n_batch(self._context))  # a small context lowers it; more aborts the process
         self._tokens = TokenBatch(self._step)
         self._free = list(range(_SLOTS - 1, -1, -1))
         self.context: int = context
         self._describe()
 
     def _describe(self) -> None:
-        """What the vocabulary says, which can be had without the weights."""
+        """Set the attributes that come from the vocabulary, which needs no weights."""
         self.vocabulary_size: int = lib.llama_vocab_n_tokens(self._vocab)
         self.end_tokens = frozenset(t for t in range(self.vocabulary_size) if lib.llama_vocab_is_eog(self._vocab, t))
         bos = lib.llama_vocab_bos(self._vocab)
@@ -109,7 +109,7 @@ class LlamaCpp:
         self.chat_template: str | None = template.decode() if template else None
 
     def _text(self, key: bytes) -> bytes | None:
-        """A string of the file's metadata; None where there is none."""
+        """A string of the file's metadata, or None if the key is missing."""
         if (size := lib.llama_model_meta_val_str(self._model, key, None, 0)) < 0:
             return None
         buffer = ctypes.create_string_buffer(size + 1)
@@ -117,7 +117,7 @@ class LlamaCpp:
         return buffer.value
 
     def _name(self, token: int) -> str:
-        """A control token as a template writes it; empty where there is none: llama.cpp then says -1 or any other."""
+        """A control token as a template writes it; empty if there is none, for which llama.cpp returns -1 or any id."""
         known = token >= 0 and lib.llama_vocab_is_control(self._vocab, token)
         return lib.llama_vocab_get_text(self._vocab, token).decode() if known else ""
 
@@ -170,7 +170,7 @@ class LlamaCpp:
         return logits
 
     def _row(self, row: int) -> Logits:
-        """The logits after one token of the last step, in llama.cpp's own memory."""
+        """The logits after one token of the last step: a view of llama.cpp's own memory."""
         logits = lib.llama_get_logits_ith(self._context, row)
         return np.ctypeslib.as_array(logits, shape=(self.vocabulary_size,))
 
@@ -212,7 +212,7 @@ class LlamaCpp:
 
 
 def _load_model(path: Path, *, repacked: bool) -> Any:
-    """The weights of a file, in the layout of the processor's kernels where `repacked`. Raises ModelError."""
+    """Load the weights of a file, `repacked` for the processor's kernels or as they are. Raises ModelError."""
     settings = set_fields(
         lib.llama_model_default_params(),
         n_gpu_layers=0,
@@ -228,9 +228,9 @@ def _load_model(path: Path, *, repacked: bool) -> Any:
 
 
 def _load_adapter(model: Any, path: Path, base: Path) -> Any:
-    """A LoRA file for `model`, which is freed with it; no context may have been made yet.
+    """Load a LoRA file for `model`, which owns it; call it before a context is created.
 
-    Raises ModelError, the model freed, where it is no such file or belongs to another model.
+    Frees the model and raises ModelError if the file is not a LoRA adapter or belongs to another model.
     """
     try:
         adapter_file.check(path)

@@ -1,6 +1,6 @@
-"""A model on disk, and the back end that runs it: llama.cpp for a GGUF file, onnxruntime for a folder.
+"""Load a model with the back end that runs it: llama.cpp for a GGUF file, onnxruntime for a folder.
 
-Neither is imported before a model needs it, so that one that is not installed is missed only then.
+Each is imported only when a model needs it, so that either may be missing.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ NEEDS_LLAMA = (
 def load_backend(
     path: Path, *, threads: int | None = None, adapter: Path | None = None, exact: bool = False
 ) -> Backend:
-    """The model in `path`, loaded. `adapter` is a GGUF LoRA file; `exact` asks for a float32 cache, for comparisons.
+    """Load the model in `path`. `adapter` is a GGUF LoRA file; `exact` requests a float32 cache, for comparisons.
 
-    Raises ModelError where it cannot be loaded, UsageError for an adapter of another kind than the model.
+    Raises ModelError if it cannot be loaded, UsageError for a GGUF adapter with an ONNX model.
     """
     try:
         if path.is_dir():
@@ -38,8 +38,8 @@ def load_backend(
     except ImportError as error:
         library = (error.name or "a library").split(".")[0]
         if not isinstance(error, ModuleNotFoundError):
-            told = f"{library} is installed, but cannot be loaded: {error}; install it again"
-            raise ModelError(f"{path}: {told}") from None
+            message = f"{library} is installed, but cannot be loaded: {error}; install it again"
+            raise ModelError(f"{path}: {message}") from None
         if path.is_dir():
             raise ModelError(f"{path}: {library} is not installed: pip install bioner-edge") from None
         raise ModelError(f"{path}: {NEEDS_LLAMA}") from None

@@ -1,6 +1,6 @@
-"""What every call into llama.cpp's ctypes layer shares: settings that must exist, errors that must be told.
+"""Code shared by calls into llama.cpp's ctypes layer: checked settings and captured error messages.
 
-`lib` is that layer. Whoever needs it takes it from here: where it cannot be loaded, importing this is a ModelError.
+`lib` is that layer. Import it from here: if it cannot be loaded, this import raises ModelError.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bioner_edge.errors import ModelError, printable
 try:
     import llama_cpp
     import llama_cpp.llama_cpp as lib
-except (OSError, RuntimeError) as error:  # what it raises where its library, or one that that needs, is not there
+except (OSError, RuntimeError) as error:  # its library, or one that it depends on, is missing
     _why = printable(" ".join(re.sub(r"^Failed to load shared library '.*?': ", "", str(error)).split()))
     _remedy = "install the library that is missing (libgomp.so.1: apt install libgomp1), or llama-cpp-python again"
     raise ModelError(
@@ -27,31 +27,31 @@ except (OSError, RuntimeError) as error:  # what it raises where its library, or
 __all__ = ["PROMPT_TEMPLATE", "VERSION", "layouts", "lib", "library", "listen", "plain_text", "reason", "set_fields"]
 
 PROMPT_TEMPLATE = b"bioner.chat_template"
-"""The key of a template that writes the blanks that a tokenizer would put there; others read the usual one."""
+"""The key of a chat template that itself writes the blanks a tokenizer would add; other programs read the usual one."""
 
 VERSION: str = llama_cpp.__version__
 
 _CPU = 0  # GGML_BACKEND_DEVICE_TYPE_CPU
-_ERROR = 4  # GGML_LOG_LEVEL_ERROR; llama-cpp-python's own table of the levels is that of an older ggml
+_ERROR = 4  # GGML_LOG_LEVEL_ERROR; llama-cpp-python's own table is that of an older ggml
 _errors: deque[str] = deque(maxlen=8)
 
 
 @lib.llama_log_callback  # type: ignore[untyped-decorator]
 def _log_callback(level: int, text: bytes, data: object) -> None:
-    """Keeps the last errors; at module level because llama.cpp keeps the pointer."""
+    """Keep the last errors. At module level because llama.cpp keeps the pointer."""
     if level == _ERROR:
         _errors.append(text.decode(errors="replace"))
 
 
 def library() -> tuple[Path, str]:
-    """The folder of llama.cpp's libraries, and what they say that they were built for; see `kernels.choose`."""
+    """The folder of llama.cpp's libraries and their `llama_print_system_info`; see `kernels.choose`."""
     return Path(lib._lib._name).parent, lib.llama_print_system_info().decode()
 
 
 def layouts() -> list[str]:
-    """The layouts that llama.cpp may give weights beside that of the file, as "AMX" and "CPU_REPACK".
+    """The layouts that llama.cpp may repack weights into, such as "AMX" and "CPU_REPACK".
 
-    llama.cpp makes the list when it is asked for it first, here or when a model is loaded, and keeps it; see `amx`.
+    llama.cpp builds the list at the first request, here or when a model is loaded, and keeps it; see `amx`.
     """
     ggml = lib._lib
     functions = ("dev_by_type", "dev_backend_reg", "reg_get_proc_address", "buft_name")
@@ -69,19 +69,19 @@ def layouts() -> list[str]:
 
 
 def listen() -> None:
-    """From now on nothing is printed, and errors are kept for `reason`; those before are forgotten."""
+    """Silence llama.cpp's log and keep errors for `reason`; earlier ones are dropped."""
     _errors.clear()
     lib.llama_log_set(_log_callback, ctypes.c_void_p())
 
 
 def reason() -> str:
-    """The last error since `listen`, without the function's name: it tells what the exception said."""
+    """The last error since `listen`, without the function's name: what the C++ exception said."""
     last = " ".join(_errors[-1].split()) if _errors else "no reason given"
     return re.sub(r"^\w+: ", "", last)
 
 
 def set_fields(struct: Any, **values: object) -> Any:
-    """Set fields of a ctypes struct, which takes a name that it does not have without a word. Raises RuntimeError."""
+    """Set fields of a ctypes struct. Raises RuntimeError for unknown names, which ctypes would silently accept."""
     names = {name for name, *_ in struct._fields_}
     if unknown := values.keys() - names:
         raise RuntimeError(
@@ -93,9 +93,9 @@ def set_fields(struct: Any, **values: object) -> Any:
 
 
 def plain_text() -> Any:
-    """An override for loading: no blank before a text.
+    """A metadata override for loading: no blank before a text.
 
-    What is fed must spell the document, byte for byte; the blank that SentencePiece tokenizers put there would stand in
+    Tokens fed must spell the document, byte for byte; the blank that SentencePiece tokenizers prepend would end up in
     every answer. The array ends with an empty row.
     """
     rows = (lib.llama_model_kv_override * 2)()

@@ -14,10 +14,10 @@ _SLOTS = 16  # as in the real back ends
 
 
 class Scripted:
-    """A model played by `logits(ids)`. Tokens 0-255 are the bytes; then come `words` (longer tokens) and one end token.
+    """A model simulated by `logits(ids)`. Tokens 0-255 are the bytes, followed by `words` (longer tokens) and an end
+    token.
 
-    Tokenization is greedy: the longest token that fits, so `words` are canonical. `context` is in tokens, for each
-    sequence.
+    Tokenization is greedy (longest match), so `words` are canonical. `context` is in tokens per sequence.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Scripted:
         self.runtime = "a script"
         self.threads = 1
         self.evaluated: list[int] = []
-        """How many tokens were appended to a sequence, each time: for tests that count steps."""
+        """The number of tokens of each append, for tests that count steps."""
 
     def tokenize(self, text: bytes, special: bool) -> list[int]:
         ids, at = [], 0

@@ -1,4 +1,4 @@
-"""A GGUF file without its weights: enough to count tokens and to write prompts, loaded in a moment."""
+"""A GGUF file without its weights: enough to count tokens and write prompts, and quick to load."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["VocabOnly"]
 
 
 class VocabOnly(LlamaCpp):
-    """The vocabulary and the chat template of a model file of any size. It has no sequences: nothing can be evaluated.
+    """The vocabulary and chat template of a model file of any size. It has no sequences, so nothing can be evaluated.
 
-    Raises ModelError where llama.cpp cannot read the file.
+    Raises ModelError if llama.cpp cannot read the file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -30,7 +30,7 @@ class VocabOnly(LlamaCpp):
             raise ModelError(f"{path}: llama.cpp cannot read its vocabulary; is it a language model in GGUF, complete?")
         self._vocab = lib.llama_model_get_vocab(self._model)
         self._context = None
-        self._free = []  # `new_sequence` refuses: without weights, evaluating would end the process
+        self._free = []  # `new_sequence` raises: without weights, evaluating would crash the process
         self.context = 0
         self._describe()
 
@@ -40,7 +40,7 @@ class VocabOnly(LlamaCpp):
             self._model = None
 
     def found_in_text(self) -> Iterator[tuple[int, bool]]:
-        """The tokens that are looked for in a text by their names, each with whether it is a control token."""
+        """The tokens that are matched in a text by name, each with whether it is a control token."""
         control = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN
         for token in range(self.vocabulary_size):
             kind = lib.llama_vocab_get_attr(self._vocab, token)

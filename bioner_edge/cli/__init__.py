@@ -1,4 +1,4 @@
-"""The command line: each verb calls one function. Heavy imports wait until a verb runs, so that --help is quick."""
+"""The command line: each verb calls one function. Heavy imports are deferred until a verb runs, to keep --help fast."""
 
 from __future__ import annotations
 
@@ -66,11 +66,11 @@ def main() -> NoReturn:
     except typer.Abort:
         raise SystemExit(130) from None
     except ImportError as error:
-        _fail(_missing(error))
+        _fail(_import_error_message(error))
     except OSError as error:  # a path that the system refuses
         _fail(f"{error.filename or 'a file'}: {error.strerror or error}")
     except Exception as error:
-        # The class of typer's own usage errors has had several places; they are told by what they can do.
+        # typer's usage errors moved between modules; recognize them by their method.
         if not hasattr(error, "format_message"):
             raise
         context = getattr(error, "ctx", None)
@@ -78,15 +78,16 @@ def main() -> NoReturn:
     raise SystemExit(code or 0)
 
 
-def _missing(error: ImportError) -> str:
-    """A library that is not installed, as where nothing can be compiled, or that lacks something of the system's."""
+def _import_error_message(error: ImportError) -> str:
+    """The message for a library that is not installed or cannot be loaded. Reraises the error if it is our own
+    module."""
     library = (error.name or "").split(".")[0]
     if library in ("", __package__.split(".")[0]):
         raise error
     if not isinstance(error, ModuleNotFoundError):
         return f"{library} is installed, but cannot be loaded: {error}; install it again"
     install = "'bioner-edge[llama]'" if library in ("llama_cpp", "gguf") else "bioner-edge"
-    return f"{library} is not installed, which this needs: pip install {install}"
+    return f"this needs {library}, which is not installed: pip install {install}"
 
 
 def _fail(message: str) -> NoReturn:

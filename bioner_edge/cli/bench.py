@@ -1,4 +1,4 @@
-"""`bioner-edge bench` and `bioner-edge compare`: options to one call each, and what is seen of it on the terminal."""
+"""`bioner-edge bench` and `bioner-edge compare`: map options to calls, print the results."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def run(
         typer.Option(
             "--baselines",
             help="Also measure llama-gbnf (llama.cpp's grammar sampler), llama-cpp-python (its own completion and "
-            "grammar) and text-filter (free decoding; surfaces that are not in the text are dropped).",
+            "grammar) and text-filter (no constraint; surfaces that are not in the text are dropped).",
         ),
     ] = False,
     labels: Annotated[
@@ -135,14 +135,14 @@ def run(
     try:
         measured, suite = launch(asked, out, Terminal(quiet=quiet))
     except KeyboardInterrupt:
-        complain(f"interrupted; the same command takes the run in {out} up where it was")
+        complain(f"interrupted; the same command resumes the run in {out}")
         raise typer.Exit(130) from None
     files = _report([measured], out, prices, reference)
     seconds = time.monotonic() - started
     failed = sum(cell.failed is not None for cell in measured.cells)
-    told = {"run": str(out), "cells": len(measured.cells), "failed": failed, "files": [str(file) for file in files]}
-    told |= {"seconds": round(seconds, 2), "outside_extract": round(1 - suite.extract_s / seconds, 4)}
-    write(json.dumps(told, ensure_ascii=False) + "\n")
+    summary = {"run": str(out), "cells": len(measured.cells), "failed": failed, "files": [str(file) for file in files]}
+    summary |= {"seconds": round(seconds, 2), "outside_extract": round(1 - suite.extract_s / seconds, 4)}
+    write(json.dumps(summary, ensure_ascii=False) + "\n")
     raise typer.Exit(int(failed > 0))
 
 
@@ -210,7 +210,7 @@ def score(
     for notice in corpus.notices:
         complain(f"warning: {notice}")
     scored = score_predictions(
-        predictions, corpus.documents[:limit], names("--labels", labels) or corpus.labels, _renamed(map_)
+        predictions, corpus.documents[:limit], names("--labels", labels) or corpus.labels, _read_map(map_)
     )
     for unused in scored.unused:
         complain(str(unused))
@@ -257,12 +257,12 @@ def compare(
 
 
 def _command() -> list[str]:
-    """What was typed, for the records."""
+    """The command line as typed, for the records."""
     return ["bioner-edge", *sys.argv[1:]]
 
 
-def _renamed(text: str | None) -> dict[str, str]:
-    """The pairs of --map. Raises UsageError for what is none."""
+def _read_map(text: str | None) -> dict[str, str]:
+    """The pairs of --map. Raises UsageError for anything else."""
     pairs = [pair.partition("=") for pair in names("--map", text) or []]
     if bad := next((theirs for theirs, equals, ours in pairs if not (theirs and equals and ours)), None):
         raise UsageError(f"--map {text!r}: {bad!r} is not THEIRS=OURS")
@@ -270,26 +270,26 @@ def _renamed(text: str | None) -> dict[str, str]:
 
 
 def _numbers(text: str | None) -> tuple[int, ...]:
-    """The numbers of threads, without those that this process has no cores for; by default all of its cores.
+    """The numbers of threads to time, without those above this process's number of cores, which is the default.
 
-    Raises UsageError for what is no number, and where no number is left.
+    Raises UsageError for anything but positive numbers, and if none is left.
     """
     from bioner_edge.hardware.threads import cores
 
     asked = names("--threads", text) or [str(cores())]
     if bad := next((number for number in asked if not number.isdecimal() or not int(number)), None):
-        raise UsageError(f"--threads {text!r}: {bad!r} is no number of threads")
+        raise UsageError(f"--threads {text!r}: {bad!r} is not a number of threads")
     possible = tuple(int(number) for number in asked if int(number) <= cores())
     if not possible:
         raise UsageError(f"--threads {text}: this process may use {cores()} cores")
     for number in asked:
         if int(number) not in possible:
-            complain(f"warning: {number} threads are left out: this process may use {cores()} cores")
+            complain(f"warning: {number} threads are skipped: this process may use {cores()} cores")
     return possible
 
 
 def _report(runs: Sequence[Run], out: Path, prices: CostInputs, reference: str | None) -> list[Path]:
-    """Print the tables, write the files."""
+    """Write the report and print its tables."""
     from bioner_edge.benchmarks import report
 
     files = report.write(runs, out, prices, complain, reference=reference)

@@ -1,4 +1,4 @@
-"""`bioner-edge convert` and `bioner-edge verify`: options to one call each, and what is seen of it on the terminal."""
+"""`bioner-edge convert` and `bioner-edge verify`: map options to calls, print the results."""
 
 from __future__ import annotations
 
@@ -62,9 +62,7 @@ def convert(
     ] = "document",
     constraint: Annotated[
         str | None,
-        typer.Option(
-            help="Constraint that `extract` takes unless told otherwise: grounded, gbnf or free. [default: grounded]"
-        ),
+        typer.Option(help="Constraint that `extract` uses by default: grounded, gbnf or free. [default: grounded]"),
     ] = None,
     guidelines: Annotated[
         Path | None,
@@ -152,7 +150,7 @@ def convert(
     Each stage of the verification is printed with its figure and its threshold; if one fails, nothing is left behind.
     Prints the paths of the models.
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was begun is cleared away
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that partial output is removed
     from bioner_edge.convert import convert as run
     from bioner_edge.convert import convert_adapter
     from bioner_edge.convert.about import About
@@ -181,9 +179,9 @@ def convert(
             "--qlora-base": qlora_base != "original", "--threads": threads, "--to": to != "gguf",
             "--exporter": exporter != "auto", "--template-option": template_option,
         }  # fmt: skip
-        alone = _alone(adapter, merging)
+        lone = _lone_adapter(adapter, merging)
         level = quant or "F32"
-        paths = [convert_adapter(base, alone, out, about, level=level, check=check, overwrite=overwrite, report=report)]
+        paths = [convert_adapter(base, lone, out, about, level=level, check=check, overwrite=overwrite, report=report)]
     else:
         paths = run(
             base,
@@ -229,18 +227,20 @@ def verify(
 
 
 def _refuse_name(base: Path) -> None:
-    """Raises UsageError for the name of a base model that has to be fetched first."""
+    """Raises UsageError for the name of a base model that must be fetched first."""
     from bioner_edge.models import registry
 
     name, repos = str(base), {row.repo.lower(): key for key, row in registry.bases().items()}
     key = name if name in registry.bases() else repos.get(name.lower())
     if key and not base.exists():
-        message = f"no such folder, but a model to fetch: bioner-edge models pull {key}, then --base models/{key}"
+        message = (
+            f"no such folder, but a known model; fetch it: bioner-edge models pull {key}, then --base models/{key}"
+        )
         raise UsageError(f"--base {name}: {message}")
 
 
-def _alone(adapter: Path | None, merging: Mapping[str, object]) -> Path:
-    """The adapter that is converted alone. Raises UsageError where there is none, or an option is about merging."""
+def _lone_adapter(adapter: Path | None, merging: Mapping[str, object]) -> Path:
+    """The adapter to convert alone. Raises UsageError if none is given, or for an option about merging."""
     if adapter is None:
         raise UsageError("--runtime-adapter: give the adapter with --adapter, and its base with --base")
     if given := [option for option, value in merging.items() if value]:
@@ -249,12 +249,12 @@ def _alone(adapter: Path | None, merging: Mapping[str, object]) -> Path:
 
 
 def _template_options(given: Sequence[str]) -> dict[str, Value]:
-    """NAME=VALUE: true, false and numbers as JSON has them, anything else is text."""
+    """Parse NAME=VALUE options: true, false and numbers as in JSON, anything else as text."""
     found: dict[str, Value] = {}
     for option in given:
         name, equals, written = option.partition("=")
         if not equals or not name.isidentifier():
-            raise UsageError(f"--template-option {option!r}: must be NAME=VALUE, as enable_thinking=false")
+            raise UsageError(f"--template-option {option!r}: must be NAME=VALUE, such as enable_thinking=false")
         found[name] = _value(written)
     return found
 
@@ -268,7 +268,7 @@ def _value(written: str) -> Value:
 
 
 def _lines(files: Sequence[Path]) -> list[str]:
-    """The lines of the user's files that are not empty. Raises UsageError for a file that cannot be read."""
+    """The non-empty lines of the user's files. Raises UsageError for a file that cannot be read."""
     found = []
     for file in files:
         try:

@@ -1,4 +1,4 @@
-"""`bioner-edge corpora`: list the corpora that can be named, check their files, show one."""
+"""`bioner-edge corpora`: list the named corpora, check their files, show one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-_MOST_TYPES = 2  # that a row of the list names
+_MOST_TYPES = 2  # spelled out in a row of the list
 
 app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 
@@ -66,10 +66,12 @@ def check(
     from bioner_edge.corpora.named import corpora_dir, entries, open_corpus, select
 
     folder, failed = corpora_dir(), False
-    wanted = [(entry, split) for name in names or entries() for entry, splits in [select(name)] for split in splits]
-    found = {f"{entry.name}:{split.name}": split for entry, split in wanted if split.found(folder)}
+    requested = [(entry, split) for name in names or entries() for entry, splits in [select(name)] for split in splits]
+    found = {f"{entry.name}:{split.name}": split for entry, split in requested if split.found(folder)}
     if not found:
-        raise InputError(f"{folder}: none of these corpora is there; `bioner-edge corpora list` says where to get them")
+        raise InputError(
+            f"{folder}: none of these corpora was found; `bioner-edge corpora list` says where to get them"
+        )
     for name, split in found.items():
         try:
             corpus = open_corpus(name)
@@ -81,11 +83,11 @@ def check(
         if not corpus.unexpected:
             write(f"ok  {name}: {counts}, {_source(split)}\n")
         failed = failed or bool(corpus.unexpected)
-        for told in corpus.notices if corpus.unexpected else corpus.notices[corpus.unusable :]:
-            complain(f"warning: {told}")
-    for entry, split in wanted if names else []:
+        for notice in corpus.notices if corpus.unexpected else corpus.notices[corpus.unusable :]:
+            complain(f"warning: {notice}")
+    for entry, split in requested if names else []:
         if (name := f"{entry.name}:{split.name}") not in found:
-            complain(f"{name}: {folder / split.path} is not there; it is to be had at {entry.url}")
+            complain(f"{name}: {folder / split.path} is missing; it is available at {entry.url}")
     raise typer.Exit(int(failed))
 
 
@@ -107,7 +109,7 @@ def show(
 
 
 def _folder() -> Path | None:
-    """The folder of the corpora; None where there is none, which a list can be told without."""
+    """The folder of the corpora, or None with a warning: the list needs none."""
     from bioner_edge.corpora.named import corpora_dir
 
     try:
@@ -123,11 +125,11 @@ def _source(split: Split) -> str:
     return "as expected" if split.published else "as when it was listed; no counts are published"
 
 
-# --- Drawn for people
+# --- Tables
 
 
 def _overview(listed: list[Entry], folder: Path | None) -> list[Table]:
-    """The corpora, a line for each split; then where those are to be had of which nothing is here."""
+    """The corpora with a line for each split, then where to get those of which no split is on this machine."""
     table = _table("corpus", "split", "documents", "entities", "types", "license")
     table.columns[2].justify = table.columns[3].justify = "right"
     table.columns[1].no_wrap = table.columns[2].no_wrap = table.columns[3].no_wrap = True
@@ -138,21 +140,21 @@ def _overview(listed: list[Entry], folder: Path | None) -> list[Table]:
         here = [split.found(folder) for split in splits]
         cells = zip(*(_cells(split, found) for split, found in zip(splits, here, strict=True)), strict=True)
         types = ", ".join(entry.labels) if len(entry.labels) <= _MOST_TYPES else f"{len(entry.labels)} types"
-        table.add_row(entry.name, *(_stacked(column, here) for column in cells), types, entry.license)
+        table.add_row(entry.name, *(_stack(column, here) for column in cells), types, entry.license)
         if not any(here):
             absent.setdefault(entry.url, []).append(entry.name)
     return [table, _sources(absent)] if absent else [table]
 
 
 def _sources(names: Mapping[str, list[str]]) -> Table:
-    table = _table("not here", "to be had at")
+    table = _table("missing", "available at")
     for url, corpora in names.items():
         table.add_row("\n".join(corpora), url)
     return table
 
 
 def _cells(split: Split, found: bool) -> tuple[str, str, str]:
-    """A split in the list; a publication's counts where it has them."""
+    """The cells of a split; published counts where there are any."""
     documents, annotations = (_count(split, what) for what in ("documents", "annotations"))
     return f"{'✓' if found else ' '} {split.name}", documents, annotations
 
@@ -163,8 +165,8 @@ def _count(split: Split, what: str) -> str:
     return f"{getattr(split.counted, what):,}*" if split.counted else "? "
 
 
-def _stacked(column: tuple[str, ...], here: list[bool]) -> Text:
-    """A cell with a line for each split, faint where it is not here."""
+def _stack(column: tuple[str, ...], here: list[bool]) -> Text:
+    """A cell with a line for each split, dim where its file is missing."""
     from rich.text import Text
 
     lines = [Text(cell, "" if found else "dim") for cell, found in zip(column, here, strict=True)]

@@ -1,4 +1,4 @@
-"""`bioner-edge doctor`: is this machine, and what is installed on it, fit for the work?"""
+"""`bioner-edge doctor`: check this machine and this installation."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def doctor(json_: Annotated[bool, typer.Option("--json", help="Print a JSON obje
 
     from bioner_edge.doctor import STATUSES, examine
 
-    with Console(stderr=True).status("looking at this machine; a few seconds"):  # nothing where it is no terminal
+    with Console(stderr=True).status("checking this machine; takes a few seconds"):  # silent without a terminal
         found = list(examine())
     worst = max((finding.status for finding in found), key=STATUSES.index)
     if json_:
         report = {"status": worst, "checks": [finding.to_json() for finding in found]}
         write(json.dumps(report, ensure_ascii=False) + "\n")
     else:
-        print_table(_drawn(found))
+        print_table(_findings_table(found))
         for finding in found:
             if needed := finding.facts.get("needed_bytes"):
                 free = finding.facts["free_bytes"]
@@ -47,8 +47,8 @@ def doctor(json_: Annotated[bool, typer.Option("--json", help="Print a JSON obje
     raise typer.Exit(int(worst == "error"))
 
 
-def _drawn(found: Sequence[Finding]) -> Table:
-    """A row for each finding, its remedy below it; the name of a check once."""
+def _findings_table(found: Sequence[Finding]) -> Table:
+    """A row for each finding, with its remedy below; the name of a check is shown once."""
     from rich.table import Table
     from rich.text import Text
 
@@ -58,10 +58,10 @@ def _drawn(found: Sequence[Finding]) -> Table:
     table.add_column(overflow="fold")
     before = ""
     for finding in found:
-        told = Text(printable(finding.told))
+        text = Text(printable(finding.message))
         if finding.remedy:
-            told.append(f"\n→ {printable(finding.remedy)}", "cyan")
-        table.add_row(Text(*_MARKS[finding.status]), finding.name if finding.name != before else "", told)
+            text.append(f"\n→ {printable(finding.remedy)}", "cyan")
+        table.add_row(Text(*_MARKS[finding.status]), finding.name if finding.name != before else "", text)
         before = finding.name
     return table
 

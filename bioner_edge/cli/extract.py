@@ -1,4 +1,4 @@
-"""`bioner-edge extract`: find entities in files, and write them where the user wants them."""
+"""`bioner-edge extract`: find entities in files and write them."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def extract(
         constraint=constraint,
         guidelines=read_guidelines(guidelines),
         min_score=min_score,
-        threads=threads or cores(),  # as many in a process that takes the place of another
+        threads=threads or cores(),  # the same number in a restarted process
         force=force,
     )
     with _signals():
@@ -164,14 +164,14 @@ def extract(
 
 
 def _open(**options: Any) -> Any:
-    """The reader of the other process: what it takes to run a model is imported there alone."""
+    """Open the reader. Runs in the child process, so that only it imports what a model needs."""
     from bioner_edge.loading import open_reader
 
     return open_reader(**options)
 
 
 def _run(opening: Opening, sources: Inputs, output: Output, *, quiet: bool) -> Outcome:
-    """Read everything. An interruption is told, with what stays and how to go on."""
+    """Read all inputs. On an interruption, say what is kept and how to continue."""
     from bioner_edge.guard import Guard
     from bioner_edge.run import run
     from bioner_edge.terminal import Terminal
@@ -182,7 +182,7 @@ def _run(opening: Opening, sources: Inputs, output: Output, *, quiet: bool) -> O
             complain(f"warning: {message}")
         sink = output.open(about.hash_files() if output.path else about.fingerprint)
         name = str(output.path or "standard output")
-        shown = _shower(about.labels, output) if output.shown else None
+        shown = _make_shower(about.labels, output) if output.shown else None
         mixed = shown is not None or (output.path is None and sys.stdout.isatty())  # documents on the same terminal
         report = Terminal(quiet=quiet, bar=not mixed)
         keep = False
@@ -195,25 +195,26 @@ def _run(opening: Opening, sources: Inputs, output: Output, *, quiet: bool) -> O
             if not (done := sink.ledger.done if sink.ledger else 0):
                 raise
             complain("interrupted")
-            complain(_kept(done))
+            complain(_resume_hint(done))
             raise typer.Exit(error.code) from None
         finally:
             sink.close(keep)
 
 
-def _kept(documents: int) -> str:
+def _resume_hint(documents: int) -> str:
     return f"{documents} documents are kept; the same command with --resume goes on"
 
 
 def _conclude(outcome: Outcome, output: Output, *, quiet: bool) -> None:
-    """What is said at the end of a run."""
+    """Report problems and failures at the end of a run."""
     from bioner_edge.guard import LostError, remedy
     from bioner_edge.io.registry import STANDARD
     from bioner_edge.run import MAX_CRASHES, OutputError
 
     if outcome.problems and not quiet:
-        told = f"{outcome.problems} problems in the answers of the model"
-        complain(f'{told}; {STANDARD.title} name them under "problems"')
+        complain(
+            f'{outcome.problems} problems in the answers of the model; {STANDARD.title} list them under "problems"'
+        )
     if outcome.failed and output.journal:
         for message in outcome.failed:
             complain(f"failed: {message}")
@@ -221,18 +222,18 @@ def _conclude(outcome: Outcome, output: Output, *, quiet: bool) -> None:
         rest = f" ({more} more are in {output.journal.progress})" if more > 0 else ""
         complain(f"{outcome.failures} failed{rest}; --retry-failed tries them again")
     if outcome.crashed:
-        told = f"{MAX_CRASHES} documents in a row ended the process that reads them ({outcome.crashed})"
-        complain(f"{told}; {remedy(outcome.crashed)}" + ("; --retry-failed goes on" if output.path else ""))
+        message = f"{MAX_CRASHES} documents in a row ended the process that reads them ({outcome.crashed})"
+        complain(f"{message}; {remedy(outcome.crashed)}" + ("; --retry-failed goes on" if output.path else ""))
     if outcome.stopped:
         complain(str(outcome.stopped))
         if output.path and outcome.documents and isinstance(outcome.stopped, LostError | OutputError):
-            complain(_kept(outcome.documents))
+            complain(_resume_hint(outcome.documents))
     elif output.resume and not (outcome.read or outcome.exit_code or quiet):
         complain(f"{output.path} is finished: nothing was left to read")
 
 
 class _Interrupted(KeyboardInterrupt):
-    """A signal that asks to end."""
+    """A signal that requests the end of the process."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -241,10 +242,10 @@ class _Interrupted(KeyboardInterrupt):
 
 @contextmanager
 def _signals() -> Iterator[None]:
-    """Ctrl-C, a terminal that closes, and the system's request to end are one thing: stop, and keep what is done."""
+    """Handle Ctrl-C, a closed terminal and SIGTERM alike: stop, and keep what is done."""
 
     def interrupt(number: int, _: FrameType | None) -> None:
-        for other in before:  # one is enough: what follows keeps what is done
+        for other in before:  # ignore further signals while results are saved
             signal.signal(other, signal.SIG_IGN)
         raise _Interrupted(number)
 
@@ -259,8 +260,9 @@ def _signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _shower(labels: tuple[str, ...], output: Output) -> Callable[[Extraction], None]:
-    """Shows extractions as long as somebody looks; one who has seen enough (`| head`) ends no run into a file."""
+def _make_shower(labels: tuple[str, ...], output: Output) -> Callable[[Extraction], None]:
+    """Make a function that shows extractions until standard output is closed (`| head`), which does not end a run into
+    a file."""
     from rich.console import Console
 
     from bioner_edge.cli.show import show

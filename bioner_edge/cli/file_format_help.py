@@ -1,4 +1,4 @@
-"""Help texts that name file formats: those that there are, looked up when the help of the command is asked for."""
+"""Help texts that list file formats, filled in when a command's help is requested."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ __all__ = ["FileFormatCommand"]
 
 
 class FileFormatCommand(TyperCommand):
-    """A command in whose help texts `{read}` and the like stand for the names of file formats, see `_lists`.
+    """A command whose help texts have placeholders such as `{read}` for names of file formats, see `_lists`.
 
-    The file formats are loaded for that alone: no other command waits for them.
+    The file formats are loaded only for help.
     """
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
@@ -20,7 +20,7 @@ class FileFormatCommand(TyperCommand):
         super().format_options(ctx, formatter)
 
     def name_file_formats(self) -> None:
-        """Put the names into the help texts."""
+        """Fill the names into the help texts."""
         lists = _lists()
         for parameter in self.params:
             if text := getattr(parameter, "help", None):

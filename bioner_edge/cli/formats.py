@@ -1,4 +1,4 @@
-"""`bioner-edge formats`: list the output formats, show one, check what they can express of a corpus."""
+"""`bioner-edge formats`: list the output formats, show one, measure what they can express of a corpus."""
 
 from __future__ import annotations
 
@@ -72,11 +72,11 @@ def show(
         grammars = format_tables.grammars(name, asked)
         _write_parts(grammars, "# {}\n")
         if len(grammars) > 1:
-            told = f"{len(grammars)} grammars, for an answer each; llama.cpp takes one: ask for it with --labels"
-            complain(f"warning: {told}")
+            message = f"{len(grammars)} grammars, one per answer; llama.cpp takes one: select it with --labels"
+            complain(f"warning: {message}")
     elif prompt is not None:
         written = format_tables.render_prompts(
-            name, asked, notes, prompt, model, lambda told: complain(f"warning: {told}")
+            name, asked, notes, prompt, model, lambda note: complain(f"warning: {note}")
         )
         _write_parts(written, "=== {}\n")
     else:
@@ -135,7 +135,7 @@ def check(
 
 
 def _write_parts(parts: list[tuple[list[str], str]], heading: str) -> None:
-    """One text exactly as it is; several, each with its labels above it and a line break behind it."""
+    """Write a single text as it is; of several, each with its labels above it and a line break after it."""
     if len(parts) == 1:
         write(parts[0][1] + ("\n" if sys.stdout.isatty() else ""))
         return

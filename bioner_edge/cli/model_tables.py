@@ -1,4 +1,4 @@
-"""Which models there are, and what is known of each, for people and as JSON."""
+"""The list of models and the facts about each, as tables and as JSON."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _BOUNDS = {"at_most": "at most", "at_least": "at least"}
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A model that can be named: one of a list, or a base model on the hub.
+    """A model with a name: one of a list, or a base model on the hub.
 
-    `kind` is "tuned", "untuned" or "base". `bytes` are those of its files, of a base model those of its weights or of
-    what was pulled; None where nothing says so. `on_disk` is "yes", "part" or "no". `repo` is where a base model
-    is, `gated` whether its license must be accepted there first.
+    `kind` is "tuned", "untuned" or "base". `bytes` is the size of its files, for a base model that of its weights or of
+    what was pulled; None if unknown. `on_disk` is "yes", "part" or "no". `repo` is a base model's repository, `gated`
+    whether its license must be accepted there first.
     """
 
     name: str
@@ -51,23 +51,23 @@ class Row:
 
 
 def rows() -> list[Row]:
-    """The models of the lists. Raises ModelError for a list that cannot be read."""
-    tuned = [_tuned(name, row) for name, row in registry.listed_models().items()]
-    return tuned + [_base(name, base) for name, base in registry.bases().items()]
+    """All listed models. Raises ModelError for a list that cannot be read."""
+    tuned = [_model_row(name, row) for name, row in registry.listed_models().items()]
+    return tuned + [_base_row(name, base) for name, base in registry.bases().items()]
 
 
-def _tuned(name: str, row: Listing) -> Row:
+def _model_row(name: str, row: Listing) -> Row:
     found = _bytes(row.path)
     kind, there = "tuned" if row.formats else "untuned", "no" if found is None else "yes"
     return Row(name, kind, row.formats, row.labels, row.license, found, there, row.path, row.description)
 
 
 def _bytes(path: Path) -> int | None:
-    """The size of a model, a file or a folder; None where there is none."""
+    """The size of a model, a file or a folder; None if it does not exist."""
     return size(path) if path.is_file() or onnx_folder.is_model(path) else None
 
 
-def _base(name: str, base: Base) -> Row:
+def _base_row(name: str, base: Base) -> Row:
     folder = FOLDER / name
     pulled = Pull.load(folder)
     there = "no" if pulled is None else "part" if pulled.missing(folder) else "yes"
@@ -76,15 +76,17 @@ def _base(name: str, base: Base) -> Row:
 
 
 def overview(found: Sequence[Row]) -> list[Table]:
-    """The models in tables for people: those that can be used, and those that others are made of."""
+    """Tables of the models: those that can be used, and base models."""
     usable = _table("model", "formats", "labels", "license", "size", "on disk")
     base = _table("base model", "license", "gated", "size", "on disk")
     for row in found:
         end = (row.license, _size(row.bytes), row.on_disk)
         if row.kind == "base":
-            base.add_row(*map(_tame, (row.name, row.license, "yes" if row.gated else "no", *end[1:])))
+            base.add_row(*map(_sanitize, (row.name, row.license, "yes" if row.gated else "no", *end[1:])))
         else:
-            usable.add_row(*map(_tame, (row.name, ", ".join(row.formats) or "–", ", ".join(row.labels) or "–", *end)))
+            usable.add_row(
+                *map(_sanitize, (row.name, ", ".join(row.formats) or "–", ", ".join(row.labels) or "–", *end))
+            )
     hints = f"`bioner-edge models pull NAME` fetches a base model into {FOLDER}/NAME, for `bioner-edge convert`."
     base.caption = Text(hints, "not italic")
     return [table for table in (usable, base) if table.row_count]
@@ -101,31 +103,31 @@ def _size(count: int | None) -> str:
     return "?" if count is None else f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
-def _tame(text: str) -> Text:
-    """Text that cannot do anything to a terminal, and can be encoded."""
+def _sanitize(text: str) -> Text:
+    """Replace what could control a terminal or cannot be encoded."""
     return Text("".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text))
 
 
 def describe(name_or_path: str) -> dict[str, Any]:
-    """Everything that is known of a model: its row, its manifest, its header. Raises BionerError as `models` does."""
+    """Everything known about a model: its row, manifest and header. Raises BionerError as `models.registry` does."""
     listed, bases = registry.listed_models(), registry.bases()
     if name_or_path in bases:
-        row, base = _base(name_or_path, bases[name_or_path]), asdict(bases[name_or_path])
+        row, base = _base_row(name_or_path, bases[name_or_path]), asdict(bases[name_or_path])
         pulled = Pull.load(row.path)
         return {**row.to_json(), **base, "bytes": row.bytes, "pulled": asdict(pulled) if pulled else None}
     path, manifest = registry.find(name_or_path)
-    known = _tuned(name_or_path, listed[name_or_path]).to_json() if name_or_path in listed else {}
+    known = _model_row(name_or_path, listed[name_or_path]).to_json() if name_or_path in listed else {}
     return {
         **known,
         "path": str(path),
         "bytes": _bytes(path),
-        **(_of_folder(path) if path.is_dir() else _of_file(path)),
+        **(_folder_facts(path) if path.is_dir() else _file_facts(path)),
         "manifest": asdict(manifest) if manifest else None,
     }
 
 
-def _of_file(path: Path) -> dict[str, Any]:
-    """What the header of a GGUF file says."""
+def _file_facts(path: Path) -> dict[str, Any]:
+    """Facts from the header of a GGUF file."""
     header = gguf_header.read(path)
     return {
         "architecture": header.metadata["general.architecture"],
@@ -133,8 +135,8 @@ def _of_file(path: Path) -> dict[str, Any]:
     }
 
 
-def _of_folder(path: Path) -> dict[str, Any]:
-    """What the graph of an ONNX model says, and what is said beside it."""
+def _folder_facts(path: Path) -> dict[str, Any]:
+    """Facts from the graph of an ONNX model and the files beside it."""
     facts = onnx_folder.read(path)
     return {
         "parameters": facts.weights.total,
@@ -148,7 +150,7 @@ def _of_folder(path: Path) -> dict[str, Any]:
 
 
 def draw(found: Mapping[str, Any]) -> list[Table]:
-    """What `described` gives, in tables for people."""
+    """The result of `describe` as tables."""
     facts = {**found, **(found.get("manifest") or {})}
     figures = facts.pop("verification", ())
     facts.pop("manifest", None)
@@ -157,12 +159,12 @@ def draw(found: Mapping[str, Any]) -> list[Table]:
     table.add_column(overflow="fold")
     for key, value in facts.items():
         if value not in (None, "", (), [], {}):
-            table.add_row(key.replace("_", " "), _tame(_worded(value)))
+            table.add_row(key.replace("_", " "), _sanitize(_format_value(value)))
     return [table, _figures(figures)] if figures else [table]
 
 
-def _worded(value: Any) -> str:
-    """A value in words: lists with commas, tables a line for each key."""
+def _format_value(value: Any) -> str:
+    """Format a value: lists with commas, tables with a line for each key."""
     if isinstance(value, Mapping):
         return "\n".join(f"{key}: {_compact(item)}" for key, item in value.items())
     if isinstance(value, list | tuple):
@@ -175,7 +177,7 @@ def _compact(value: Any) -> str:
 
 
 def _figures(figures: Sequence[Mapping[str, Any]]) -> Table:
-    """The stages of a verification; whatever a manifest says of one beyond these is shown with it."""
+    """The stages of a verification; further keys of a stage in the manifest are shown with it."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("verification", overflow="fold")
     for title in ("figure", "threshold"):
@@ -184,7 +186,7 @@ def _figures(figures: Sequence[Mapping[str, Any]]) -> Table:
         more = {k: v for k, v in figure.items() if k not in ("stage", "figure", "at_most", "at_least")}
         bounds = [f"{words} {_number(figure[key])}" for key, words in _BOUNDS.items() if key in figure]
         stage = _compact(figure.get("stage", "")) + "".join(f"; {k}: {_compact(v)}" for k, v in more.items())
-        table.add_row(_tame(stage), _tame(_number(figure.get("figure"))), _tame(", ".join(bounds) or "–"))
+        table.add_row(_sanitize(stage), _sanitize(_number(figure.get("figure"))), _sanitize(", ".join(bounds) or "–"))
     return table
 
 

@@ -1,4 +1,4 @@
-"""What the verbs of the command line share: how options are read, and how a message is told."""
+"""Code shared by the verbs of the command line: parse options, print messages and tables."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 
 __all__ = ["complain", "guidelines", "names", "print_table", "write"]
 
-_PIPED_WIDTH = 100  # characters of a table that goes into a file or a pipe
+_PIPED_WIDTH = 100  # characters, for a table in a file or a pipe
 
 
 def names(option: str, text: str | None) -> list[str] | None:
-    """The names of a comma-separated option. Raises UsageError for an empty one and for one that is there twice."""
+    """The names in a comma-separated option. Raises UsageError for an empty name and for a duplicate."""
     if text is None:
         return None
     found = [name.strip() for name in text.split(",")]
     if not all(found) or len(set(found)) < len(found):
-        raise UsageError(f"{option} {text!r}: names, each once, with commas between them")
+        raise UsageError(f"{option} {text!r}: must be distinct names, separated by commas")
     return found
 
 
 def guidelines(path: Path | None) -> dict[str, str] | None:
-    """The guidelines of a TOML file. Raises UsageError where it is not a table of texts."""
+    """The guidelines in a TOML file. Raises UsageError if it is not a table of strings."""
     if path is None:
         return None
     import tomllib
@@ -47,12 +47,12 @@ def guidelines(path: Path | None) -> dict[str, str] | None:
 
 
 def complain(message: str) -> None:
-    """One line on standard error; what a file's name or a document's id could do to a terminal is shown as U+FFFD."""
+    """Print one line on standard error, control characters (as in a file's name or a document's id) shown as U+FFFD."""
     print(f"bioner-edge: {printable(message)}", file=sys.stderr)
 
 
 def print_table(table: Table) -> None:
-    """A table on standard output, as wide as the terminal, or as a page is."""
+    """Print a table on standard output, as wide as the terminal, or 100 characters."""
     from rich.console import Console
 
     terminal = sys.stdout.isatty()
@@ -63,7 +63,7 @@ def print_table(table: Table) -> None:
 
 
 def write(text: str) -> None:
-    """Text on standard output, as UTF-8. Raises UsageError where it cannot be written."""
+    """Write text to standard output, as UTF-8. Raises UsageError if it cannot be written."""
     sys.stdout.reconfigure(encoding="utf-8", newline="\n")  # type: ignore[union-attr]
     try:
         sys.stdout.write(text)

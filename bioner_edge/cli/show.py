@@ -1,4 +1,4 @@
-"""Documents on a terminal: the text with its entities coloured, and a table of them."""
+"""Show documents on a terminal: the text with its entities colored, and a table of them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
 
 
 def show(extraction: Extraction, labels: Sequence[str], console: Console) -> None:
-    """Print one document. Control characters, which a terminal would obey, are shown as U+FFFD."""
+    """Print one document. Control characters are shown as U+FFFD."""
     colour = {label: _COLOURS[n % len(_COLOURS)] for n, label in enumerate(labels)}
-    text = _tame(extraction.document.text)
+    text = _sanitize(extraction.document.text)
     coloured = Text(text)
     for entity in extraction.entities:
         for fragment in entity.fragments:
@@ -28,7 +28,7 @@ def show(extraction: Extraction, labels: Sequence[str], console: Console) -> Non
     legend = Text("  ".join(labels))
     for label in labels:
         legend.highlight_words([label], f"bold {colour[label]}")
-    console.rule(Text(_tame(extraction.document.id), "bold"), align="left")
+    console.rule(Text(_sanitize(extraction.document.id), "bold"), align="left")
     console.print(coloured, soft_wrap=False)
     console.print()
     table = Table(title=legend, title_justify="left", pad_edge=False)
@@ -40,8 +40,8 @@ def show(extraction: Extraction, labels: Sequence[str], console: Console) -> Non
         table.add_row(str(entity.start), str(entity.end), Text(entity.label, colour[entity.label]), mention, score)
     console.print(table)
     for chunk, problem in extraction.problems:
-        console.print(Text(_tame(f"[{chunk.start}, {chunk.end}) {problem}"), "red"))
+        console.print(Text(_sanitize(f"[{chunk.start}, {chunk.end}) {problem}"), "red"))
 
 
-def _tame(text: str) -> str:
+def _sanitize(text: str) -> str:
     return _CONTROL.sub("\ufffd", text)

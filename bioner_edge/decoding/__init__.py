@@ -1,1 +1,1 @@
-"""Constrained decoding: byte automata, the vocabulary trie that lifts them to tokens, and the loop."""
+"""Constrained decoding: byte automata, token masks over a vocabulary trie, and the decode loop."""

@@ -1,8 +1,8 @@
 """Byte automata: what may still be written, one byte at a time.
 
-An automaton is all that a format has to know of decoding; lifting it from bytes to a model's tokens is done once, in
-token_masks.py. States are hashable and small. Every state that can be reached can reach acceptance, so decoding never
-gets stuck and can always be closed.
+An automaton is all that a format has to know about decoding; token_masks.py maps it from bytes to a model's tokens.
+States are hashable and small. Acceptance is reachable from every reachable state, so decoding never gets stuck and an
+answer can always be closed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class ByteAutomaton(ABC):
 
     @abstractmethod
     def step(self, state: State, byte: int) -> State | None:
-        """The state after `byte`, or None where it is not allowed."""
+        """The state after `byte`, or None if it is not allowed."""
 
     @abstractmethod
     def accepts(self, state: State) -> bool:
@@ -37,10 +37,10 @@ class ByteAutomaton(ABC):
 
     @abstractmethod
     def closing(self, state: State) -> bytes:
-        """A shortest way from here to acceptance."""
+        """A shortest string that leads to acceptance."""
 
     def forced(self, state: State) -> bytes:
-        """The bytes that must come next, up to the next choice or acceptance; empty where the state accepts."""
+        """The bytes that must come next, up to the next choice or acceptance; empty if the state accepts."""
         written = bytearray()
         while not self.accepts(state) and len(options := self.options(state)) == 1:
             (byte,) = options
@@ -48,32 +48,32 @@ class ByteAutomaton(ABC):
             state = self.step(state, byte)
         return bytes(written)
 
-    # Where a format can be written on without a mention, the loop asks these; an automaton without that has neither.
+    # For formats in which writing can go on without a mention; other automata keep these defaults.
 
     def neutral(self, state: State) -> bytes | None:
-        """What is written up to the end where no mention is begun; None inside one, and where no such way is known."""
+        """What follows up to the end if no further mention begins; None inside a mention, and if that is unknown."""
         return None
 
-    def unfinished(self, state: State) -> bool:
-        """Whether a mention was begun that `withdrawn` can take back."""
+    def in_mention(self, state: State) -> bool:
+        """Whether the state is inside a mention that `without_mention` can take back."""
         return False
 
-    def withdrawn(self, before: State, state: State) -> bytes:
-        """What would have been written from `before`, a state that was not unfinished, to a little behind `state`,
-        had no mention been begun between them; empty where the answer then is whole."""
+    def without_mention(self, before: State, state: State) -> bytes:
+        """What would have been written from `before`, a state outside mentions, to a little beyond `state` if no
+        mention had begun in between; empty if the answer is complete without it."""
         raise NotImplementedError
 
-    # What follows serves speed alone; an automaton need not know of it.
+    # Optional, for speed alone.
 
     def stretch(self, state: State) -> tuple[bytes, State]:
-        """Some of the bytes that must come next, where they can be told at once, and the state after them."""
+        """Bytes that must come next, if they are known without stepping, and the state after them."""
         return b"", state
 
     surfaces: SuffixArray | None = None
-    """The text in which the automaton looks for mentions, if it does."""
+    """The surfaces of the text, if the automaton matches mentions against them."""
 
     def searching(self, state: State) -> Searching | None:
-        """How far a search in `surfaces` has come, where the state is inside a mention: such states share walks."""
+        """The search in `surfaces` of a state inside a mention, else None. States with one search share a trie walk."""
         return None
 
 

@@ -1,7 +1,7 @@
-"""GBNF, llama.cpp's grammar notation, read as a byte automaton, so that gbnf decoding is the same on every back end.
+"""GBNF, llama.cpp's grammar notation, as a byte automaton, so that the gbnf constraint is the same on every back end.
 
-The automaton keeps, as llama.cpp does,
-the set of stacks of what may follow, and beside it the code point that is half written, since it steps by bytes.
+As in llama.cpp, a state is a set of stacks of symbols that may follow. Since the automaton steps by bytes, it also
+holds the bytes of an incomplete code point.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from bioner_edge.decoding.gbnf_reader import MAX_CODE_POINT, GrammarError, Range
 
 __all__ = ["GrammarAutomaton", "GrammarError"]
 
-_KEPT = 1 << 16  # steps that are remembered; and states whose options are
+_KEPT = 1 << 16  # cached steps, and cached states with their options
 
 Stack = tuple["Frame", ...]
 Frame = tuple[str, int, int]
-"""(rule, alternative, index of the symbol that comes next)"""
+"""(rule, alternative, index of the next symbol)"""
 
 
 class GrammarAutomaton(ByteAutomaton):
-    """The byte automaton of a GBNF text. Raises GrammarError for what cannot be read, left recursion among it."""
+    """The byte automaton of a GBNF text. Raises GrammarError if it is invalid or left-recursive."""
 
     def __init__(self, text: str) -> None:
         self._rules = read(text)
@@ -29,9 +29,9 @@ class GrammarAutomaton(ByteAutomaton):
         self._options: dict[_State, frozenset[int]] = {}
         self._steps: dict[tuple[_State, int], _State | None] = {}
         tops: list[Stack] = [(("root", alternative, 0),) for alternative in range(len(self._rules["root"]))]
-        self.start: _State = (self._expanded(tops), ())
+        self.start: _State = (self._expand(tops), ())
 
-    # A state is (stacks, bytes of the code point that is half written).
+    # A state is (stacks, bytes of the incomplete code point).
 
     def options(self, state: _State) -> Set[int]:
         found = self._options.get(state)
@@ -45,10 +45,10 @@ class GrammarAutomaton(ByteAutomaton):
         if (state, byte) not in self._steps:
             if len(self._steps) >= _KEPT:
                 self._steps.clear()
-            self._steps[state, byte] = self._stepped(state, byte)
+            self._steps[state, byte] = self._compute_step(state, byte)
         return self._steps[state, byte]
 
-    def _stepped(self, state: _State, byte: int) -> _State | None:
+    def _compute_step(self, state: _State, byte: int) -> _State | None:
         stacks, part = state
         longer = (*part, byte)
         interval = _code_points(longer)
@@ -60,7 +60,7 @@ class GrammarAutomaton(ByteAutomaton):
         if len(longer) < _length(longer[0]):
             return frozenset(alive), longer
         after = [(*below, (rule, alternative, index + 1)) for *below, (rule, alternative, index) in alive]
-        return self._expanded(after), ()
+        return self._expand(after), ()
 
     def accepts(self, state: _State) -> bool:
         stacks, part = state
@@ -74,9 +74,9 @@ class GrammarAutomaton(ByteAutomaton):
             for depth, (rule, alternative, index) in enumerate(reversed(stack)):
                 symbols = self._rules[rule][alternative][index:]
                 if depth == 0 and part and not isinstance(symbols[0], str):
-                    written += _completed(symbols[0], part)
+                    written += _complete(symbols[0], part)
                     symbols = symbols[1:]
-                written += b"".join(_spelled(s, self._shortest) for s in symbols)
+                written += b"".join(_spell_shortest(s, self._shortest) for s in symbols)
             ways.append(written)
         return min(ways, key=lambda w: (len(w), w))
 
@@ -87,11 +87,11 @@ class GrammarAutomaton(ByteAutomaton):
     def _terminal(self, stack: Stack) -> Ranges:
         rule, alternative, index = stack[-1]
         symbol = self._rules[rule][alternative][index]
-        assert not isinstance(symbol, str)  # _expanded leaves terminals on top
+        assert not isinstance(symbol, str)  # _expand leaves terminals on top
         return symbol
 
-    def _expanded(self, stacks: list[Stack]) -> frozenset[Stack]:
-        """The stacks, terminals on top, that `stacks` stand for; () where nothing need follow."""
+    def _expand(self, stacks: list[Stack]) -> frozenset[Stack]:
+        """Expand rules until a terminal is on top of each stack; the empty stack () means that nothing need follow."""
         found: set[Stack] = set()
         seen: set[Stack] = set()
         waiting = list(stacks)
@@ -129,7 +129,7 @@ def _length(lead: int) -> int:
 
 
 def _code_points(data: tuple[int, ...]) -> tuple[int, int] | None:
-    """The inclusive interval of code points whose UTF-8 starts with `data`; None where there are none."""
+    """The inclusive interval of code points whose UTF-8 starts with `data`, or None if there are none."""
     lead, length = data[0], _length(data[0])
     if 0x80 <= lead < 0xC2 or lead > 0xF4 or any(not 0x80 <= b < 0xC0 for b in data[1:]):
         return None
@@ -139,7 +139,7 @@ def _code_points(data: tuple[int, ...]) -> tuple[int, int] | None:
     bits = 6 * (length - len(data))
     low = max(value << bits, (0, 0x80, 0x800, 0x10000)[length - 1])
     high = min((value + 1 << bits) - 1, MAX_CODE_POINT)
-    if low >= 0xD800 and high <= 0xDFFF:  # surrogates are no characters
+    if low >= 0xD800 and high <= 0xDFFF:  # surrogates have no UTF-8
         return None
     return (low, high) if low <= high else None
 
@@ -149,8 +149,8 @@ def _meets(ranges: Ranges, interval: tuple[int, int]) -> bool:
     return any(first_character(max(a, low), min(b, high)) is not None for a, b in ranges)
 
 
-def _completed(ranges: Ranges, part: tuple[int, ...]) -> bytes:
-    """The bytes that are missing of the first character of `ranges` that starts with `part`."""
+def _complete(ranges: Ranges, part: tuple[int, ...]) -> bytes:
+    """The remaining bytes of the first character in `ranges` that starts with `part`."""
     interval = _code_points(part)
     assert interval is not None
     found = (first_character(max(a, interval[0]), min(b, interval[1])) for a, b in ranges)
@@ -160,14 +160,14 @@ def _completed(ranges: Ranges, part: tuple[int, ...]) -> bytes:
 # Shortest strings
 
 
-def _spelled(symbol: Symbol, known: dict[str, bytes]) -> bytes:
+def _spell_shortest(symbol: Symbol, known: dict[str, bytes]) -> bytes:
     if isinstance(symbol, str):
         return known[symbol]
     return chr(min(c for c in (first_character(a, b) for a, b in symbol) if c is not None)).encode()
 
 
 def _shortest(rules: Rules) -> dict[str, bytes]:
-    """For each rule a shortest string. Raises GrammarError where a rule has none, that is, never ends."""
+    """A shortest string for each rule. Raises GrammarError for a rule that never ends."""
     known: dict[str, bytes] = {}
     changed = True
     while changed:
@@ -175,7 +175,7 @@ def _shortest(rules: Rules) -> dict[str, bytes]:
         for name, alternatives in rules.items():
             for symbols in alternatives:
                 if all(not isinstance(s, str) or s in known for s in symbols):
-                    written = b"".join(_spelled(s, known) for s in symbols)
+                    written = b"".join(_spell_shortest(s, known) for s in symbols)
                     if name not in known or len(written) < len(known[name]):
                         known[name] = written
                         changed = True

@@ -1,4 +1,4 @@
-"""GBNF, llama.cpp's grammar notation, read as rules: for each name its alternatives, each a sequence of symbols.
+"""Read GBNF, llama.cpp's grammar notation, into rules: name -> alternatives, each a sequence of symbols.
 
 The notation (llama.cpp, grammars/README.md): rules `name ::= …` of literals, character classes, `.`, references,
 groups, `|`, and `*`, `+`, `?`, `{m}`, `{m,}`, `{m,n}`; `#` starts a comment.
@@ -26,16 +26,16 @@ _MOST_COPIES = 2000  # of a repeated symbol, llama.cpp's own bound
 
 
 class GrammarError(UsageError):
-    """A grammar that cannot be read; says the line, the column and what was expected."""
+    """An invalid grammar; the message gives line, column and what was expected."""
 
 
 def read(text: str) -> Rules:
-    """The rules of a grammar, `root` among them. Raises GrammarError for what cannot be read, left recursion too."""
+    """The rules of a grammar, including `root`. Raises GrammarError if it is invalid or left-recursive."""
     return _Reader(text).rules
 
 
 def first_character(low: int, high: int) -> int | None:
-    """The first code point of [low, high] that is no surrogate."""
+    """The first code point of [low, high] that is not a surrogate, or None."""
     if 0xD800 <= low <= 0xDFFF:
         low = 0xE000
     return low if low <= high else None
@@ -92,7 +92,7 @@ class _Reader:
             if self._take('"'):
                 while not self._take('"'):
                     code = self._character('"')
-                    symbols.append(self._writable([(code, code)]))
+                    symbols.append(self._check_writable([(code, code)]))
             elif self._take("["):
                 symbols.append(self._class())
             elif self._take("."):
@@ -108,12 +108,12 @@ class _Reader:
                 return symbols
             self._skip(lines=nested)
             if repeat := _REPEAT.match(self.text, self.at):
-                symbols[start:] = self._repeated(name, symbols[start:], repeat)
+                symbols[start:] = self._repeat(name, symbols[start:], repeat)
                 self.at = repeat.end()
                 self._skip(lines=nested)
 
-    def _repeated(self, name: str, symbols: list[Symbol], repeat: re.Match[str]) -> list[Symbol]:
-        """`symbols` repeated: one symbol, or the characters of a literal, which repeats as a whole."""
+    def _repeat(self, name: str, symbols: list[Symbol], repeat: re.Match[str]) -> list[Symbol]:
+        """Repeat `symbols`: a single symbol, or the characters of a literal, which repeats as a whole."""
         if not symbols:
             self._fail("something to repeat before it")
         symbol = symbols[0] if len(symbols) == 1 else self._new_rule(name, [symbols])
@@ -150,10 +150,10 @@ class _Reader:
             ranges.append((low, high))
         if not ranges:
             self._fail("a character in the class")
-        return self._writable(_complement(ranges) if negated else ranges)
+        return self._check_writable(_complement(ranges) if negated else ranges)
 
-    def _writable(self, ranges: Sequence[tuple[int, int]]) -> Ranges:
-        """The ranges as a symbol; fails where no character is in them that UTF-8 can write."""
+    def _check_writable(self, ranges: Sequence[tuple[int, int]]) -> Ranges:
+        """The ranges as a symbol; fails if they contain only surrogates, which UTF-8 cannot encode."""
         if all(first_character(low, high) is None for low, high in ranges):
             self._fail("a character that text can hold before this")
         return tuple(ranges)
@@ -185,7 +185,7 @@ class _Reader:
         return match.group()
 
     def _new_rule(self, name: str, alternatives: list[list[Symbol]]) -> str:
-        new = f"{name}_{len(self.rules)}"  # an underscore cannot be in a name that was read
+        new = f"{name}_{len(self.rules)}"  # names in a grammar have no underscore
         self.rules[new] = alternatives
         return new
 

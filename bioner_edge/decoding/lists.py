@@ -1,6 +1,6 @@
-"""The constraint of list formats: one list or several, each of mentions of the text or of their offsets.
+"""The grounded constraint of list formats: one or more lists of mentions of the text, or of their offsets.
 
-Items come in the order of their keys, which only grow: so none is written twice, and an answer has an end.
+Items are in ascending order of their keys, so none is written twice and every answer ends.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from bioner_edge.decoding.suffix_array import SuffixArray
 __all__ = ["Head", "Offsets", "Terms"]
 
 _Last = tuple[int, int] | None
-"""(key, rank) of the item written last in this list; rank is the position of its type."""
+"""(key, rank) of the last item written in this list; rank is the position of its type."""
 _Place = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
 class Head:
-    """How an item starts, up to its mention, and how it may go on after the closing quote: (rank, bytes)."""
+    """How an item starts, up to its mention, and its possible tails (rank, bytes) after the closing quote."""
 
     opening: bytes
     tails: tuple[tuple[int, bytes], ...] = ((0, b""),)
 
 
 class _Lists(SlotAutomaton):
-    """Lists one after another: `begins[n]` opens the n-th, the first of them the answer, and `end` closes the last."""
+    """Lists one after another: `begins[n]` opens the n-th (`begins[0]` also the answer), `end` closes the last."""
 
     def __init__(self, begins: Sequence[bytes], end: bytes) -> None:
         self._begins = begins
@@ -37,7 +37,7 @@ class _Lists(SlotAutomaton):
         super().__init__(("begin",))
 
     def items(self, number: int, last: _Last) -> list[tuple[bytes, _Place]]:
-        """How the next item of a list may start, and the place after that; none where no item is left."""
+        """How the next item of a list may start, each with the place after that; empty if no item is left."""
         raise NotImplementedError
 
     def item(self, place: _Place) -> Slot:
@@ -73,10 +73,10 @@ class _Lists(SlotAutomaton):
 
 
 class Terms(_Lists):
-    """Lists of different terms of a text. `heads` are the ways in which an item can start, the same in every list.
+    """Lists of distinct terms of a text. `heads` are the ways in which an item can start, the same in every list.
 
-    `characters` is the text as it is written between quotes, starts and ends are offsets in it; a term's key is the
-    place where it first occurs.
+    `characters` is the text, escaped as between quotes; starts and ends are offsets in it. A term's key is its first
+    occurrence.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class Terms(_Lists):
 
 
 def _after(head: Head, number: int, n: int, last: _Last, key: int) -> _Place:
-    """The place behind the mention of an item of the n-th head."""
+    """The place after the mention of an item with the n-th head."""
     (rank, tail), *others = head.tails
     return ("tail", number, n, last, key) if tail or others else ("list", number, (key, rank))
 
@@ -134,7 +134,7 @@ class Offsets(_Lists):
         super().__init__(begins, end)
 
     def _lowest(self, last: _Last) -> int:
-        """The lowest start that leaves an end."""
+        """The lowest start that the next item may have."""
         if last is None:
             return 0
         start, end = last

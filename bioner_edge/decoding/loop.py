@@ -1,17 +1,17 @@
 """The constrained decode loop, for one sequence or for a batch: ask the model only where there is a choice.
 
-`generate` writes one answer. It knows no back end: it yields the tokens that the model must read next and is sent the
-logits after them, so that one loop serves a driver of one sequence (`decode`) and a scheduler of many.
+`generate` writes one answer without knowing the back end: it yields the tokens that the model must read next and is
+sent the logits after them, so that one loop serves both a driver of one sequence (`decode`) and a scheduler of many.
 
-Forced bytes, which must come next, are fed as canonical tokens together with the next choice and cost no step of their
-own. The last forced token is held back where a longer token could take its place, and so is trailing white space, which
-tokenizers attach to the next word. Decoding is greedy, hence deterministic for given settings.
+Forced bytes are fed as canonical tokens together with the next choice and cost no step of their own. The last forced
+token is held back where a longer token could take its place, and so is trailing white space, which tokenizers attach to
+the next word. Decoding is greedy, hence deterministic for given settings.
 
-A mention is asserted only where the model means it. Where the constraint removes nearly all of the model's probability
+A mention is written only where the model means it. Where the constraint removes nearly all of the model's probability
 mass, what remains is noise, renormalized to a probability of one: a model that cannot copy a character which its
-tokenizer spells in bytes would mark that character as a mention. So where the automaton knows a neutral continuation,
-as a copy does, all mass that is not for a mention counts for it, and a mention is withdrawn when nearly all mass was
-removed at one of its choices.
+tokenizer spells in bytes would mark that character as a mention. So where the automaton has a neutral continuation, as
+a copy of the text has, all mass that does not begin a mention counts for it, and a mention is withdrawn when nearly all
+mass was removed at one of its choices.
 """
 
 from __future__ import annotations
@@ -32,17 +32,16 @@ __all__ = ["Answer", "Choice", "Decoding", "Step", "decode", "generate"]
 
 
 _NOISE = 0.9
-"""The removed mass, as a share of all, from which a choice says nothing about the text."""
+"""The share of removed mass from which a choice says nothing about the text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A choice of the model: it wrote the bytes [start, end) of the answer.
+    """A choice of the model, which wrote the bytes [start, end) of the answer.
 
     `probability` is p(chosen | candidates). Candidates are the tokens that the constraint allows, end tokens included
     where the answer may end, except those shorter than the canonical token of bytes that must come next anyway.
-    `removed_mass` is the probability of all tokens that the constraint forbids, and of no others; None where it was not
-    asked for.
+    `removed_mass` is the total probability of the tokens that the constraint forbids; None if it was not requested.
     """
 
     start: int
@@ -55,9 +54,9 @@ class Choice:
 class Answer:
     """A finished answer. `closed`: the budget ran out, and the automaton's shortest ending was appended.
 
-    `calls` counts steps of the model and `fed` the tokens that it read in them, `prompt` of which are the prompt's.
-    `tokens` counts the tokens written, forced ones included, `chosen` those of them that were chosen; choosing to end
-    writes none.
+    `calls` counts the model's steps and `fed` the tokens read in them, of which `prompt` belong to the prompt. `tokens`
+    counts the tokens written, forced ones included, and `chosen` those chosen by the model; an end token is not
+    written.
     """
 
     data: bytes
@@ -78,7 +77,7 @@ class Answer:
 class Step(NamedTuple):
     """What an answer needs from the model next: drop the last `forget` positions of its sequence, then append `ids`.
 
-    Only the logits after the last of `ids` are wanted; a driver may read the others in steps of their own.
+    Only the logits after the last of `ids` are needed; a driver may feed the others in steps of their own.
     """
 
     ids: list[int]
@@ -94,12 +93,12 @@ def decode(
     budget: int,
     removed_mass: bool = True,
 ) -> Answer:
-    """Drive `generate` on one sequence, which may hold the beginning of the prompt already, and return its answer.
+    """Run `generate` on one sequence, which may already hold the beginning of the prompt, and return its answer.
 
-    What the sequence holds afterwards is what was read, not the answer. Raises what the back end raises.
+    Afterwards the sequence holds the tokens read, not the whole answer. Raises what the back end raises.
     """
     answering = generate(prompt, mask, budget=budget, removed_mass=removed_mass)
-    logits: Any = None  # starts it
+    logits: Any = None  # a generator starts with None
     while True:
         try:
             step = answering.send(logits)
@@ -116,12 +115,12 @@ def generate(
 ) -> Generator[Step, Logits, Answer]:
     """Write one answer of the mask's automaton after `prompt`.
 
-    Yields what the model must read next, is sent the logits after it, (vocabulary_size,), which it does not keep, and
-    returns the answer. It holds nothing but its own state: to cancel an answer, close it and release its sequence.
+    Yields what the model must read next, is sent the logits after it (vocabulary_size,), which it does not keep, and
+    returns the answer. It owns no resources: to cancel an answer, close the generator and release the sequence.
 
-    `budget` bounds the tokens fed after the prompt. When it runs out the answer is closed by the shortest legal ending,
-    which the model need not read. Without `removed_mass`, that of the choices is not computed unless a decision needs
-    it. Raises ModelError for logits that are not finite, and where the vocabulary cannot spell forced bytes.
+    `budget` bounds the tokens fed after the prompt. When it runs out, the answer is closed by the shortest valid
+    ending, which the model does not read. Without `removed_mass`, it is computed only where a decision needs it. Raises
+    ModelError for logits that are not finite, and if the vocabulary cannot spell forced bytes.
     """
     answer = Decoding(prompt, mask, removed_mass)
     automaton, vocabulary = mask.automaton, mask.vocabulary
@@ -131,7 +130,7 @@ def generate(
     while True:
         held_back = answer.write_forced()
         candidates = allowed = mask.allowed(answer.state)
-        if held_back:  # a token shorter than the canonical one is never canonical either
+        if held_back:  # shorter tokens are not canonical here
             candidates = candidates[[len(pieces[i] or b"") >= held_back for i in candidates.tolist()]]
         accepting = automaton.accepts(answer.state)
         if accepting and not len(candidates):
@@ -156,15 +155,15 @@ def generate(
 
 
 class Decoding:
-    """The state of one answer, and what can be done to it."""
+    """The state of one answer, and the operations on it."""
 
     def __init__(self, prompt: Sequence[int], mask: TokenMask, with_removed_mass: bool) -> None:
         self.mask = mask
         self.with_removed_mass = with_removed_mass
         self.state: State = mask.automaton.start
         self.pending = list(prompt)  # tokens that the model has yet to read
-        self.forget = 0  # positions that it read for nothing
-        self.length = 0  # positions read, without those
+        self.forget = 0  # positions to drop from the cache
+        self.length = 0  # positions read, less those
         self.written = bytearray()
         self.choices: list[Choice] = []
         self.calls = self.fed = 0
@@ -172,7 +171,7 @@ class Decoding:
         self.certain: _Mark | None = None  # the last choice outside a mention
 
     def next_step(self) -> Step:
-        """The tokens to read now, after which nothing is pending."""
+        """Take all pending tokens as the model's next step."""
         step = Step(self.pending, self.forget)
         self.calls += 1
         self.fed += len(self.pending)
@@ -189,7 +188,7 @@ class Decoding:
         self.tokens += 1
 
     def write_forced(self) -> int:
-        """Append the canonical tokens of forced bytes; returns the length of the token held back, 0 if none was."""
+        """Append the canonical tokens of forced bytes. Returns the length in bytes of the token held back, else 0."""
         forced = self.mask.automaton.forced(self.state)
         ids = self.mask.vocabulary.tokenize_bytes(forced) if forced else []
         pieces = self.mask.vocabulary.pieces
@@ -197,38 +196,38 @@ class Decoding:
             if self.is_doubtful(token):
                 return 0
             size = len(pieces[token] or b"")
-            last = not b"".join(pieces[i] or b"" for i in ids[n + 1 :]).strip()  # nothing but white space follows
+            last = not b"".join(pieces[i] or b"" for i in ids[n + 1 :]).strip()  # only white space follows
             if last and any(len(pieces[i] or b"") > size for i in self.mask.allowed(self.state).tolist()):
                 return size
             self.write(token)
         return 0
 
     def is_doubtful(self, token: int) -> bool:
-        """Whether a token writes part of a character inside a mention. Such a token is a choice even where no other is
+        """Whether a token writes part of a character inside a mention. Such a token is a choice even if no other is
         allowed: the model may mean another character with the same first bytes, or be unable to copy this one."""
         piece = self.mask.vocabulary.pieces[token] or b""
-        return not piece.isascii() and not _is_whole(piece) and self.mask.automaton.unfinished(self.state)
+        return not piece.isascii() and not _is_whole(piece) and self.mask.automaton.in_mention(self.state)
 
     def choose(self, logits: Logits, candidates: NDArray[np.int64], allowed: NDArray[np.int64]) -> int | None:
-        """The candidate with the highest logit, recorded with its probability; None where that is noise: then the
-        mention being written has been withdrawn. `allowed` are all tokens that the constraint allows."""
+        """Choose the candidate with the highest logit and record its probability. Returns None if that is noise; the
+        current mention is then withdrawn. `allowed` are all tokens that the constraint allows."""
         among = logits[candidates].astype(np.float64)
         best = int(among.argmax())
         if not np.isfinite(among[best]):  # argmax prefers NaN, so a single one shows here
             raise ModelError("the model gives NaN or infinite logits; its weights are damaged, convert it again")
         top = among[best]
-        unfinished = self.mask.automaton.unfinished(self.state)
-        if not unfinished:
+        in_mention = self.mask.automaton.in_mention(self.state)
+        if not in_mention:
             self.certain = _Mark(self)
         ahead = self.mask.automaton.neutral(self.state)
         begins = ahead is not None and not self.is_neutral(int(candidates[best]), ahead)
         removed = None
-        if self.with_removed_mass or unfinished or begins:
-            # Relative to the same maximum; over the whole vocabulary, in float32, which is exact enough here.
+        if self.with_removed_mass or in_mention or begins:
+            # Relative to the same maximum. The sum over the whole vocabulary takes float32 exponentials: exact enough.
             total = float(np.exp(np.minimum(logits - np.float32(top), 80.0)).sum(dtype=np.float64))
             kept = among if allowed is candidates else logits[allowed].astype(np.float64)
             removed = max(0.0, 1.0 - float(np.exp(np.minimum(kept - top, 80.0)).sum()) / total)
-            if unfinished and removed >= _NOISE:
+            if in_mention and removed >= _NOISE:
                 self.withdraw()
                 return None
             if ahead is not None and begins:
@@ -244,15 +243,15 @@ class Decoding:
         return token
 
     def is_neutral(self, token: int, ahead: bytes) -> bool:
-        """Whether a token begins no mention: it goes on with the neutral continuation, or ends the answer."""
+        """Whether a token follows the neutral continuation or ends the answer, rather than begin a mention."""
         vocabulary = self.mask.vocabulary
         return token in vocabulary.end_tokens or ahead.startswith(vocabulary.pieces[token] or b"")
 
     def withdraw(self) -> None:
-        """Go back to the choice before the mention being written, and write the text on without the mention."""
+        """Go back to the last choice before the current mention, and write the text without it."""
         mark, self.certain = self.certain, None
-        assert mark is not None  # no answer begins inside a mention
-        text = self.mask.automaton.withdrawn(mark.state, self.state)
+        assert mark is not None  # an answer never begins inside a mention
+        text = self.mask.automaton.without_mention(mark.state, self.state)
         self.forget += self.length - mark.length
         self.state, self.length = mark.state, mark.length
         del self.written[mark.written :], self.choices[mark.choices :]
@@ -261,19 +260,19 @@ class Decoding:
             self.write(token)
 
     def finish(self, prompt: int, closed: bool) -> Answer:
-        """The answer as it stands, after a prompt of so many tokens; one without any choice was never read."""
+        """The answer so far, after a prompt of `prompt` tokens, which was not read if there was no choice."""
         read = prompt if self.calls else 0
         counts = (self.calls, self.fed, read, self.tokens, self.chosen)
         return Answer(bytes(self.written), tuple(self.choices), closed, *counts)
 
 
 def _is_whole(piece: bytes) -> bool:
-    """Whether a token's bytes are whole characters."""
+    """Whether a token's bytes are complete characters."""
     return piece.decode("utf-8", "ignore").encode() == piece
 
 
 class _Mark:
-    """How far an answer had come when the logits of a choice were there."""
+    """A snapshot of an answer at a choice, to go back to."""
 
     __slots__ = ("choices", "chosen", "length", "state", "tokens", "written")
 

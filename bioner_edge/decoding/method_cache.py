@@ -1,4 +1,4 @@
-"""Caches of methods that do not keep their objects alive."""
+"""Method caches that do not keep the object alive."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ R = TypeVar("R")
 
 
 def method_cache(method: Callable[..., R], size: int) -> Callable[..., R]:
-    """A method that keeps its last `size` answers, to be kept by the method's own object.
+    """An LRU cache of `size` results of a bound method, to be stored on the method's own object.
 
-    A cache of the bound method would hold the object, which holds the cache: each chunk's constraint would wait for
-    the cyclic collector.
+    A cache of the bound method itself would form a cycle with the object: each chunk's constraint would have to wait
+    for the cyclic garbage collector.
     """
     weak = WeakMethod(method)
 
     @lru_cache(maxsize=size)
     def answer(*arguments: Any) -> R:
         alive = weak()
-        assert alive is not None  # its object is who asks
+        assert alive is not None  # the object itself is the caller
         return alive(*arguments)
 
     return answer

@@ -1,7 +1,7 @@
-"""Automata as outlines: places joined by slots, where a slot is one of some literals, a number, or a mention.
+"""Automata as templates: a sequence of places, each filled by a slot: one of several literals, a number, or a mention.
 
-A format says what its places are, what is written at each, and which place comes after; stepping by bytes, telling
-what is forced and closing are done here. A state is (place, part), the part being what was written of the slot.
+A format defines its places, the slot at each and the place after it; stepping by bytes, forced bytes and closing are
+implemented here. A state is (place, part), where part is what has been written of the slot.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["Literals", "Mention", "Number", "Slot", "SlotAutomaton"]
 Place = Hashable
 Part = Any
 Ending = Callable[[Place], bytes]
-"""A shortest way from a place to acceptance."""
+"""Maps a place to a shortest string that leads to acceptance."""
 
 
 class Slot(Protocol):
@@ -29,17 +29,17 @@ class Slot(Protocol):
     start: Part
 
     def moves(self, part: Part) -> Iterable[tuple[int, Part]]:
-        """The bytes that the slot may go on with, each with the part after it."""
+        """The bytes that may follow within the slot, each with the part after it."""
 
     def then(self, part: Part) -> Place | None:
-        """The place that follows where the slot may end here; what follows never starts like a move of the slot."""
+        """The next place if the slot may end here, else None; what follows never starts with a byte of `moves`."""
 
     def closing(self, part: Part, ending: Ending) -> bytes:
-        """A shortest way to acceptance, from the middle of the slot; `ending` tells it from the places that follow."""
+        """A shortest string from the middle of the slot to acceptance, given those of the places that follow."""
 
 
 class Literals:
-    """One of some byte strings, each with the place that follows it."""
+    """One of several byte strings, each with the place that follows it."""
 
     start = b""
 
@@ -54,11 +54,11 @@ class Literals:
             yield byte, part + bytes((byte,))
 
     def common(self, part: bytes) -> bytes:
-        """What all the literals that start as `part` go on with."""
+        """What all literals that start with `part` continue with."""
         fitting = [literal for literal, _ in self.choices if literal.startswith(part)]
         if not fitting:
             return b""
-        first, last = min(fitting), max(fitting)  # what they share, all between them do
+        first, last = min(fitting), max(fitting)  # their common prefix is that of all
         size = len(part)
         while size < len(first) and first[size] == last[size]:
             size += 1
@@ -70,12 +70,12 @@ class Literals:
     def closing(self, part: bytes, ending: Ending) -> bytes:
         fitting = [(literal[len(part) :], place) for literal, place in self.choices if literal.startswith(part)]
         if self.first_is_shortest and self.choices[0][0].startswith(part):
-            fitting = fitting[:1]  # the other ways can be very many
+            fitting = fitting[:1]  # there can be very many others
         return min((rest + ending(place) for rest, place in fitting), key=len)
 
 
 class Number:
-    """One of some numbers, as digits without leading zeros: those of `values` (sorted) that are at least `low`."""
+    """One of `values` (sorted) that is at least `low`, as digits without leading zeros."""
 
     start = -1
 
@@ -85,7 +85,7 @@ class Number:
         self.values = values
         self.low = low
         self.follows = then
-        self.lowest_is_shortest = lowest_is_shortest  # among those of one length
+        self.lowest_is_shortest = lowest_is_shortest  # among numbers of one length
 
     def _from(self, low: int, high: int) -> int | None:
         """The smallest value in [low, high)."""
@@ -93,7 +93,7 @@ class Number:
         return int(self.values[at]) if at < len(self.values) and self.values[at] < high else None
 
     def candidates(self, part: int) -> Iterator[int]:
-        """The smallest value of each length whose digits start as `part`."""
+        """The smallest value of each length whose digits start with `part`."""
         low, high = (part, part + 1) if part > 0 else (0, 1) if part == 0 else (1, 10)
         if part < 0 and self._from(0, 1) is not None:
             yield 0
@@ -126,9 +126,9 @@ class Number:
 
 
 class Mention:
-    """A surface and the quote behind it: one whose key is at least `floor`. A part is a search, at last a key.
+    """A surface with a key of at least `floor`, and the closing quote. A part is a search, after the quote a key.
 
-    `rest` is the least number of bytes that can follow the quote.
+    `rest` is the minimum number of bytes after the quote.
     """
 
     def __init__(self, surfaces: SuffixArray, floor: int, then: Callable[[int], Place], *, rest: int) -> None:
@@ -153,7 +153,7 @@ class Mention:
         return self.follows(part) if isinstance(part, int) else None
 
     def closing(self, part: Search, ending: Ending) -> bytes:
-        """Breadth first, until what is longer cannot make up for it by what follows."""
+        """Breadth first, until longer surfaces cannot be made up for by a shorter rest."""
         best: bytes | None = None
         level: list[tuple[bytes, Search]] = [(b"", part)]
         while level and (best is None or len(level[0][0]) + 1 + self.rest < len(best)):
@@ -171,58 +171,58 @@ class Mention:
 
 
 class SlotAutomaton(ByteAutomaton):
-    """An automaton of places and slots."""
+    """An automaton made of places and slots."""
 
     def __init__(self, first: Place) -> None:
         self._slot = method_cache(self.slot, 256)
-        self._moves = method_cache(self._following, 256)
-        self.start = self._entered(first)
+        self._moves = method_cache(self._compute_moves, 256)
+        self.start = self._enter(first)
 
     @abstractmethod
     def slot(self, place: Place) -> Slot | None:
-        """What is written at a place; None at the end of the answer."""
+        """The slot at a place; None at the end of the answer."""
 
     @abstractmethod
     def ending(self, place: Place) -> bytes:
-        """A shortest way to acceptance from the start of a place."""
+        """A shortest string from the start of a place to acceptance."""
 
     def final(self, place: Place) -> bool:
         """Whether the answer may end at the start of a place."""
         return self._slot(place) is None
 
-    def _entered(self, place: Place) -> tuple[Place, Part]:
+    def _enter(self, place: Place) -> tuple[Place, Part]:
         slot = self._slot(place)
         return place, None if slot is None else slot.start
 
-    def _following(self, state: tuple[Place, Part]) -> dict[int, Any]:
+    def _compute_moves(self, state: tuple[Place, Part]) -> dict[int, Any]:
         place, part = state
         slot = self._slot(place)
         if slot is None:
             return {}
-        found = {byte: self._normal(place, slot, after) for byte, after in slot.moves(part)}
+        found = {byte: self._normalize(place, slot, after) for byte, after in slot.moves(part)}
         follows = slot.then(part)
-        return found if follows is None else found | self._moves(self._entered(follows))
+        return found if follows is None else found | self._moves(self._enter(follows))
 
-    def _normal(self, place: Place, slot: Slot, part: Part) -> tuple[Place, Part]:
-        """The state after a move of the slot; the start of the next place where nothing else can follow."""
+    def _normalize(self, place: Place, slot: Slot, part: Part) -> tuple[Place, Part]:
+        """The state after a move of the slot, or the start of the next place if the slot is complete."""
         follows = slot.then(part)
         if follows is None or next(iter(slot.moves(part)), None) is not None:
             return place, part
-        return self._entered(follows)
+        return self._enter(follows)
 
     def searching(self, state: tuple[Place, Part]) -> Searching | None:
         place, part = state
         slot = self._slot(place)
         if not isinstance(slot, Mention):
             return None
-        return Searching(part, slot.floor, lambda key: self._entered(slot.follows(key)))
+        return Searching(part, slot.floor, lambda key: self._enter(slot.follows(key)))
 
     def stretch(self, state: tuple[Place, Part]) -> tuple[bytes, Any]:
         place, part = state
         slot = self._slot(place)
         if not isinstance(slot, Literals) or not (rest := slot.common(part)):
             return b"", state
-        return rest, self._normal(place, slot, part + rest)
+        return rest, self._normalize(place, slot, part + rest)
 
     def options(self, state: tuple[Place, Part]) -> Set[int]:
         return self._moves(state).keys()
@@ -238,7 +238,7 @@ class SlotAutomaton(ByteAutomaton):
         if part == slot.start and self.final(place):
             return True
         follows = slot.then(part)
-        return follows is not None and self.accepts(self._entered(follows))
+        return follows is not None and self.accepts(self._enter(follows))
 
     def closing(self, state: tuple[Place, Part]) -> bytes:
         if self.accepts(state):

@@ -1,4 +1,4 @@
-"""The constraint of brat standoff: lines whose offsets are boundaries and only grow, each with its mention."""
+"""The grounded constraint of brat standoff: lines in ascending order of offsets at token boundaries, with mentions."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ __all__ = ["Standoff"]
 
 _Place = tuple[Any, ...]
 _Edges = tuple[int, ...]
-"""start, end, start, end … of the fragments of a mention, as far as they were written."""
+"""start, end, start, end … of a mention's fragments, as far as written."""
 
 
 class Standoff(SlotAutomaton):
     """`T1⇥TYPE 0 8⇥mention`, lines in the order of (offsets, position of the type).
 
-    `written` spells a mention in its column; starts and ends are sorted offsets in `text`. There are at most as many
-    discontinuous mentions as the text has tokens, since otherwise an answer could be exponentially long.
+    `escape` writes a mention in its column; starts and ends are sorted offsets in `text`. An answer holds at most as
+    many discontinuous mentions as the text has tokens; without a bound it could be exponentially long.
 
     Places: ("line", number, last, left), ("start", …, type, edges), ("blank", …), ("stop", …), ("after", …), where
-    `last` is (edges, type) of the line before and `left` how many discontinuous mentions there may be yet.
+    `last` is (edges, type) of the previous line and `left` the number of discontinuous mentions still allowed.
     """
 
     def __init__(
         self,
         text: str,
-        written: Callable[[str], str],
+        escape: Callable[[str], str],
         starts: Sequence[int],
         ends: Sequence[int],
         types: Sequence[bytes],
     ) -> None:
         self._text = text
-        self._written = written
+        self._escape = escape
         self._starts = starts
         self._ends = ends
         self._types = types
@@ -41,7 +41,7 @@ class Standoff(SlotAutomaton):
 
     @staticmethod
     def most_discontinuous(tokens: int) -> int:
-        """How many discontinuous mentions an answer may hold."""
+        """The maximum number of discontinuous mentions in an answer."""
         return tokens
 
     def final(self, place: Any) -> bool:
@@ -62,7 +62,7 @@ class Standoff(SlotAutomaton):
         head = (number, last, left, rank)
         if kind == "start":
             low = self._lowest(last, left, rank, edges, edges[-1] if edges else 0)
-            # Of two starts of one length the later one may have the shorter mention.
+            # Of two starts with equally many digits, the later one may have the shorter mention.
             return Number(self._starts, low, lambda start: ("blank", *head, (*edges, start)), lowest_is_shortest=False)
         if kind == "blank":
             return Literals([(b" ", ("stop", *head, edges))])
@@ -81,25 +81,25 @@ class Standoff(SlotAutomaton):
 
     def _mention(self, edges: _Edges) -> bytes:
         fragments = [self._text[start:end] for start, end in zip(edges[::2], edges[1::2], strict=True)]
-        return self._written(" ".join(fragments)).encode()
+        return self._escape(" ".join(fragments)).encode()
 
     def _lowest(self, last: tuple[_Edges, int] | None, left: int, rank: int, edges: _Edges, low: int) -> int:
-        """The lowest next edge, at least `low`, with which the line can still become greater than the last one."""
+        """The lowest next edge, at least `low`, with which the line can still sort after the last one."""
         if last is None or edges != last[0][: len(edges)] or len(edges) == len(last[0]):
             return low
         tight = last[0][len(edges)]
         return max(low, tight if self._grows(last, left, rank, (*edges, tight)) else tight + 1)
 
     def _grows(self, last: tuple[_Edges, int] | None, left: int, rank: int, edges: _Edges) -> bool:
-        """Whether a line that starts as the last one did, with these edges, can be greater than it."""
+        """Whether a line that starts like the last one, with these edges, can sort after it."""
         if last is None:
             return True
         before, rank_before = last
-        if not left:  # one fragment it must be
+        if not left:  # only one fragment is allowed
             before = before[:2]
             same = rank > rank_before and len(last[0]) == 2
         else:
-            same = rank > rank_before or self._starts[-1] >= before[-1]  # the same with one fragment more
+            same = rank > rank_before or self._starts[-1] >= before[-1]  # the same mention with another fragment
         rest = range(len(edges), len(before))
         return same or any(before[n] < (self._ends if n % 2 else self._starts)[-1] for n in rest)
 

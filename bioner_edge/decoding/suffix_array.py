@@ -1,7 +1,7 @@
-"""The surfaces of a text: every piece of it between two boundaries, found by its bytes, known by where it occurs first.
+"""The surfaces of a text (every substring between token boundaries) in a suffix array, keyed by first occurrence.
 
-The text is sorted once by what follows each place where a mention may start. All starts that what was written so far
-fits are then one stretch of that order, so a search is two numbers and a length, and the text is held once.
+Suffixes are taken only where a mention may start. All that match the bytes written so far are one range of the array,
+so a search is two indices and a length, and the text is stored once.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from bioner_edge.decoding.method_cache import method_cache
 
 __all__ = ["Search", "Searching", "SuffixArray", "byte_offsets"]
 
-_FEW = 16  # starts up to which Python is faster than numpy
+_FEW = 16  # up to this many starts, Python is faster than numpy
 
 Search = tuple[int, int, int, int]
-"""(from, to, bytes written, last start): the starts in `order[from:to]`, the last of which in the text is given."""
+"""(from, to, bytes written, last start): the starts in `order[from:to]`, and the rightmost of them in the text."""
 
 
 class Searching(NamedTuple):
-    """A state that is inside a mention: what was searched, the lowest key that may be found, the state behind it."""
+    """A state inside a mention: the search so far, the lowest key allowed, and the state after a surface by its key."""
 
     at: Search
     floor: int
@@ -34,16 +34,16 @@ class Searching(NamedTuple):
 
 
 class SuffixArray:
-    """`characters` are the text as it is written, escapes included; starts and ends are offsets in characters.
+    """`characters` is the text as it is written, escapes included; starts and ends are offsets in characters.
 
-    A surface has a key: first start × (size + 1) + the end of that occurrence, in bytes. Keys grow with the place.
+    A surface has a key: start × (size + 1) + end of its first occurrence, in bytes. Keys ascend with the position.
     """
 
     def __init__(self, characters: Sequence[str], starts: Collection[int], ends: Collection[int]) -> None:
         offsets = byte_offsets(characters)
-        self.text = "".join(islice(characters, max(ends, default=0))).encode()  # nothing but white space follows
+        self.text = "".join(islice(characters, max(ends, default=0))).encode()  # only white space follows
         self.size = len(self.text)
-        # Arrays of the standard library where single elements are asked for, which numpy is slow at.
+        # Arrays of the standard library for access to single elements, which is slow in numpy.
         self._edges = array("i", sorted(int(offsets[e]) for e in ends))
         self._is_end = bytearray(self.size + 1)
         for edge in self._edges:
@@ -52,16 +52,16 @@ class SuffixArray:
         self._starts = np.array(sorted(int(offsets[s]) for s in starts), np.int32)
         owners = self._starts[: self._owners()]
         self._bytes = np.frombuffer(self.text, np.uint8)
-        self._sorted = _sorted(self._bytes, owners)
+        self._sorted = _sort(self._bytes, owners)
         self._order = array("i", self._sorted.tobytes())
         self.root: Search = (0, len(owners), 0, int(owners[-1]) if len(owners) else -1)
         self._branches = method_cache(self._branch, 2048)
 
     def _owners(self) -> int:
-        """How many starts, from the left, are the first place of some surface.
+        """How many starts, from the left, are the first occurrence of some surface.
 
-        Where the text from a start to the end occurs earlier, so does every surface from there: such a start is never
-        a first one, nor is any behind it, since what is inside an occurrence has the same boundaries there.
+        If the text from a start to the end occurs earlier, so does every surface from there, so that start is never a
+        first occurrence. Nor is any after it, since the earlier occurrence has the same boundaries inside.
         """
         low, high = 0, len(self._starts)
         while low < high:
@@ -73,7 +73,7 @@ class SuffixArray:
         return low
 
     def _first(self, start: int) -> int:
-        """Where the text from `start` to the end occurs first as a surface."""
+        """The first occurrence, as a surface, of the text from `start` to the end."""
         rest = self.text[start:]
         starts = self._starts
         at = self.text.find(rest)
@@ -81,7 +81,7 @@ class SuffixArray:
             place = int(np.searchsorted(starts, at))
             if starts[place] == at and self._is_end[at + len(rest)]:
                 break
-            # Only a start can be one: the search goes on from the next.
+            # Only starts qualify: continue from the next one.
             at = self.text.find(rest, max(at + 1, int(starts[place])))
         return at
 
@@ -90,15 +90,15 @@ class SuffixArray:
         return start * (self.size + 1) + end
 
     def highest(self, search: Search) -> int:
-        """The highest key of a surface that starts as searched."""
+        """The highest key of a surface that starts with the search."""
         return self.key(search[3], self.size) if search[3] >= 0 else -1
 
     def least(self, floor: int) -> int:
-        """The first of the starts from which a surface of at least this key can go on: `highest` is no less."""
+        """The lowest start from which a surface can reach the key `floor`, that is, `highest` is no less."""
         return -((self.size - floor) // (self.size + 1))
 
     def found(self, search: Search) -> int | None:
-        """The key of what was searched, None where it is no surface."""
+        """The key of the search, or None if it is not a surface."""
         low, high, length, _ = search
         if high - low == 1:
             start = self._order[low]
@@ -124,7 +124,7 @@ class SuffixArray:
         if high - low <= _FEW:
             return self._branch_of_few(low, high, length)
         starts = self._sorted[low:high]
-        ended = int((starts + length >= self.size).sum())  # at most one, sorted before those that go on
+        ended = int((starts + length >= self.size).sum())  # at most one, sorted before the others
         following = self._bytes[starts[ended:] + length]
         cuts = [0, *(np.flatnonzero(following[1:] != following[:-1]) + 1).tolist(), len(following)]
         lasts = np.maximum.reduceat(starts[ended:], cuts[:-1]).tolist() if len(following) else []
@@ -149,7 +149,7 @@ class SuffixArray:
         return found
 
     def stretch(self, search: Search) -> bytes:
-        """The bytes that must follow before the next place where a surface can end; empty where that is not told."""
+        """The bytes up to the next end of a surface if only one start matches, else empty."""
         low, high, length, last = search
         if high - low > 1:
             return b""
@@ -159,13 +159,13 @@ class SuffixArray:
 
 
 def byte_offsets(characters: Sequence[str]) -> NDArray[np.int32]:
-    """Where each string begins in the UTF-8 of all of them, and the length of that at the end: (strings + 1,)."""
+    """The byte offset of each string in the UTF-8 of all of them, then the total length: (strings + 1,)."""
     sizes = np.fromiter((len(c) if c.isascii() else len(c.encode()) for c in characters), np.int32, len(characters))
     return np.concatenate([np.zeros(1, np.int32), np.cumsum(sizes, dtype=np.int32)])
 
 
-def _sorted(text: NDArray[np.uint8], starts: NDArray[np.int32]) -> NDArray[np.int32]:
-    """`starts` in the order of the text that follows each, by prefix doubling; the shorter of two equal ones first."""
+def _sort(text: NDArray[np.uint8], starts: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Sort `starts` by the suffix of the text at each, by prefix doubling; a prefix sorts before the longer suffix."""
     size = len(text)
     if not len(starts):
         return starts

@@ -1,4 +1,4 @@
-"""The constraint of tag formats: exactly the text, with tags that open and close at the edges of tokens."""
+"""The grounded constraint of tag formats: exactly the text, with tags that open and close at token boundaries."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from bioner_edge.decoding.suffix_array import byte_offsets
 __all__ = ["TaggedCopy"]
 
 _State = tuple[int, tuple[int, ...], int, bytes]
-"""(bytes of the escaped text written, open tags, bit mask of the types opened right here, part of a tag written)."""
+"""(bytes of the escaped text written, open tags, bit mask of the types opened at this position, partial tag)."""
 
 
 class TaggedCopy(ByteAutomaton):
-    """A copy of `characters`, each as it is written, with tags between them; tag n is `opening[n]` … `closing[n]`.
+    """A copy of `characters` (escaped) with tags between them; tag n is `opening[n]` … `closing[n]`.
 
-    A tag opens at one of `starts` and closes at one of `ends` (offsets in characters), encloses at least one
-    character, and opens at most once at one position; tags nest. A tag may begin with bytes that the text can have
-    there too, as long as its second byte tells them apart: so it is with the `<` that no tag's name follows.
+    A tag opens at one of `starts` and closes at one of `ends` (offsets in characters), encloses at least one character,
+    and opens at most once at a position; tags nest. Text and tag may begin with the same byte as long as the second one
+    tells them apart, as with a `<` of the text.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class TaggedCopy(ByteAutomaton):
     ) -> None:
         offsets = byte_offsets(characters)
         self.text = "".join(characters).encode()
-        # A byte for each place, 1 where a tag may open, close, or either: a set of them would be many times the text.
+        # A byte for each position, 1 where a tag may open, close, or either; a set would be many times larger.
         self.is_start, self.is_end, self.is_edge = (bytearray(len(self.text) + 1) for _ in range(3))
         for places, marked in ((starts, self.is_start), (ends, self.is_end)):
             for place in places:
@@ -42,7 +42,7 @@ class TaggedCopy(ByteAutomaton):
         self.start: _State = (0, (), 0, b"")
 
     def _tags(self, state: _State) -> list[tuple[bytes, _State]]:
-        """The tags that may stand here, each with the state after it."""
+        """The tags allowed here, each with the state after it."""
         position, stack, opened, _ = state
         tags: list[tuple[bytes, _State]] = []
         if stack and not opened and self.is_end[position]:
@@ -54,12 +54,12 @@ class TaggedCopy(ByteAutomaton):
         return tags
 
     def _copies(self, state: _State) -> bool:
-        """Whether the text may go on: there is some, and a right edge is left for the tags that are open."""
+        """Whether the text may continue: some is left, and the open tags can still be closed further right."""
         position, stack, _, _ = state
         return position < len(self.text) and (not stack or position < self.last_end)
 
     def _is_text(self, part: bytes, position: int) -> bool:
-        """Whether what looked like a tag's first byte can have been the text's own."""
+        """Whether the first byte of a partial tag can be the text's own."""
         return len(part) == 1 and self.text[position : position + 1] == part
 
     def options(self, state: _State) -> Set[int]:
@@ -99,7 +99,7 @@ class TaggedCopy(ByteAutomaton):
         return self.text[position:until], (until, stack, 0, b"")
 
     def _next_edge(self, position: int) -> int:
-        """Where something can be chosen again."""
+        """The next position with a choice."""
         edge = self.is_edge.find(1, position + 1)
         return edge if edge >= 0 else len(self.text)
 
@@ -115,16 +115,16 @@ class TaggedCopy(ByteAutomaton):
         return super().forced(state)
 
     def neutral(self, state: _State) -> bytes | None:
-        """The text: to copy it asserts nothing."""
+        """The rest of the text: copying asserts nothing."""
         position, _, _, part = state
-        return None if self.unfinished(state) else self.text[position + len(part) :]
+        return None if self.in_mention(state) else self.text[position + len(part) :]
 
-    def unfinished(self, state: _State) -> bool:
+    def in_mention(self, state: _State) -> bool:
         position, stack, _, part = state
         return bool(stack or (part and not self._is_text(part, position)))
 
-    def withdrawn(self, before: _State, state: _State) -> bytes:
-        """The text as far as the next edge: in front of it the same tag could be opened again."""
+    def without_mention(self, before: _State, state: _State) -> bytes:
+        """The text up to the next edge: before it the same tag could be opened again."""
         begin = before[0] + len(before[3])
         return self.text[begin : self._next_edge(max(begin, state[0]))]
 

@@ -1,7 +1,7 @@
-"""From bytes to tokens: which tokens of a vocabulary an automaton allows in a state.
+"""Token masks: which tokens of a vocabulary an automaton over bytes allows in a state.
 
-The vocabulary is a trie of its pieces; walking trie and automaton together visits only what both allow, so that a
-copy costs microseconds whatever the vocabulary's size, and every tokenization whose bytes match is allowed.
+The vocabulary is a trie of its pieces. Walking trie and automaton together visits only what both allow, so that a step
+of a copy costs microseconds whatever the vocabulary size, and every tokenization of allowed bytes is allowed.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from bioner_edge.errors import ModelError
 __all__ = ["TokenMask", "Vocabulary"]
 
 Ids = NDArray[np.int64]
-_KEPT = 1 << 22  # ids, of all cached states; 64 for a state itself
+_KEPT = 1 << 22  # cached ids over all states; each state counts as 64 more
 _SEARCHES = 1024
-_MANY = 64  # tokens from which numpy filters faster than Python
+_MANY = 64  # from this many tokens on, numpy filters faster than Python
 _QUOTE = 0x22
 _CONTINUATION = bytes(range(0x80, 0xC0))  # the bytes of a UTF-8 character after its first
 
 
 class Vocabulary:
-    """The pieces of a back end's tokens and their trie. Raises ModelError where some byte cannot be spelled."""
+    """The pieces of a back end's tokens and their trie. Raises ModelError if some byte cannot be spelled."""
 
     def __init__(self, backend: Backend) -> None:
         self.pieces: list[bytes | None] = [backend.piece(t) for t in range(backend.vocabulary_size)]
@@ -42,12 +42,12 @@ class Vocabulary:
             if piece:
                 self._insert(piece, token)
         missing = [b for b in range(256) if b not in self.children[0] or not self.ids[self.children[0][b]]]
-        # 0xC0, 0xC1 and 0xF5-0xFF never occur in UTF-8, 0xF1 and 0xF2 begin planes without characters: some do without.
+        # Some vocabularies omit 0xC0, 0xC1 and 0xF5-0xFF, which never occur in UTF-8, and 0xF1 and 0xF2 (empty planes).
         if missing := [b for b in missing if b not in (0xC0, 0xC1, 0xF1, 0xF2) and b < 0xF5]:
             message = f"cannot spell the bytes {bytes(missing)!r}; it cannot copy every text"
             raise ModelError(f"the model's vocabulary {message}")
-        if self.spell(backend.tokenize(b"a", False)) != b"a":  # SentencePiece may put a blank before every text
-            raise ModelError("the model's tokenizer changes the text that it is given; forced text cannot be fed to it")
+        if self.spell(backend.tokenize(b"a", False)) != b"a":  # SentencePiece may prepend a blank
+            raise ModelError("the model's tokenizer changes its input; forced text cannot be fed to the model")
 
     def _insert(self, piece: bytes, token: int) -> None:
         node = 0
@@ -66,7 +66,7 @@ class Vocabulary:
         return b"".join(self.pieces[i] or b"" for i in ids)
 
     def byte(self, value: int) -> int:
-        """A token that writes one byte alone. Raises ModelError where there is none."""
+        """A token that writes a single byte. Raises ModelError if there is none."""
         if not (ids := self.ids[self.children[0].get(value, 0)]):
             raise ModelError(f"the model's vocabulary cannot spell the byte {value:#x} of this text")
         return ids[0]
@@ -74,9 +74,9 @@ class Vocabulary:
     def tokenize_bytes(self, data: bytes) -> list[int]:
         """The canonical tokens of bytes that may begin or end inside a character.
 
-        Tokenizers read whole characters only. The rest of a character that a token before has begun is spelled byte by
-        byte; a character that is only begun is left out, since one token may write all of it. Raises ModelError where
-        a byte has no token.
+        Tokenizers read complete characters only. The rest of a character begun by an earlier token is spelled byte by
+        byte; an incomplete character at the end is left out, since a single token may write it. Raises ModelError if a
+        byte has no token.
         """
         rest = data.lstrip(_CONTINUATION)
         whole = rest.decode("utf-8", "ignore").encode()
@@ -84,8 +84,8 @@ class Vocabulary:
         return begun + (self._tokenize_text(whole) if whole else [])
 
     def _tokenize_text(self, text: bytes) -> list[int]:
-        """The canonical tokens of whole characters. Those that the tokenizer would change, as SentencePiece turns ▁
-        into a space, are spelled in bytes."""
+        """The canonical tokens of complete characters. Those that the tokenizer would change (SentencePiece turns ▁
+        into a space) are spelled in bytes."""
         ids = self._tokenize(text, False)
         if self.spell(ids) == text:
             return ids
@@ -103,7 +103,7 @@ class Vocabulary:
 
 
 class TokenMask:
-    """An automaton over a vocabulary's tokens. What is allowed is cached by state: keep one for each automaton."""
+    """An automaton over a vocabulary's tokens. Allowed tokens are cached by state: keep one mask per automaton."""
 
     def __init__(self, automaton: ByteAutomaton, vocabulary: Vocabulary) -> None:
         self.automaton = automaton
@@ -111,18 +111,18 @@ class TokenMask:
         self._allowed: dict[State, Ids] = {}
         self._kept = 0
         self._inside: dict[Search, _Inside] = {}
-        if automaton.surfaces:  # every mention begins with this search, the widest of all
+        if automaton.surfaces:  # every mention begins with this search, the widest
             self._search(automaton.surfaces, automaton.surfaces.root)
 
     def allowed(self, state: State) -> Ids:
-        """The tokens that may come next, end tokens not among them."""
+        """The tokens that may come next, without end tokens."""
         found = self._allowed.get(state)
         if found is None:
-            if self._kept >= _KEPT:  # a copy goes on to new states for ever and comes back to none
+            if self._kept >= _KEPT:  # a copy never returns to an earlier state
                 self._allowed.clear()
                 self._kept = 0
             searching = self.automaton.searching(state)
-            found = self._walk(0, state) if searching is None else self._mentioned(searching)
+            found = self._walk(0, state) if searching is None else self._allowed_in_mention(searching)
             self._allowed[state] = found
             self._kept += len(found) + 64
         return found
@@ -159,7 +159,7 @@ class TokenMask:
         return np.array(found, np.int64)
 
     def _follow(self, node: int, data: bytes, found: list[int]) -> int:
-        """The node behind `data`, 0 where the trie has none; the tokens on the way are added to `found`."""
+        """The node after `data`, or 0 if the trie has none; the tokens on the way are added to `found`."""
         children, ids = self.vocabulary.children, self.vocabulary.ids
         for byte in data:
             node = children[node].get(byte, 0)
@@ -168,8 +168,8 @@ class TokenMask:
             found += ids[node]
         return node
 
-    def _mentioned(self, searching: Searching) -> Ids:
-        """The tokens that may come next inside a mention: those that go on with it, and those that end it."""
+    def _allowed_in_mention(self, searching: Searching) -> Ids:
+        """The tokens that may come next inside a mention: those that continue it, and those that end it."""
         assert self.automaton.surfaces is not None
         inside = self._inside.get(searching.at) or self._search(self.automaton.surfaces, searching.at)
         ending: list[int] = []
@@ -187,7 +187,7 @@ class TokenMask:
         return np.array(going_on + ending, np.int64)
 
     def _search(self, surfaces: SuffixArray, start: Search) -> _Inside:
-        """One walk for all states that search alike, whatever their floor and whatever follows the mention."""
+        """Walk the trie once for all states with this search, whatever their floor and what follows the mention."""
         children, ids, branches = self.vocabulary.children, self.vocabulary.ids, surfaces.branches
         found: list[int] = []
         highest: list[int] = []
@@ -231,7 +231,7 @@ class TokenMask:
 
 
 def _within(surfaces: SuffixArray, searching: Searching, below: dict[int, int]) -> Iterator[tuple[int, State]]:
-    """The moves from inside a mention for which the trie has a node below, each with the state or search after it."""
+    """The bytes that may follow inside a mention and have a node below, each with the state or search after it."""
     at, floor, found = searching
     least = surfaces.least(floor)
     for byte, after in surfaces.branches(at):
@@ -242,8 +242,8 @@ def _within(surfaces: SuffixArray, searching: Searching, below: dict[int, int]) 
 
 
 class _Inside(NamedTuple):
-    """What a search may go on with: tokens, the highest key that each can lead to, the least of these keys, and (node,
-    key) of each quote. `arrays` are the first two where there are many."""
+    """How a search may continue: tokens, the highest key that each can lead to, the minimum of these keys, and (node,
+    key) of each closing quote. `arrays` holds the first two if there are many."""
 
     ids: list[int]
     highest: list[int]

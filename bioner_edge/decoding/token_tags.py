@@ -1,4 +1,4 @@
-"""The constraint of BIO formats: the text's tokens, a line each, with tags that may follow one another."""
+"""The grounded constraint of BIO formats: the tokens of the text, one per line, with valid sequences of tags."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _OUTSIDE = -1
 
 
 class TokenTags(SlotAutomaton):
-    """`tokens` as they are written, each followed by a tab and O, B-TYPE, or I-TYPE behind a tag of the same type.
+    """`tokens` (escaped), each followed by a tab and O, B-TYPE, or, after a tag of the same type, I-TYPE.
 
-    A place is (kind, number of the token, type of the mention that the token before was in).
+    A place is (kind, index of the token, type of the mention around the previous token or -1).
     """
 
     def __init__(self, tokens: Sequence[bytes], types: Sequence[bytes]) -> None:
-        self._tokens = b"\n".join(tokens)  # no token holds a line break; one string is a fraction of a list's size
+        self._tokens = b"\n".join(tokens)  # no token contains a line break; one string is far smaller than a list
         self._edges = array("i", [0])
         for token in tokens:
             self._edges.append(self._edges[-1] + len(token) + 1)
@@ -28,7 +28,7 @@ class TokenTags(SlotAutomaton):
         super().__init__(("token", 0, _OUTSIDE))
 
     def _line(self, number: int) -> bytes:
-        """A token and its tab, the line break before it included."""
+        """A token with its tab, and the line break before it."""
         token = self._tokens[self._edges[number] : self._edges[number + 1] - 1]
         return (b"\n" if number else b"") + token + b"\t"
 

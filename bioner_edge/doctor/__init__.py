@@ -1,6 +1,6 @@
-"""Whether this machine and this installation are fit: each check tells one thing, and none can end the program.
+"""Checks of this machine and this installation: each reports on one thing, and none can end the program.
 
-What loads native code runs in a process of its own, because a build for another processor ends its process.
+Native code is loaded in a process of its own, because a build for another processor crashes it.
 """
 
 from __future__ import annotations
@@ -26,34 +26,34 @@ from bioner_edge.models.sizes import SHAPES
 __all__ = ["STATUSES", "Finding", "examine"]
 
 STATUSES = ("ok", "unknown", "warning", "error")
-"""From the best to the worst; unknown is what this system does not tell."""
+"""From best to worst; unknown is for what this system does not report."""
 
-_LEFT_OUT = frozenset({"AMX_INT8"})  # of our builds, on purpose: see `_rebuild`
-_LEAST_DISK = 2 << 30  # bytes: a base model of 0.5B and what is converted from it
+_LEFT_OUT = frozenset({"AMX_INT8"})  # left out of our builds on purpose, see `_rebuild`
+_LEAST_DISK = 2 << 30  # bytes: a base model of 0.5B and its conversions
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a check found, in a line; `remedy` says what to do about it, `facts` are the figures behind it."""
+    """A check's result in one line; `remedy` says what to do about it, `facts` holds the figures behind it."""
 
     name: str
     status: str
-    told: str
+    message: str
     remedy: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        return {"check": self.name, "status": self.status, "told": self.told, "remedy": self.remedy, **self.facts}
+        return {"check": self.name, "status": self.status, "told": self.message, "remedy": self.remedy, **self.facts}
 
 
 def examine() -> Iterator[Finding]:
-    """What all checks find, one after the other. One that fails is told as what it is."""
+    """Run all checks, one after the other; a check that fails is itself a finding."""
     for name, check in _CHECKS.items():
         try:
             yield from check(name)
         except BionerError as error:
             yield Finding(name, "error", str(error))
-        except Exception as error:  # whatever a strange system does
+        except Exception as error:  # on an unusual system
             yield Finding(name, "unknown", f"this check failed: {type(error).__name__}: {error}")
 
 
@@ -66,7 +66,7 @@ def _system(name: str) -> Iterator[Finding]:
 
 
 def _libraries(name: str) -> Iterator[Finding]:
-    """The core dependencies in the versions that are pinned, and which of the optional ones there are."""
+    """Core dependencies against their pinned versions, and which optional ones are installed."""
     try:
         lines = metadata.requires("bioner-edge") or []
     except metadata.PackageNotFoundError:
@@ -94,10 +94,10 @@ def _libraries(name: str) -> Iterator[Finding]:
 
 
 def _processor(name: str) -> Iterator[Finding]:
-    """The features of the processor against those that llama.cpp was built for."""
+    """The processor's features against those that llama.cpp was built for."""
     cpu, release = processor(), version("llama-cpp-python")
     if release is None:
-        message = f"{cpu.name}; llama-cpp-python is not installed: ONNX models alone can be run"
+        message = f"{cpu.name}; llama-cpp-python is not installed: only ONNX models can be run"
         yield Finding(name, "ok", message, "for GGUF models: pip install 'bioner-edge[llama]'")
         return
     rebuild = _rebuild(release)
@@ -108,21 +108,21 @@ def _processor(name: str) -> Iterator[Finding]:
         yield Finding(name, "error", f"{cpu.name}; loading llama.cpp: {error}", f"build it here: {rebuild}")
         return
     built = build_features(system_info)
-    facts = {"processor": cpu.name, "has": _sorted(cpu.features), "built_for": _sorted(built), "says": system_info}
+    facts = {"processor": cpu.name, "has": _sort(cpu.features), "built_for": _sort(built), "says": system_info}
     if cpu.features is None or built is None:
         which = "the processor" if cpu.features is None else "llama.cpp"
-        yield Finding(name, "unknown", f"{cpu.name}; {which} does not tell its features", facts=facts)
+        yield Finding(name, "unknown", f"{cpu.name}; {which} does not report its features", facts=facts)
     elif lacking := built - cpu.features - LATE_FEATURES:
         message = (
             f"{cpu.name} lacks {', '.join(sorted(lacking))}, which llama.cpp {release} was built for: it will crash"
         )
         yield Finding(name, "error", message, f"build it here: {rebuild}", facts)
-    elif untold := built - cpu.features:
+    elif unreported := built - cpu.features:
         message = (
-            f"{cpu.name}; this system does not tell of {', '.join(sorted(untold))}, which llama.cpp {release} was built"
+            f"{cpu.name}; this system does not report {', '.join(sorted(unreported))}, which llama.cpp {release} was"
         )
-        remedy = f"nothing, if the speed below is told; else build it here: {rebuild}"
-        yield Finding(name, "warning", f"{message} for: it may be an old one", remedy, facts)
+        remedy = f"nothing, if a speed is shown below; else build it here: {rebuild}"
+        yield Finding(name, "warning", f"{message} built for: it may be an old one", remedy, facts)
     elif unused := cpu.features - built - _LEFT_OUT:
         message = (
             f"{cpu.name} has {', '.join(sorted(unused))}, which llama.cpp {release} was not built to use: it is slower"
@@ -143,7 +143,7 @@ def _rebuild(release: str) -> str:
 
 
 def _kernels(name: str) -> Iterator[Finding]:
-    """Whether the kernels of llama.cpp that are used here work: they are tried in a process of its own."""
+    """Whether the kernels of llama.cpp that are used here work, tried in a process of their own."""
     if (release := version("llama-cpp-python")) is None:
         return
     found = run_python("import json; from bioner_edge.doctor.speed_check import kernels; print(json.dumps(kernels()))")
@@ -158,13 +158,13 @@ def _kernels(name: str) -> Iterator[Finding]:
     else:
         left = "AMX is left out" if used == NO_AMX else "no repacked kernels are used"
         message = (
-            f"the AMX kernels of this build of llama.cpp {release} end the process or give wrong results: GCC before "
+            f"the AMX kernels of this build of llama.cpp {release} crash or give wrong results: GCC before "
             f"12.4 drops most of their tile configuration. {left}, and everything works"
         )
         yield Finding(name, "warning", message, f"build it without them: {_rebuild(release)}", facts)
 
 
-def _sorted(features: frozenset[str] | None) -> list[str] | None:
+def _sort(features: frozenset[str] | None) -> list[str] | None:
     return None if features is None else sorted(features)
 
 
@@ -185,12 +185,12 @@ def _cores(name: str) -> Iterator[Finding]:
 
 
 def _memory(name: str) -> Iterator[Finding]:
-    """What is free, and which models of usual sizes fit into it."""
+    """Free memory, and which common model sizes fit into it."""
     free = memory.available()
     sizes = {shape.name: shape.by_level() for shape in SHAPES}
     facts = {"free_bytes": free, "needed_bytes": sizes}
     if free is None:
-        yield Finding(name, "unknown", "this system does not tell what is free", facts=facts)
+        yield Finding(name, "unknown", "this system does not report free memory", facts=facts)
     elif not any(needs <= free for levels in sizes.values() for needs in levels.values()):
         message = f"{free / 1e9:.1f} GB free, too little for any but the smallest models"
         yield Finding(name, "warning", message, "end other programs, or raise the limit of this one", facts)
@@ -200,16 +200,16 @@ def _memory(name: str) -> Iterator[Finding]:
 
 def _disk(name: str) -> Iterator[Finding]:
     free = shutil.disk_usage(Path.cwd()).free
-    told, enough = f"{free / 1e9:.1f} GB free in {Path.cwd()}", free >= _LEAST_DISK
+    message, enough = f"{free / 1e9:.1f} GB free in {Path.cwd()}", free >= _LEAST_DISK
     remedy = "" if enough else "pull and convert models in a folder with more room"
-    yield Finding(name, "ok" if enough else "warning", told, remedy, {"free_bytes": free})
+    yield Finding(name, "ok" if enough else "warning", message, remedy, {"free_bytes": free})
 
 
 # --- Models and corpora
 
 
 def _models(name: str) -> Iterator[Finding]:
-    """The models of the lists, each against its hash."""
+    """Listed models against their hashes."""
     from bioner_edge.models import registry
     from bioner_edge.models.verify import verify_files
 
@@ -239,10 +239,8 @@ def _corpora(name: str) -> Iterator[Finding]:
 
 
 def _speed(name: str) -> Iterator[Finding]:
-    """How fast the bundled model is here."""
-    found = run_python(
-        "import json; from bioner_edge.doctor.speed_check import measured; print(json.dumps(measured()))"
-    )
+    """The speed of the bundled model."""
+    found = run_python("import json; from bioner_edge.doctor.speed_check import measure; print(json.dumps(measure()))")
     message = (
         f"{found['model']}, {found['threads']} threads: reads {found['prefill_tokens_per_s']:,.0f} tokens/s, "
         f"writes {found['decode_tokens_per_s']:,.0f}; {found['documents_per_s']:.1f} short abstracts/s; "

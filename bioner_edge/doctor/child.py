@@ -1,4 +1,4 @@
-"""Python code in a process of its own: what may crash there ends that process and not `doctor`."""
+"""Run Python code in a process of its own, so that a crash does not end `doctor`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from bioner_edge.processes import describe_exit, run_group
 
 __all__ = ["MOST_S", "run_python"]
 
-MOST_S = 60  # a machine that is busy can take fifty times as long: threads wait for each other
+MOST_S = 60  # a busy machine can take fifty times as long: threads wait for each other
 
 
 def run_python(code: str) -> Any:
-    """What Python code prints as JSON, in a process of its own. Raises ModelError, with the reason, where it fails, and
-    TimeoutError where it does not end."""
+    """Run Python code in a process of its own and return what it prints as JSON. Raises ModelError, with the reason, if
+    it fails, and TimeoutError after MOST_S seconds."""
     begun = f"from bioner_edge.processes import end_with_parent; end_with_parent({os.getpid()}); "
     try:
         run = run_group([sys.executable, "-c", begun + code], MOST_S)

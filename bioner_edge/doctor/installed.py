@@ -1,4 +1,4 @@
-"""Which libraries are installed, and whether they are what `bioner-edge` asks for, as the metadata of packages say."""
+"""Which libraries are installed, and whether they meet the requirements of `bioner-edge`, from package metadata."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ EXTRAS = (
     "huggingface-hub",
     "matplotlib",
 )
-"""Libraries that some of what it can do needs, and nothing else."""
+"""Libraries that only some features need."""
 
 
 def library_of(requirement: str) -> str:
-    """The library that a requirement is about: `numpy` of `numpy>=1.26`."""
+    """The library named in a requirement: `numpy` in `numpy>=1.26`."""
     return Requirement(requirement).name
 
 
 def meets(version: str, requirement: str) -> bool:
-    """Whether a version is one that a requirement allows: `==0.3.36` allows the build 0.3.36+cpu too. Raises
-    packaging's InvalidVersion for a version that is not written as Python packages write theirs."""
+    """Whether a version meets a requirement: 0.3.36+cpu meets `==0.3.36`. Raises packaging's InvalidVersion for an
+    invalid version."""
     return Requirement(requirement).specifier.contains(version, prereleases=True)
 
 
 def version(library: str) -> str | None:
-    """The version that is installed; None where none is."""
+    """The installed version, or None."""
     try:
         return metadata.version(library)
     except metadata.PackageNotFoundError:

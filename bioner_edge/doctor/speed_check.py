@@ -1,4 +1,4 @@
-"""How fast the bundled model is on this machine, in a second or two: no benchmark, a figure to compare machines by."""
+"""The speed of the bundled model on this machine, in a second or two: not a benchmark, a figure to compare machines."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _TEXT = (
     "week. Renal failure raises the concentration of metoclopramide, and her creatinine had been high for months. "
     "We advise to test renal function before treating elderly patients, and to choose domperidone for them instead."
 )
-_PIECE_S = 0.35  # seconds that each of the three speeds is measured for, at least
+_PIECE_S = 0.35  # minimum seconds for each of the three speeds
 
 
 def measure() -> dict[str, Any]:
-    """The speed of the bundled model on a text of our own, in this process. Raises BionerError where it cannot run."""
+    """Measure the bundled model on a built-in text, in this process. Raises BionerError if it cannot run."""
     began = time.perf_counter()
     with load() as extractor:
         load_s, backend = time.perf_counter() - began, extractor.backend
-        extractor(_TEXT[:58])  # its title: caches fill
+        extractor(_TEXT[:58])  # its title, to warm up caches
         ids = (backend.tokenize(_TEXT.encode(), False) * 8)[: min(256, backend.context // 2)]
         sequence = backend.new_sequence()
 
@@ -48,10 +48,10 @@ def measure() -> dict[str, Any]:
 
 
 def kernels() -> dict[str, Any]:
-    """Which kernels of llama.cpp are used here for the weights of the bundled model, and why a trial of them failed,
-    None where it did not; `certain` as in `backends.kernels.Failed`. They are tried also where no choice asks for it.
+    """Try the kernels of llama.cpp that are used here for the bundled model. Returns which they are (`used`), why the
+    trial `failed`, or None, and `certain` as in `backends.kernels.FailedTrial`.
     """
-    from bioner_edge.backends.native import library  # not everybody has llama.cpp
+    from bioner_edge.backends.native import library  # optional
 
     model, _ = registry.find(None)
     used = choose(model, *library())

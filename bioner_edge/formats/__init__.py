@@ -1,6 +1,6 @@
-"""Output formats: ways of writing entities as text, one module each.
+"""Output formats: how a model writes entities as text, one module each.
 
-A thirteenth format is one module with the functions of `contract.Format`, and one line here.
+To add a format, write a module with the functions of `contract.Format` and add a line here.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ FORMATS: dict[str, Format] = {
 
 
 def get(name: str) -> Format:
-    """The format of that name. Raises UsageError, with the names that there are."""
+    """Look up a format by name. Raises UsageError, which lists the known names."""
     if name not in FORMATS:
         raise UsageError(unknown_name("format", name, FORMATS))
     return FORMATS[name]

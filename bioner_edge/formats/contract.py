@@ -1,4 +1,4 @@
-"""What a format is: one module with these functions, and what reading an answer gives."""
+"""The interface of a format module, and the result of reading an answer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bioner_edge.document import Document, Entity, Span
 __all__ = ["TEXT", "Format", "Message", "Parsed", "Problem"]
 
 TEXT = "\ue000text\ue001"
-"""Stands in a message for the document's text, which is put in after the chat template was applied (see prompts.py)."""
+"""Placeholder for the document's text in a message, filled in after the chat template is applied (see prompts.py)."""
 
 Message = dict[str, str]
 """A chat message: `role` and `content`."""
@@ -20,9 +20,9 @@ Message = dict[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something in an answer that could not be read; line and column count from 1, in code points of the answer.
+    """Something wrong in a model's answer; line and column count from 1, in code points of the answer.
 
-    `syntax`: it departs from the format. `ungrounded`: it departs from the text. `cut`: it ended at a limit.
+    `syntax`: the answer departs from the format. `ungrounded`: it departs from the text. `cut`: it hit the token limit.
     """
 
     kind: Literal["syntax", "ungrounded", "cut"]
@@ -42,9 +42,9 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """The entities of an answer, for each the stretch of the answer (code points) that wrote it, and the problems.
+    """The entities of an answer, the span of the answer that wrote each (code points), and the problems.
 
-    Two entities may have been written by one stretch: a term stands for every place where it occurs.
+    Several entities may share a span: a term stands for all its occurrences in the text.
     """
 
     entities: tuple[Entity, ...]
@@ -53,34 +53,36 @@ class Parsed:
 
 
 class Format(Protocol):
-    """The module of one output format. `labels` are in the order asked; each function refuses those it cannot write."""
+    """A format's module. `labels` come in the order of the question; every function raises UsageError for a label that
+    the format cannot write."""
 
     CANNOT: str
-    """What the format cannot express, for the list of formats: "discontinuous mentions", …"""
+    """What the format cannot express, as shown by `bioner-edge formats`: "discontinuous mentions", …"""
 
     def questions(self, labels: Sequence[str]) -> list[list[str]]:
-        """The labels of each answer that one document takes."""
+        """The labels of each question that a document needs, one answer per question."""
 
     def instruction(self, labels: Sequence[str], guidelines: Mapping[str, str]) -> list[Message]:
-        """The chat messages that ask for one answer, with TEXT where the document's text goes."""
+        """The chat messages of one question, with TEXT in place of the document's text."""
 
     def render(self, document: Document, labels: Sequence[str]) -> str:
-        """The one canonical answer for the document's entities, less those that the format cannot express."""
+        """The canonical answer for the document's entities, without those that the format cannot express."""
 
     def inexpressible(self, document: Document, labels: Sequence[str]) -> list[tuple[Entity, str]]:
-        """The entities (of the labels asked) that reading `render`'s answer does not give back, each with the reason.
+        """The entities (of these labels) that parsing `render`'s answer does not return, each with the reason.
 
-        Term formats read more than was written too: every occurrence of a surface, annotated or not.
+        Conversely, term formats may return more than was annotated: every occurrence of a surface.
         """
 
     def parse(self, answer: str, document: Document, labels: Sequence[str]) -> Parsed:
-        """Read strictly: stop at the first problem."""
+        """Parse an answer strictly: stop at the first problem."""
 
     def salvage(self, answer: str, document: Document, labels: Sequence[str]) -> Parsed:
-        """Read what can be read of an unconstrained answer; every part left out is a problem."""
+        """Parse as much as possible of an unconstrained answer; every part skipped is a problem."""
 
     def gbnf(self, labels: Sequence[str]) -> str:
-        """A llama.cpp grammar from the labels alone; it accepts every render and admits no `syntax` problem."""
+        """A llama.cpp grammar, built from the labels alone. It accepts every rendered answer and rules out `syntax`
+        problems."""
 
     def constraint(self, document: Document, labels: Sequence[str]) -> ByteAutomaton:
-        """The grounded constraint: it accepts every render and admits no problem at all."""
+        """The grounded constraint. It accepts every rendered answer and rules out problems of any kind."""

@@ -1,9 +1,9 @@
-"""conv_term: a conversation about the text, one question for each type, answered by a list of its terms.
+"""conv_term: a conversation about the text, with one question for each type, answered by a list of its terms.
 
     ["Naloxone", "clonidine"]
 
-After UniversalNER (arXiv:2308.03279); the template is ours. Each question is asked from the text alone: earlier
-answers do not stay in the context, so types share a prefix and do not depend on each other's order.
+After UniversalNER (arXiv:2308.03279); the template is ours. Each question follows the text directly: earlier answers
+are not kept in the context, so all types share a prefix and their order does not matter.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["CANNOT", "constraint", "gbnf", "inexpressible", "instruction", "pars
 
 
 def instruction(labels: Sequence[str], guidelines: Mapping[str, str]) -> list[Message]:
-    """The conversation up to the question; a guideline follows the question."""
+    """The conversation up to the question, which the label's guideline follows."""
     label = only(labels)
     note = f"\n{guidelines[label]}" if label in guidelines else ""
     return [

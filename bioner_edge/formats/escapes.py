@@ -1,4 +1,4 @@
-"""How formats of lines and columns write text: a tab, line break or backslash as `\\t`, `\\n`, `\\r`, `\\\\`."""
+"""Escapes in formats of lines and columns: tabs, line breaks and backslashes as `\\t`, `\\n`, `\\r`, `\\\\`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _READ = {written: character for character, written in _WRITTEN.items()}
 _TABLE = str.maketrans(_WRITTEN)
 
 FIELD = r"(?:[^\t\n\r\\]|\\[tnr\\])+"
-"""A regular expression for text in a column, not empty."""
+"""A regular expression for non-empty text in a column."""
 
 FIELD_RULE = r'field ::= ([^\t\n\r\\] | "\\" [tnr\\])+'
 """The same in GBNF."""

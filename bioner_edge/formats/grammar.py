@@ -1,4 +1,4 @@
-"""Pieces of GBNF that formats share."""
+"""GBNF fragments shared by formats."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ STRING = [
     r'string ::= "\"" char+ "\""',
     r'char ::= [^"\\\x00-\x1f] | "\\" (["\\bfnrt] | "u00" ("0" [0-7bef] | "1" [0-9a-f]))',
 ]
-"""A string as json.dumps(…, ensure_ascii=False) writes it, not empty."""
+"""A non-empty string as json.dumps(…, ensure_ascii=False) writes it."""
 
 NUMBER = ['number ::= "0" | [1-9] [0-9]*']
 
 
 def literal(text: str) -> str:
-    """A terminal that is exactly `text`, which holds no line break."""
+    """A terminal that matches exactly `text`, which must not contain a line break."""
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
@@ -25,5 +25,5 @@ def alternatives(texts: Iterable[str]) -> str:
 
 
 def grammar(*rules: str) -> str:
-    """The rules, a line each."""
+    """The rules as text, one per line."""
     return "".join(f"{rule}\n" for rule in rules)

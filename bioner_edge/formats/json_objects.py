@@ -1,4 +1,4 @@
-"""JSON objects with a key for each type, in the order asked, and a list under each: what grouped formats share."""
+"""JSON objects with a list under each label, in the order of the question: code shared by grouped formats."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ __all__ = ["begins", "object_grammar", "objects", "under_keys"]
 
 
 def begins(labels: Iterable[str]) -> list[str]:
-    """What stands before the items of each list, the end of the list before it included."""
+    """What precedes the items of each list, including the end of the previous list."""
     first, *others = (f"{quote(label)}: [" for label in labels)
     return [f"{{{first}", *(f"], {other}" for other in others)]
 
 
 def objects(cursor: Cursor, labels: Sequence[str], item: Callable[[str], tuple[str, Any]]) -> Iterator[Item]:
-    """The items of all lists; `item` reads one of a label's list."""
+    """Read the items of all lists; `item` reads one item of a label's list."""
     before = "{"
     for label in labels:
         cursor.expect(f"{before}{quote(label)}: ")
@@ -31,7 +31,7 @@ def objects(cursor: Cursor, labels: Sequence[str], item: Callable[[str], tuple[s
 
 
 def under_keys(answer: str, labels: Sequence[str]) -> Iterator[tuple[str, int, int]]:
-    """For each key found in an answer its label and the stretch up to the next key."""
+    """For each key found in an answer, its label and the span up to the next key: (label, start, end)."""
     keys = {quote(label): label for label in labels}
     pattern = re.compile(rf"({'|'.join(re.escape(key) for key in keys)})\s*:")
     found = [(keys[m[1]], m.start(), m.end()) for m in pattern.finditer(answer)]
@@ -40,6 +40,6 @@ def under_keys(answer: str, labels: Sequence[str]) -> Iterator[tuple[str, int, i
 
 
 def object_grammar(labels: Iterable[str], *rules: str) -> str:
-    """The grammar of the object; `rules` say what `list` is."""
+    """The grammar of the object; `rules` define `list`."""
     lists = ' ", " '.join(f"{literal(f'{quote(label)}: ')} list" for label in labels)
     return grammar(f'root ::= "{{" {lists} "}}"', *rules)

@@ -1,7 +1,8 @@
-"""How formats write the names of labels, and which labels they cannot write.
+"""How formats spell labels, and which labels they refuse.
 
-Each function takes the labels in the order asked and returns written name -> label in that order. All raise UsageError
-for no label, a blank one, one with a lone surrogate, one that the format cannot write, and two that would share a name.
+Each function takes the labels in the order of the question and returns written name -> label in that order. All raise
+UsageError if there are no labels, if a label is blank, has a lone surrogate or cannot be written in the format, and if
+two labels would be written alike.
 """
 
 from __future__ import annotations
@@ -21,57 +22,58 @@ _TYPE = re.compile(r"[^\\\x00-\x1f\x7f]+")
 
 
 def plain(labels: Sequence[str]) -> dict[str, str]:
-    """As they are."""
-    return _named(labels, lambda label: label)
+    """Labels written as they are."""
+    return _name_labels(labels, lambda label: label)
 
 
 def only(labels: Sequence[str]) -> str:
-    """The one label of an answer that holds one type."""
+    """The label of a question about a single type. Raises UsageError for several."""
     (*others, label) = plain(labels)
     if others:
-        raise UsageError(f"one answer of this format holds one type, not {len(labels)}: {', '.join(labels)}")
+        raise UsageError(f"an answer in this format holds one type, not {len(labels)}: {', '.join(labels)}")
     return label
 
 
 def classes(labels: Sequence[str]) -> dict[str, str]:
-    """Python classes: "Anatomical site" is `AnatomicalSite`. Python itself reads identifiers in NFKC."""
+    """Labels as Python classes: "Anatomical site" is `AnatomicalSite`, in NFKC, as Python itself reads identifiers."""
 
-    def spelled(label: str) -> str:
+    def spell(label: str) -> str:
         kept = "".join(c if f"_{c}".isidentifier() else " " for c in unicodedata.normalize("NFKC", label))
         name = "".join(word[0].upper() + word[1:] for word in kept.split())
         if not name.isidentifier() or keyword.iskeyword(name):
             raise UsageError(f"label {label!r} cannot name a Python class: it must start with a letter; rename it")
         return unicodedata.normalize("NFKC", name)
 
-    return _named(labels, spelled)
+    return _name_labels(labels, spell)
 
 
 def tags(labels: Sequence[str]) -> dict[str, str]:
-    """Tags in angle brackets: "Anatomical site" is `Anatomical_site`."""
+    """Labels as tags in angle brackets: "Anatomical site" is `Anatomical_site`."""
 
-    def spelled(label: str) -> str:
+    def spell(label: str) -> str:
         name = "_".join(label.split())
         if not _TAG.fullmatch(name):
-            message = "it must start with a letter and hold no '<', '>', backslash or control"
+            message = "it must start with a letter and contain no '<', '>', backslash or control character"
             raise UsageError(f"label {label!r} cannot be a tag: {message}")
         return name
 
-    return _named(labels, spelled)
+    return _name_labels(labels, spell)
 
 
 def types(labels: Sequence[str]) -> dict[str, str]:
-    """Types in a column of their own, without white space: "Anatomical site" is `Anatomical_site`."""
+    """Labels in a column of their own, without white space: "Anatomical site" is `Anatomical_site`."""
 
-    def spelled(label: str) -> str:
+    def spell(label: str) -> str:
         name = "_".join(label.split())
         if not _TYPE.fullmatch(name):
-            raise UsageError(f"label {label!r} cannot stand in a column: it may hold no backslash and no control")
+            message = "it must not contain a backslash or control character"
+            raise UsageError(f"label {label!r} cannot be written in a column: {message}")
         return name
 
-    return _named(labels, spelled)
+    return _name_labels(labels, spell)
 
 
-def _named(labels: Sequence[str], spell: Callable[[str], str]) -> dict[str, str]:
+def _name_labels(labels: Sequence[str], spell: Callable[[str], str]) -> dict[str, str]:
     names: dict[str, str] = {}
     for label in labels:
         if reason := surrogate_error(label):

@@ -1,9 +1,9 @@
-"""multi_bio: a token of the text a line, a tab, and its tag: B-TYPE at the start of a mention, I-TYPE inside, else O.
+"""multi_bio: one token per line, a tab, and its tag: B-TYPE at the start of a mention, I-TYPE inside, else O.
 
     Naloxone⇥B-Chemical
     reverses⇥O
 
-After CoNLL and GNER (arXiv:2402.16602); the template is ours. Tokens are those of boundaries.py; lines end in LF.
+After CoNLL and GNER (arXiv:2402.16602); the template is ours. Tokens are those of text/tokens.py; lines end in LF.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def instruction(labels: Sequence[str], guidelines: Mapping[str, str]) -> list[Me
 
 def render(document: Document, labels: Sequence[str]) -> str:
     name = {label: name for name, label in types(labels).items()}
-    begins = {e.start: e for e in _flat(document, labels)[0]}
+    begins = {e.start: e for e in _drop_overlapping(document, labels)[0]}
     lines, inside = [], None
     for token in tokens(document.text):
         if token.start in begins:
@@ -61,11 +61,11 @@ def render(document: Document, labels: Sequence[str]) -> str:
 
 def inexpressible(document: Document, labels: Sequence[str]) -> list[tuple[Entity, str]]:
     types(labels)
-    return _flat(document, labels)[1]
+    return _drop_overlapping(document, labels)[1]
 
 
-def _flat(document: Document, labels: Sequence[str]) -> tuple[list[Entity], list[tuple[Entity, str]]]:
-    """The entities that do not overlap, from the left, the longer first; and those left out with their reasons."""
+def _drop_overlapping(document: Document, labels: Sequence[str]) -> tuple[list[Entity], list[tuple[Entity, str]]]:
+    """The entities kept, from the left, the longer of two that overlap first; and those dropped, with the reasons."""
     rank = {label: n for n, label in enumerate(labels)}
     asked = {e.key: e for e in document.entities if e.label in rank}
     found = tokens(document.text)
@@ -88,13 +88,13 @@ def _flat(document: Document, labels: Sequence[str]) -> tuple[list[Entity], list
 
 
 class _Row(NamedTuple):
-    """A line as it was read. `label` None is O or unknown; `token` None is a line without one."""
+    """A line of an answer. `label` is None for O and unknown tags, `token` is None where the line has none."""
 
     token: str | None
     begins: bool
     label: str | None
     place: Span | None
-    fault: Problem | None
+    problem: Problem | None
 
 
 def parse(answer: str, document: Document, labels: Sequence[str]) -> Parsed:
@@ -102,8 +102,8 @@ def parse(answer: str, document: Document, labels: Sequence[str]) -> Parsed:
 
 
 def salvage(answer: str, document: Document, labels: Sequence[str]) -> Parsed:
-    """Other white space between the columns is read too, an I- tag that follows nothing of its type begins a mention,
-    and a token that is not the next one is looked for further right."""
+    """Also accept other white space between the columns, let an I- tag that continues nothing begin a mention, and
+    search further right for a token that is not the next one."""
     return _read(answer, document, types(labels), strict=False)
 
 
@@ -113,18 +113,18 @@ def _read(answer: str, document: Document, names: Mapping[str, str], *, strict: 
     problems: list[Problem] = []
     mentions: list[tuple[Entity, Span]] = []
     reached = 0
-    inside = False  # whether the row before was in the last of the mentions
+    inside = False  # whether the previous row belongs to the last mention
     for row in _rows(answer, names):
-        problems += [row.fault] if row.fault else []
-        if row.fault and strict:
+        problems += [row.problem] if row.problem else []
+        if row.problem and strict:
             break
         at = reached
         while at < len(expected) and expected[at] != row.token:
             at += 1
         if at != reached or at == len(expected):
-            if not row.fault:
-                wanted = repr(expected[reached]) if reached < len(expected) else "the end"
-                message = f"the tokens depart from the text: expected {wanted}"
+            if not row.problem:
+                token = repr(expected[reached]) if reached < len(expected) else "the end"
+                message = f"the tokens depart from the text: expected {token}"
                 problems.append(Problem.at("ungrounded", answer, row.place.start if row.place else 0, message))
             inside = False
             if strict:
@@ -149,32 +149,32 @@ def _read(answer: str, document: Document, names: Mapping[str, str], *, strict: 
 
 
 def _rows(answer: str, names: Mapping[str, str]) -> Iterator[_Row]:
-    at, previous = 0, None  # the type of the mention that the line before was in
+    at, previous = 0, None  # the label of the previous line
     for line in answer.split("\n") if answer else []:
         match = _LINE.fullmatch(line) or _LENIENT_LINE.fullmatch(line)
         token, tag = (unescape(match["token"]), match["tag"]) if match else (None, "")
         label = names.get(tag[2:]) if tag[:2] in ("B-", "I-") else None
-        fault = None
+        problem = None
         if match is None or match.re is _LENIENT_LINE:
             read = _FIELD.match(line)
             column = read.end() if read else 0
             expected = "a tab and a tag" if read else "a token"
-            fault = Problem.at("syntax", answer, at + column, f"expected {expected} in the line")
+            problem = Problem.at("syntax", answer, at + column, f"expected {expected} in the line")
         elif label is None and tag != "O":
             message = f"expected O, or B- or I- and one of {', '.join(names)}"
-            fault = Problem.at("syntax", answer, at + match.start("tag"), message)
+            problem = Problem.at("syntax", answer, at + match.start("tag"), message)
         elif tag[0] == "I" and previous != label:
             message = f"{tag} follows no mention of its type; expected B-{tag[2:]}"
-            fault = Problem.at("syntax", answer, at + match.start("tag"), message)
-        yield _Row(token, tag[:1] == "B", label, Span(at, at + len(line)) if line else None, fault)
+            problem = Problem.at("syntax", answer, at + match.start("tag"), message)
+        yield _Row(token, tag[:1] == "B", label, Span(at, at + len(line)) if line else None, problem)
         at, previous = at + len(line) + 1, label
 
 
-# Constraining
+# The constraint
 
 
 def gbnf(labels: Sequence[str]) -> str:
-    """A rule for what may follow O, and one for what may follow a mention of each type."""
+    """One rule for what may follow O, and one per type for what may follow its tags."""
     names = list(types(labels))
     begins = [f"{grammar.literal(f'B-{name}')} after-{n}" for n, name in enumerate(names)]
     inside = [

@@ -1,10 +1,10 @@
-"""multi_brat: brat standoff, a line for each mention: its number, type and offsets, and the mention itself.
+"""multi_brat: brat standoff, one line per mention: its number, type, offsets and text.
 
     T1⇥Chemical 0 8⇥Naloxone
     T4⇥Disease 0 5;16 23⇥liver failure
 
-After brat (Stenetorp et al. 2012, https://brat.nlplab.org/standoff.html); the template is ours. Lines stand in the
-order of their offsets, then of the types; fragments of a discontinuous mention are joined by one space, as brat does.
+After brat (Stenetorp et al. 2012, https://brat.nlplab.org/standoff.html); the template is ours. Lines are
+ordered by offsets, then by type; fragments of a discontinuous mention are joined by one space, as in brat.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def instruction(labels: Sequence[str], guidelines: Mapping[str, str]) -> list[Me
 def render(document: Document, labels: Sequence[str]) -> str:
     name = {label: name for name, label in types(labels).items()}
     lines = []
-    for number, entity in enumerate(_written(document, labels)[0], start=1):
+    for number, entity in enumerate(_select_writable(document, labels)[0], start=1):
         offsets = ";".join(f"{f.start} {f.end}" for f in entity.fragments)
         lines.append(f"T{number}\t{name[entity.label]} {offsets}\t{escape(entity.mention(document.text))}")
     return "\n".join(lines)
@@ -60,11 +60,11 @@ def render(document: Document, labels: Sequence[str]) -> str:
 
 def inexpressible(document: Document, labels: Sequence[str]) -> list[tuple[Entity, str]]:
     types(labels)
-    return _written(document, labels)[1]
+    return _select_writable(document, labels)[1]
 
 
-def _written(document: Document, labels: Sequence[str]) -> tuple[list[Entity], list[tuple[Entity, str]]]:
-    """The entities in the order of their lines, and those left out with their reasons."""
+def _select_writable(document: Document, labels: Sequence[str]) -> tuple[list[Entity], list[tuple[Entity, str]]]:
+    """The entities in the order of their lines, and those dropped, with the reasons."""
     rank = {label: n for n, label in enumerate(labels)}
     starts, ends = boundaries(document.text)
     most = Standoff.most_discontinuous(len(starts))
@@ -86,27 +86,27 @@ def _written(document: Document, labels: Sequence[str]) -> tuple[list[Entity], l
 
 
 def parse(answer: str, document: Document, labels: Sequence[str]) -> Parsed:
-    return _reading(answer, document, types(labels), strict=True)
+    return _read_answer(answer, document, types(labels), strict=True)
 
 
 def salvage(answer: str, document: Document, labels: Sequence[str]) -> Parsed:
-    """Behind the first fault every line with a declared type, offsets and a mention is taken, numbered or not."""
-    return _reading(answer, document, types(labels), strict=False)
+    """After the first problem, accept every line with a declared type, offsets and a mention, numbered or not."""
+    return _read_answer(answer, document, types(labels), strict=False)
 
 
-def _reading(answer: str, document: Document, names: Mapping[str, str], *, strict: bool) -> Parsed:
-    def missing(item: Item) -> str | None:
+def _read_answer(answer: str, document: Document, names: Mapping[str, str], *, strict: bool) -> Parsed:
+    def grounding_problem(item: Item) -> str | None:
         pairs, mention = item.value
         fragments = _fragments(pairs, len(document.text))
         if fragments is None:
-            return f"{_spelled(pairs)} are no fragments of the text of {len(document.text)} characters"
+            return f"{_spell(pairs)} are not fragments of the text of {len(document.text)} characters"
         found = Entity(item.label, fragments).mention(document.text)
-        return None if found == mention else f"at {_spelled(pairs)} the text is {found!r}, not {mention!r}"
+        return None if found == mention else f"at {_spell(pairs)} the text is {found!r}, not {mention!r}"
 
     items, problems = collect(
         answer,
         lambda cursor: _read(cursor, names),
-        missing,
+        grounding_problem,
         None if strict else lambda rest: _lenient(rest, names),
     )
     written: dict[Entity, Span] = {}
@@ -116,12 +116,12 @@ def _reading(answer: str, document: Document, names: Mapping[str, str], *, stric
     return Parsed(tuple(written), tuple(written.values()), tuple(problems))
 
 
-def _spelled(pairs: Sequence[tuple[int, int]]) -> str:
+def _spell(pairs: Sequence[tuple[int, int]]) -> str:
     return ";".join(f"{start} {end}" for start, end in pairs)
 
 
 def _fragments(pairs: Sequence[tuple[int, int]], size: int) -> tuple[Span, ...] | None:
-    """The fragments, None where they are not in the text, in order and apart."""
+    """The fragments, or None unless they are in the text, in order and disjoint."""
     edges = [edge for pair in pairs for edge in pair]
     if edges != sorted(edges) or edges[-1] > size or any(start == end for start, end in pairs):
         return None
@@ -146,10 +146,10 @@ def _read(cursor: Cursor, names: Mapping[str, str]) -> Iterator[Item]:
             if not cursor.take(";"):
                 break
         if not cursor.take("\t"):
-            raise cursor.fault("';' or a tab")
+            raise cursor.error("';' or a tab")
         mention = _FIELD.match(cursor.answer, cursor.at)
         if mention is None:
-            raise cursor.fault("the mention")
+            raise cursor.error("the mention")
         cursor.at = mention.end()
         yield Item(label, (pairs, unescape(mention.group())), Span(cursor.mark, cursor.at))
 
@@ -161,7 +161,7 @@ def _lenient(answer: str, names: Mapping[str, str]) -> Iterable[Item]:
             yield Item(names[match["type"]], (numbers, unescape(match["mention"])), Span(*match.span()))
 
 
-# Constraining
+# The constraint
 
 
 def gbnf(labels: Sequence[str]) -> str:

@@ -32,7 +32,7 @@ def questions(labels: Sequence[str]) -> list[list[str]]:
 
 
 def instruction(labels: Sequence[str], guidelines: Mapping[str, str]) -> list[Message]:
-    """The declarations, guidelines as docstrings, then the text."""
+    """The dataclasses, with guidelines as docstrings, then the text."""
     declared = [dataclass(name, label, guidelines) for name, label in classes(labels).items()]
     order = "List the mentions in the text as Python objects."
     return [{"role": "system", "content": "\n\n".join([order, *declared])}, {"role": "user", "content": TEXT}]
@@ -49,13 +49,13 @@ def inexpressible(document: Document, labels: Sequence[str]) -> list[tuple[Entit
 
 
 def parse(answer: str, document: Document, labels: Sequence[str]) -> Parsed:
-    return terms.reading(answer, document, _reader(classes(labels)), None)
+    return terms.read_answer(answer, document, _reader(classes(labels)), None)
 
 
 def salvage(answer: str, document: Document, labels: Sequence[str]) -> Parsed:
-    """Behind the first fault every call of a declared class with one string is taken."""
+    """After the first problem, accept every call of a declared class with one string."""
     names = classes(labels)
-    return terms.reading(answer, document, _reader(names), lambda rest: _lenient(rest, names))
+    return terms.read_answer(answer, document, _reader(names), lambda rest: _lenient(rest, names))
 
 
 def _reader(names: Mapping[str, str]) -> Callable[[Cursor], Iterator[Item]]:

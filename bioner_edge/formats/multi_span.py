@@ -1,9 +1,9 @@
-"""multi_span: half-open offsets, in code points of the text, as a JSON object with every type, in the order asked.
+"""multi_span: half-open offsets, in code points of the text, as a JSON object with every type in the question's order.
 
     {"Chemical": [[0, 8], [49, 58], [84, 93]], "Disease": [[60, 72]]}
 
 Offset JSON as in LLMs4NER (arXiv:2601.17898); the template is ours. Models cannot count characters: the constraint
-makes offsets legal, not right.
+makes offsets valid, not correct.
 """
 
 from __future__ import annotations
@@ -47,13 +47,15 @@ def inexpressible(document: Document, labels: Sequence[str]) -> list[tuple[Entit
 
 def parse(answer: str, document: Document, labels: Sequence[str]) -> Parsed:
     plain(labels)
-    return spans.reading(answer, document, lambda cursor: _read(cursor, labels), None)
+    return spans.read_answer(answer, document, lambda cursor: _read(cursor, labels), None)
 
 
 def salvage(answer: str, document: Document, labels: Sequence[str]) -> Parsed:
-    """Behind the first fault every pair of numbers in brackets is taken, for the type whose key stands before it."""
+    """After the first problem, accept every pair of numbers in brackets, as the type of the key before it."""
     plain(labels)
-    return spans.reading(answer, document, lambda cursor: _read(cursor, labels), lambda rest: _lenient(rest, labels))
+    return spans.read_answer(
+        answer, document, lambda cursor: _read(cursor, labels), lambda rest: _lenient(rest, labels)
+    )
 
 
 def _read(cursor: Cursor, labels: Sequence[str]) -> Iterator[Item]:

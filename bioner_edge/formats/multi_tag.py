@@ -2,9 +2,9 @@
 
     <Chemical>Naloxone</Chemical> reverses the antihypertensive effect of <Chemical>clonidine</Chemical>.
 
-Inline XML after LLMs4NER (arXiv:2601.17898); the template is ours. A backslash stands before every backslash of the
-text, and before every `<` that could open a tag: one that a letter, `/` or any character beyond ASCII follows. Tags
-may nest; at one position each type opens at most once; a tag encloses at least one character.
+Inline XML after LLMs4NER (arXiv:2601.17898); the template is ours. A backslash escapes every backslash of the text, and
+every `<` that could open a tag, that is, one followed by a letter, `/` or a non-ASCII character. Tags may nest; each
+type opens at most once at a position; a tag encloses at least one character.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def questions(labels: Sequence[str]) -> list[list[str]]:
 
 
 def instruction(labels: Sequence[str], guidelines: Mapping[str, str]) -> list[Message]:
-    """A short order, then a line for each type that has a guideline; the text follows as the user's message."""
+    """A short instruction, then a line for each guideline; the text follows as the user's message."""
     return ask(f"Tag {', '.join(tags(labels))}.", labels, guidelines)
 
 
@@ -51,7 +51,7 @@ def render(document: Document, labels: Sequence[str]) -> str:
 
 
 def _escape(text: str) -> list[str]:
-    """Each character of the text as it is written."""
+    """Each character of the text, escaped."""
     characters = list(text)
     for match in _ESCAPED.finditer(text):
         characters[match.start()] = "\\" + match.group()
@@ -76,16 +76,16 @@ def _pieces(answer: str) -> Iterator[Piece]:
         if match["tag"]:
             yield Piece("close" if match["close"] else "open", match["tag"], *match.span())
             continue
-        fault = None
+        problem = None
         if match["plain"] == "\\":
-            fault = r"expected '\\' or '\<' after a backslash"
+            problem = r"expected '\\' or '\<' after a backslash"
         elif match["plain"] == "<" and _ESCAPED.match(answer, match.start()):
-            fault = "expected a whole tag after '<'"
-        yield Piece("character", match["escaped"] or match["plain"], *match.span(), fault)
+            problem = "expected a whole tag after '<'"
+        yield Piece("character", match["escaped"] or match["plain"], *match.span(), problem)
 
 
 def gbnf(labels: Sequence[str]) -> str:
-    """A `<` of the text may be followed by nothing that would make it a tag."""
+    """An unescaped `<` must not be followed by anything that would make it a tag."""
     written = [
         f"{grammar.literal(mark.opening)} inner {grammar.literal(mark.closing)}" for mark in _marks(labels).values()
     ]

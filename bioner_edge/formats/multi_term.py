@@ -1,4 +1,4 @@
-"""multi_term: the terms of all types as one JSON object, every type present, in the order asked.
+"""multi_term: the terms of all types as one JSON object, with every type present in the question's order.
 
     {"Chemical": ["Naloxone", "clonidine"], "Disease": ["Hypertension"]}
 
@@ -52,13 +52,15 @@ def inexpressible(document: Document, labels: Sequence[str]) -> list[tuple[Entit
 
 def parse(answer: str, document: Document, labels: Sequence[str]) -> Parsed:
     plain(labels)
-    return terms.reading(answer, document, lambda cursor: _read(cursor, labels), None)
+    return terms.read_answer(answer, document, lambda cursor: _read(cursor, labels), None)
 
 
 def salvage(answer: str, document: Document, labels: Sequence[str]) -> Parsed:
-    """Behind the first fault every string is taken as a term of the type whose key stands before it."""
+    """After the first problem, accept every string as a term of the type of the key before it."""
     plain(labels)
-    return terms.reading(answer, document, lambda cursor: _read(cursor, labels), lambda rest: _lenient(rest, labels))
+    return terms.read_answer(
+        answer, document, lambda cursor: _read(cursor, labels), lambda rest: _lenient(rest, labels)
+    )
 
 
 def _read(cursor: Cursor, labels: Sequence[str]) -> Iterator[Item]:

@@ -53,13 +53,13 @@ def inexpressible(document: Document, labels: Sequence[str]) -> list[tuple[Entit
 
 
 def parse(answer: str, document: Document, labels: Sequence[str]) -> Parsed:
-    return terms.reading(answer, document, _reader(plain(labels)), None)
+    return terms.read_answer(answer, document, _reader(plain(labels)), None)
 
 
 def salvage(answer: str, document: Document, labels: Sequence[str]) -> Parsed:
-    """Behind the first fault every three strings of which the last is a declared type are taken."""
+    """After the first problem, accept any three strings in a row if the last is a declared type."""
     names = plain(labels)
-    return terms.reading(answer, document, _reader(names), lambda rest: _lenient(rest, names))
+    return terms.read_answer(answer, document, _reader(names), lambda rest: _lenient(rest, names))
 
 
 def _reader(names: Mapping[str, str]) -> Callable[[Cursor], Iterator[Item]]:

@@ -26,7 +26,7 @@ def questions(labels: Sequence[str]) -> list[list[str]]:
 
 
 def instruction(labels: Sequence[str], guidelines: Mapping[str, str]) -> list[Message]:
-    """The order, the text, then the declaration: so all types share the text as a prefix."""
+    """The instruction, the text, then the class: so all types share the text as a prefix."""
     (name,) = label_names.classes([label := label_names.only(labels)])
     order = "List the mentions of the class in the text as Python objects."
     return ask_one(order, dataclass(name, label, guidelines), label, {})

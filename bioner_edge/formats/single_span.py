@@ -3,7 +3,7 @@
     [[0, 8], [49, 58], [84, 93]]
 
 Offset JSON as in LLMs4NER (arXiv:2601.17898); the template is ours. Models cannot count characters: the constraint
-makes offsets legal, not right.
+makes offsets valid, not correct.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ def inexpressible(document: Document, labels: Sequence[str]) -> list[tuple[Entit
 
 
 def parse(answer: str, document: Document, labels: Sequence[str]) -> Parsed:
-    return spans.reading(answer, document, _reader(only(labels)), None)
+    return spans.read_answer(answer, document, _reader(only(labels)), None)
 
 
 def salvage(answer: str, document: Document, labels: Sequence[str]) -> Parsed:
-    """Behind the first fault every pair of numbers in brackets is taken."""
+    """After the first problem, accept every pair of numbers in brackets."""
     label = only(labels)
-    return spans.reading(answer, document, _reader(label), lambda rest: spans.lenient_pairs(rest, label))
+    return spans.read_answer(answer, document, _reader(label), lambda rest: spans.lenient_pairs(rest, label))
 
 
 def _reader(label: str) -> Callable[[Cursor], Iterator[Item]]:

@@ -2,8 +2,8 @@
 
     @@Naloxone## reverses the antihypertensive effect of @@clonidine##.
 
-After GPT-NER (arXiv:2304.10428); the template is ours. A backslash stands before every `@`, `#` and backslash of the
-text. Marks may nest; at one position one opens at most; marks enclose at least one character.
+After GPT-NER (arXiv:2304.10428); the template is ours. A backslash escapes every `@`, `#` and backslash of the
+text. Marks may nest; at most one opens at a position; they enclose at least one character.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def render(document: Document, labels: Sequence[str]) -> str:
 
 
 def _escape(text: str) -> list[str]:
-    """Each character of the text as it is written."""
+    """Each character of the text, escaped."""
     return [f"\\{c}" if c in "@#\\" else c for c in text]
 
 
@@ -68,8 +68,8 @@ def _pieces(answer: str) -> Iterator[Piece]:
         else:
             character = match["escaped"] or match["plain"]
             stray = match["plain"] and character in "@#\\"
-            fault = r"expected '@@', '##', '\@', '\#' or '\\'" if stray else None
-            yield Piece("character", character, *match.span(), fault)
+            problem = r"expected '@@', '##', '\@', '\#' or '\\'" if stray else None
+            yield Piece("character", character, *match.span(), problem)
 
 
 def gbnf(labels: Sequence[str]) -> str:

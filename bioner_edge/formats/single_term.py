@@ -1,4 +1,4 @@
-"""single_term: the terms of one type as a JSON list, asked in one turn.
+"""single_term: the terms of one type as a JSON list, requested in a single turn.
 
     ["Naloxone", "clonidine"]
 
@@ -43,13 +43,13 @@ def inexpressible(document: Document, labels: Sequence[str]) -> list[tuple[Entit
 
 
 def parse(answer: str, document: Document, labels: Sequence[str]) -> Parsed:
-    return terms.reading(answer, document, _reader(only(labels)), None)
+    return terms.read_answer(answer, document, _reader(only(labels)), None)
 
 
 def salvage(answer: str, document: Document, labels: Sequence[str]) -> Parsed:
-    """Behind the first fault every string is taken as a term."""
+    """After the first problem, accept every string as a term."""
     label = only(labels)
-    return terms.reading(answer, document, _reader(label), lambda rest: terms.lenient_strings(rest, label))
+    return terms.read_answer(answer, document, _reader(label), lambda rest: terms.lenient_strings(rest, label))
 
 
 def _reader(label: str) -> Callable[[Cursor], Iterator[Item]]:

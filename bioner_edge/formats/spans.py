@@ -1,4 +1,4 @@
-"""What span formats share: mentions as half-open offsets, ordered by start and end, each once."""
+"""Code shared by span formats: mentions as half-open offsets, ordered by start and end, without duplicates."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bioner_edge.formats.contract import Parsed
 from bioner_edge.formats.reading import Cursor, Item, collect
 from bioner_edge.text.tokens import boundaries
 
-__all__ = ["CANNOT", "LIST", "constraint", "inexpressible", "item", "lenient_pairs", "offsets", "reading"]
+__all__ = ["CANNOT", "LIST", "constraint", "inexpressible", "item", "lenient_pairs", "offsets", "read_answer"]
 
 CANNOT = "discontinuous mentions; mentions inside a token"
 
@@ -23,7 +23,7 @@ _PAIR = re.compile(r"[\[(]\s*([0-9]{1,18})\s*,\s*([0-9]{1,18})\s*[\])]")
 
 
 def offsets(document: Document, label: str) -> list[list[int]]:
-    """The mentions of one type that can be expressed."""
+    """The mentions of one type that a span format can express."""
     starts, ends = boundaries(document.text)
     mine = {e.fragments[0] for e in document.entities if e.label == label and len(e.fragments) == 1}
     return [[s.start, s.end] for s in sorted(mine) if s.start in starts and s.end in ends]
@@ -50,21 +50,21 @@ def item(cursor: Cursor) -> tuple[int, int]:
     return start, end
 
 
-def reading(
+def read_answer(
     answer: str,
     document: Document,
     read: Callable[[Cursor], Iterator[Item]],
     lenient: Callable[[str], Iterable[Item]] | None,
 ) -> Parsed:
-    """The mentions of an answer; the values of the items are pairs of offsets."""
+    """Read the mentions of an answer; the values of its items are pairs of offsets."""
 
-    def missing(found: Item) -> str | None:
+    def grounding_problem(found: Item) -> str | None:
         start, end = found.value
         if start < end <= len(document.text):
             return None
         return f"[{start}, {end}] is not a span of the text of {len(document.text)} characters"
 
-    items, problems = collect(answer, read, missing, lenient)
+    items, problems = collect(answer, read, grounding_problem, lenient)
     written: dict[Entity, Span] = {}
     for label, (start, end), place in items:
         written.setdefault(Entity.at(label, start, end), place)
@@ -78,6 +78,6 @@ def lenient_pairs(answer: str, label: str) -> Iterator[Item]:
 
 
 def constraint(document: Document, begins: Sequence[str], end: str) -> Offsets:
-    """The grounded constraint: offsets at boundaries, pairs that only grow."""
+    """The grounded constraint: offsets at token boundaries, pairs in ascending order."""
     starts, ends = (array("i", sorted(edges)) for edges in boundaries(document.text))
     return Offsets(starts, ends, [b.encode() for b in begins], end.encode())

@@ -1,4 +1,4 @@
-"""What tag formats share: a copy of the text with marks around each mention, written, read and constrained alike."""
+"""Code shared by tag formats: write, read and constrain a copy of the text with marks around each mention."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class Marks(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """A mark or a character of an answer, at [start, end); `fault` says what is wrong with it, if anything."""
+    """A mark or a character of an answer, at [start, end); `problem` says what is wrong with it, or is None."""
 
     kind: Literal["open", "close", "character"]
     value: str
-    """The mark, or the character of the text that was meant."""
+    """The mark, or the character of the text that is meant."""
     start: int
     end: int
-    fault: str | None = None
+    problem: str | None = None
 
 
 # Writing
@@ -38,7 +38,7 @@ class Piece(NamedTuple):
 def write(document: Document, characters: Sequence[str], marks: Mapping[str, Marks]) -> str:
     """The text, a string for each character, with its marks by label.
 
-    At one position what ends later opens first, then the order of the labels.
+    At one position, the mention that ends later opens first; ties follow the order of the labels.
     """
     kept, _ = nest(document, list(marks))
     opens: dict[int, list[str]] = {}
@@ -54,14 +54,14 @@ def write(document: Document, characters: Sequence[str], marks: Mapping[str, Mar
 
 
 def nest(document: Document, labels: Sequence[str]) -> tuple[list[Entity], list[tuple[Entity, str]]]:
-    """The entities that nest, outer before inner, and those left out with their reasons: discontinuous, inside a token,
-    crossing, or the same type twice from one position."""
+    """The entities that nest, outer before inner, and those dropped, with the reasons: discontinuous, inside a token,
+    crossing another, or a second one of the same type at one position."""
     rank = {label: n for n, label in enumerate(labels)}
     asked = {e.key: e for e in document.entities if e.label in rank}
     starts, ends = boundaries(document.text)
     kept: list[Entity] = []
     dropped: list[tuple[Entity, str]] = []
-    around: list[Entity] = []  # those that enclose the place reached
+    around: list[Entity] = []  # the entities that enclose the current position
     for entity in sorted(asked.values(), key=lambda e: (e.start, -e.end, rank[e.label])):
         while around and around[-1].end <= entity.start:
             around.pop()
@@ -83,9 +83,9 @@ def nest(document: Document, labels: Sequence[str]) -> tuple[list[Entity], list[
 
 
 def read(pieces: Iterable[Piece], answer: str, text: str, marks: Mapping[str, Marks], *, strict: bool) -> Parsed:
-    """The mentions between the marks. Strictly, reading ends at the first thing that is neither a declared, nested
-    mark nor the text itself; else stray marks are left out, and where the copy departs from the text each mention
-    that follows is looked for, further right than the one before it, between boundaries."""
+    """Read the mentions between the marks. `strict` stops at the first piece that is neither a declared, nested mark
+    nor the next character of the text. Otherwise stray marks are skipped, and once the copy departs from the text, each
+    later mention is searched for between token boundaries, further right than the one before it."""
     opening = {mark.opening: label for label, mark in marks.items()}
     problems: list[Problem] = []
     copy: list[str] = []  # the answer without its marks
@@ -93,7 +93,7 @@ def read(pieces: Iterable[Piece], answer: str, text: str, marks: Mapping[str, Ma
     stack: list[tuple[str, int, int]] = []  # label, start in the copy, start in the answer
     departed: int | None = None  # where the copy first differs from the text
     for piece in pieces:
-        message = piece.fault
+        message = piece.problem
         if piece.kind == "open":
             if piece.value in opening:
                 stack.append((opening[piece.value], len(copy), piece.start))
@@ -111,10 +111,10 @@ def read(pieces: Iterable[Piece], answer: str, text: str, marks: Mapping[str, Ma
         else:
             if departed is None and text[len(copy) : len(copy) + 1] != piece.value:
                 departed = len(copy)
-                if not message:  # one fault, one problem
-                    wanted = repr(text[departed]) if departed < len(text) else "the end"
-                    told = f"the copy departs from the text: expected {wanted}"
-                    problems.append(Problem.at("ungrounded", answer, piece.start, told))
+                if not message:  # else it is reported already
+                    character = repr(text[departed]) if departed < len(text) else "the end"
+                    departure = f"the copy departs from the text: expected {character}"
+                    problems.append(Problem.at("ungrounded", answer, piece.start, departure))
             copy.append(piece.value)
         if message:
             problems.append(Problem.at("syntax", answer, piece.start, message))
@@ -122,21 +122,21 @@ def read(pieces: Iterable[Piece], answer: str, text: str, marks: Mapping[str, Ma
             break
     else:
         for label, _, opened in stack:
-            told = f"{marks[label].opening} is never closed; expected {marks[label].closing}"
-            problems.append(Problem.at("syntax", answer, opened, told))
+            message = f"{marks[label].opening} is never closed; expected {marks[label].closing}"
+            problems.append(Problem.at("syntax", answer, opened, message))
         if departed is None and len(copy) < len(text):
             departed = len(copy)
-            told = f"the copy ends at offset {departed} of {len(text)}"
-            problems.append(Problem.at("ungrounded", answer, len(answer), told))
-    return _grounded(spans, "".join(copy), text, departed, answer, problems)
+            message = f"the copy ends at offset {departed} of {len(text)}"
+            problems.append(Problem.at("ungrounded", answer, len(answer), message))
+    return _ground(spans, "".join(copy), text, departed, answer, problems)
 
 
 def _blank_before(answer: str, start: int) -> int:
-    """A tokenizer that glues blanks to words decides about a tag at the blank: it belongs to the tag's choices."""
+    """Where the blanks before a tag begin. Tokenizers attach a blank to the next word, so the tag is chosen there."""
     return len(answer[:start].rstrip(" "))
 
 
-def _grounded(
+def _ground(
     spans: list[tuple[str, int, int, Span]],
     copy: str,
     text: str,
@@ -144,14 +144,14 @@ def _grounded(
     answer: str,
     problems: list[Problem],
 ) -> Parsed:
-    """Spans of the copy as entities of the text: the same offsets before the departure, found again after it."""
+    """Map spans of the copy to entities of the text: same offsets up to the departure, found by search after it."""
     exact = len(text) if departed is None else departed
     starts, ends = boundaries(text) if departed is not None else (frozenset[int](), frozenset[int]())
     found: dict[Entity, Span] = {}
-    at, until, found_at = exact, exact, exact  # the stretch of the copy found last, and its offset in the text
+    at, until, found_at = exact, exact, exact  # the last span found in the copy, and its offset in the text
     for label, start, end, place in sorted(spans, key=lambda s: (s[1], -s[2])):
         if end > exact:
-            # Inside the last one at its place in there, else from its end on; before the departure where the copy says.
+            # Inside the last span at the same relative offset, else from its end on.
             offset = _find(text, copy[start:end], found_at + min(start, until) - at, starts, ends)
             if offset is None:
                 message = f"{quote(copy[start:end])} is not in the text from here on"
@@ -171,10 +171,10 @@ def _find(text: str, surface: str, cursor: int, starts: Collection[int], ends: C
     return offset if offset >= 0 else None
 
 
-# Constraining
+# The constraint
 
 
 def constraint(document: Document, characters: Sequence[str], marks: Iterable[Marks]) -> TaggedCopy:
-    """Exactly the text, marks opening at the left edge of a token and closing at the right edge of one."""
+    """The grounded constraint: exactly the text, with marks that open and close at token boundaries."""
     opening, closing = zip(*((mark.opening.encode(), mark.closing.encode()) for mark in marks), strict=True)
     return TaggedCopy(characters, *boundaries(document.text), opening, closing)

@@ -1,8 +1,8 @@
-"""What term formats share: each different (type, surface) once, and reading back marks every occurrence of it.
+"""Code shared by term formats: each distinct (type, surface) is written once, and reading marks all its occurrences.
 
-An occurrence starts and ends at a boundary. Terms are ordered by where they first occur in the text (start, end), then
-by the type's position in the labels: so one position tells what may still be written. Reading marks the longest
-surface first; within a type no two marked mentions overlap.
+An occurrence starts and ends at token boundaries. Terms are ordered by their first occurrence in the text (start, end),
+then by the position of the type among the labels, so the last term written determines which may still follow. Reading
+marks the longest surface first; mentions of one type do not overlap.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from bioner_edge.formats.contract import Parsed
 from bioner_edge.formats.reading import Cursor, Item, collect, lenient_string
 from bioner_edge.text.tokens import boundaries
 
-__all__ = ["CANNOT", "Term", "constraint", "inexpressible", "lenient_strings", "quote", "reading", "unique"]
+__all__ = ["CANNOT", "Term", "constraint", "inexpressible", "lenient_strings", "quote", "read_answer", "unique"]
 
 CANNOT = "discontinuous mentions; mentions inside a token; one occurrence of a surface without the others"
 
@@ -34,27 +34,27 @@ class Term(NamedTuple):
 
 
 def quote(text: str) -> str:
-    """A string as every format writes it."""
+    """A string as formats write it, in JSON."""
     return json.dumps(text, ensure_ascii=False)
 
 
 class _Occurrences:
-    """Where surfaces occur in a text between boundaries."""
+    """Finds where surfaces occur in a text between token boundaries."""
 
     def __init__(self, text: str) -> None:
         self.text = text
         self.starts, self.ends = boundaries(text)
 
     def of(self, surface: str) -> Iterator[int]:
-        """The starts of all occurrences, in order; they may overlap. An empty surface is no mention and has none."""
+        """The starts of all occurrences, in order; they may overlap. An empty surface has none."""
         start = self.text.find(surface) if surface else -1
         while start >= 0:
             if start in self.starts and start + len(surface) in self.ends:
                 yield start
             start = self.text.find(surface, start + 1)
 
-    def marked(self, terms: Iterable[Term]) -> dict[Term, list[Entity]]:
-        """The mentions that each term marks: the longest first, none overlapping another of its type."""
+    def mark(self, terms: Iterable[Term]) -> dict[Term, list[Entity]]:
+        """The mentions that each term marks: longest term first, no two of one type overlapping."""
         taken: dict[str, bytearray] = {}
         found: dict[Term, list[Entity]] = {}
         for term in sorted(terms, key=lambda t: (-len(t.surface), t.surface)):
@@ -72,7 +72,7 @@ class _Occurrences:
 
 
 def unique(document: Document, labels: Sequence[str]) -> list[Term]:
-    """The terms of the document's entities, in order; none that would mark nothing."""
+    """The terms of the document's entities, in order, without those that would mark nothing."""
     return _unique(document, labels, _Occurrences(document.text))
 
 
@@ -83,15 +83,15 @@ def _unique(document: Document, labels: Sequence[str], places: _Occurrences) -> 
         for e in document.entities
         if e.label in rank and len(e.fragments) == 1 and e.start in places.starts and e.end in places.ends
     }
-    marking = [term for term, entities in places.marked(terms).items() if entities]
+    marking = [term for term, entities in places.mark(terms).items() if entities]
     first = {term: next(places.of(term.surface)) for term in marking}
     return sorted(marking, key=lambda t: (first[t], len(t.surface), rank[t.label]))
 
 
 def inexpressible(document: Document, labels: Sequence[str]) -> list[tuple[Entity, str]]:
-    """What no list of terms gives back: discontinuous, inside a token, overlapping another of its type."""
+    """The entities that no list of terms returns: discontinuous, inside a token, or overlapping one of their type."""
     places = _Occurrences(document.text)
-    marked = places.marked(_unique(document, labels, places))
+    marked = places.mark(_unique(document, labels, places))
     back = {entity.key for entities in marked.values() for entity in entities}
     lost = []
     for entity in {e.key: e for e in document.entities if e.label in labels}.values():
@@ -108,25 +108,25 @@ def inexpressible(document: Document, labels: Sequence[str]) -> list[tuple[Entit
 # Reading
 
 
-def reading(
+def read_answer(
     answer: str,
     document: Document,
     read: Callable[[Cursor], Iterator[Item]],
     lenient: Callable[[str], Iterable[Item]] | None,
 ) -> Parsed:
-    """The mentions that the terms of an answer mark; the values of the items are surfaces."""
+    """Read the mentions that the terms of an answer mark; the values of its items are surfaces."""
     places = _Occurrences(document.text)
 
-    def missing(item: Item) -> str | None:
+    def grounding_problem(item: Item) -> str | None:
         if next(places.of(item.value), None) is not None:
             return None
-        return f"{quote(item.value)} is not in the text between two boundaries"
+        return f"{quote(item.value)} does not occur in the text between token boundaries"
 
-    items, problems = collect(answer, read, missing, lenient)
+    items, problems = collect(answer, read, grounding_problem, lenient)
     written: dict[Term, Span] = {}
     for item in items:
         written.setdefault(Term(item.label, item.value), item.place)
-    found = [(entity, written[term]) for term, entities in places.marked(written).items() for entity in entities]
+    found = [(entity, written[term]) for term, entities in places.mark(written).items() for entity in entities]
     found.sort(key=lambda pair: (pair[1].start, pair[0].start))
     return Parsed(tuple(e for e, _ in found), tuple(place for _, place in found), tuple(problems))
 
@@ -138,7 +138,7 @@ def lenient_strings(answer: str, label: str) -> Iterator[Item]:
             yield Item(label, surface, Span(match.start(), match.end()))
 
 
-# Constraining
+# The constraint
 
 
 def constraint(document: Document, begins: Sequence[str], heads: Sequence[Head], end: str) -> Terms:

@@ -1,14 +1,14 @@
-"""`python -m bioner_edge.tuning STAGE FOLDER` makes the bundled model; `all` runs every stage that is not done.
+"""`python -m bioner_edge.tuning STAGE FOLDER` trains the bundled models; `all` runs every stage that is not done.
 
     teacher     FOLDER/teacher        the BIO classifier, and its F1 on dev
-    silver      FOLDER/silver.jsonl   plain text as it labels it; gold.jsonl, and mixed.jsonl where it fills in a label
+    silver      FOLDER/silver.jsonl   plain text with its labels; gold.jsonl; mixed.jsonl, gold with labels it filled in
     vocabulary  FOLDER/vocabulary     byte-level BPE
-    pack        FOLDER/packed         token rows: all that training needs, carry it where you like
-    train       FOLDER/student        the models, a folder each; resumed from the last checkpoint if it was cut off
+    pack        FOLDER/packed         token rows: all that training needs, on any machine
+    train       FOLDER/student        the models, a folder each; resumed from the last checkpoint if interrupted
     export      FOLDER/dist           GGUF files, verified, with manifests
 
-To train elsewhere, carry FOLDER/packed there, run `train FOLDER --seconds 540 --parts OUT`, bring OUT back, and run
-`join FOLDER --parts OUT` here; the same on the way there resumes a run.
+To train elsewhere, copy FOLDER/packed there, run `train FOLDER --seconds 540 --parts OUT`, copy OUT back, and run
+`join FOLDER --parts OUT` here. To resume a run there, join its parts there first.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ STAGES: dict[str, tuple[Callable[[Path, Recipe], None], str]] = {
     "train": (train, "student/training.json"),
     "export": (export, "dist/*.json"),
 }
-"""Stage -> what runs it, and what it leaves last: a file that matches says that the stage is done."""
+"""Stage -> its function and its last product: if a file matches, the stage is done."""
 
 
 def main() -> None:
@@ -156,7 +156,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--recipe", type=Path, help="a recipe other than the bundled model's")
     parser.add_argument("--seconds", type=float, help="train: stop with a checkpoint after this time")
-    parser.add_argument("--parts", type=Path, help="train: leave the student here in parts too; join: where they are")
+    parser.add_argument(
+        "--parts", type=Path, help="train: also write the student here, in parts; join: where the parts are"
+    )
     arguments = parser.parse_args()
     recipe = sources.recipe(arguments.recipe)
     folder: Path = arguments.folder
@@ -172,7 +174,7 @@ def main() -> None:
             else:
                 run(folder, recipe)
             print(f"{name} took {time.monotonic() - started:.0f} s", flush=True)
-            if not any(folder.glob(product)):  # the time of training was up
+            if not any(folder.glob(product)):  # training ran out of time
                 break
     if arguments.parts:
         # Finished models need no optimizer state.

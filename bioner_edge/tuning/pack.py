@@ -1,11 +1,11 @@
-"""Pack: examples as token rows in one folder of some 30 MB, all that training needs on whatever machine it runs.
+"""Pack examples as token rows in one folder of some 30 MB: all that training needs, on any machine.
 
 A row is prompt + answer + end token. `rows.npz` holds
   tokens   uint16 (total,)   the rows, one after another
-  starts   uint32 (rows + 1,) where each begins
+  starts   uint32 (rows + 1,) where each row begins
   answers  uint16 (rows,)    where in the row its answer begins
-  gold     bool   (rows,)    marked by people, not by the teacher
-  forms    uint8  (rows,)    which of the recipe's formats it is written in
+  gold     bool   (rows,)    annotated by people, not by the teacher
+  forms    uint8  (rows,)    index of its format in the recipe
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ __all__ = ["Row", "encode", "write"]
 
 
 class Row(NamedTuple):
-    """One example: token ids, and where in them the answer begins."""
+    """One example: token ids, and the position where the answer begins."""
 
     ids: list[int]
     answer: int
 
 
 def encode(spelling: Spelling, document: Document, labels: list[str], format_name: str) -> Iterator[Row]:
-    """The rows of one document: one for each answer that the format takes. Annotations go into the answer alone."""
+    """The rows of one document, one for each question of the format. Annotations appear only in the answer."""
     form = formats.get(format_name)
     end = spelling.tokenize(END.encode(), True)
     for question in ask(form, labels, {}, spelling.chat_template, spelling.template_tokens):
@@ -45,10 +45,10 @@ def encode(spelling: Spelling, document: Document, labels: list[str], format_nam
 
 
 def write(examples: Iterable[tuple[Document, bool]], vocabulary: Path, out: Path, settings: Recipe) -> int:
-    """Write the rows of (document, is gold) pairs to `out`/rows.npz, with a copy of the vocabulary; returns how many.
+    """Write the rows of (document, is gold) pairs to `out`/rows.npz, and copy the vocabulary; returns the number.
 
-    Of the recipe: `labels`, `formats` with the share of the documents that each is written for, `subset_share` (of
-    documents of which one label alone is asked) and `max_tokens`. What people marked is written in every format.
+    Used from the recipe: `labels`, `formats` with each one's share of the documents, `subset_share` (of documents whose
+    prompt requests a single label) and `max_tokens`. Gold documents are written in every format.
     """
     spelling = TrainedVocabulary(vocabulary)
     chosen = random.Random(settings["seed"])

@@ -1,4 +1,4 @@
-"""A folder as parts of bounded size and back: a checkpoint leaves a rented machine that lets out small files alone."""
+"""Split a folder into parts of bounded size and back, to copy checkpoints from machines that allow only small files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PART_BYTES = 16 * 1000 * 1000
 def split(folder: Path, out: Path, *, without: str = "", size: int = PART_BYTES) -> list[Path]:
     """Write `folder` to `out`/NAME.00, NAME.01 … of at most `size` bytes, and NAME.sha256 of the whole.
 
-    Files named `without` stay behind.
+    Files named `without` are left out.
     """
     whole = io.BytesIO()
     with tarfile.open(fileobj=whole, mode="w") as archive:
@@ -35,10 +35,10 @@ def split(folder: Path, out: Path, *, without: str = "", size: int = PART_BYTES)
 
 
 def join(source: Path, folder: Path) -> None:
-    """Rebuild `folder` from the parts of its name in `source`. Raises InputError where one is missing or damaged."""
+    """Rebuild `folder` from the parts with its name in `source`. Raises InputError if one is missing or damaged."""
     data = b"".join(p.read_bytes() for p in sorted(source.glob(f"{folder.name}.[0-9][0-9]")))
     stated = source / f"{folder.name}.sha256"
     if not stated.is_file() or hashlib.sha256(data).hexdigest() != stated.read_text("utf-8").strip():
-        raise InputError(f"{source}: the parts of {folder.name} are not all there, or damaged; copy them again")
+        raise InputError(f"{source}: parts of {folder.name} are missing or damaged; copy them again")
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         archive.extractall(folder, filter="data")

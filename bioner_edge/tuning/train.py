@@ -1,8 +1,8 @@
-"""Train the student: a small Llama from scratch on packed rows, on a CPU or on one CUDA GPU, resuming from checkpoints.
+"""Train the student: a small Llama from scratch on packed rows, on a CPU or one CUDA GPU, resumable from checkpoints.
 
-Training goes through the recipe's phases, each with its formats and its rise and fall of the learning rate. The first
-part of a phase draws from all rows, the last part (`gold_tail`) mostly from those marked by people. Loss counts the
-answer alone. Matrices inside the layers are trained by Muon, embeddings, head and norms by AdamW.
+Training goes through the recipe's phases, each with its own formats and learning-rate schedule. The first part of a
+phase draws from all rows, the last part (`gold_tail`) mostly from gold rows. The loss covers only the answer. Matrices
+inside the layers are trained by Muon; embeddings, head and norms by AdamW.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Rows:
             return cls(**{name: packed[name] for name in ("tokens", "starts", "answers", "gold", "forms")})
 
     def batch(self, chosen: np.ndarray, pad: int) -> tuple[Tensor, Tensor]:
-        """Token ids (rows, length) and the weight of predicting each of them (rows, length), 0 for padding."""
+        """Token ids (rows, length) and the loss weight of each (rows, length), 0 outside answers."""
         lengths = self.starts[chosen + 1] - self.starts[chosen]
         width = math.ceil(int(lengths.max()) / 16) * 16  # few widths, so that compiled code and buffers are reused
         ids = np.full((len(chosen), width), pad, np.int64)
@@ -59,16 +59,16 @@ class Rows:
 
 @dataclass(frozen=True)
 class _Phase:
-    """A stretch of the training: steps [first, first + steps)."""
+    """A phase of training: steps [first, first + steps)."""
 
     first: int
     steps: int
     rate: float
-    """Its highest learning rate, as a share of `lr` and `lr_matrices`."""
+    """Peak learning rate, as a share of `lr` and `lr_matrices`."""
     formats: tuple[float, ...]
-    """The share of rows that each format has, in the order of the recipe's formats."""
+    """The share of rows in each format, in the order of the recipe's formats."""
     model: str | None
-    """The model that is done when the phase is."""
+    """The model to save at the end of the phase, if any."""
 
 
 def _phases(settings: Settings) -> list[_Phase]:
@@ -86,7 +86,7 @@ def _phase(settings: Settings, step: int) -> _Phase:
 
 
 def _batches(rows: Rows, settings: Settings, step: int) -> Iterator[np.ndarray]:
-    """Row numbers of each batch from `step` on; the same for a resumed run as for one that never stopped."""
+    """Row numbers of each batch from `step` on, the same for a resumed run as for an uninterrupted one."""
     lengths = rows.starts[1:] - rows.starts[:-1]
     counts = np.maximum(1, np.bincount(rows.forms, minlength=len(settings["formats"])))
     while True:
@@ -95,7 +95,7 @@ def _batches(rows: Rows, settings: Settings, step: int) -> Iterator[np.ndarray]:
         in_tail = step - phase.first >= int(phase.steps * (1 - settings["gold_tail"]))
         weights = np.where(rows.gold & in_tail, settings["tail_gold_weight"], 1.0)
         weights *= (np.asarray(phase.formats) / counts)[rows.forms]
-        # Groups hold about as many tokens each, so a group chosen evenly keeps every row as likely as its weight.
+        # Groups have about equally many tokens, so a uniform choice of group keeps each row's probability.
         pool = generator.choice(np.arange(len(lengths)), settings["pool"], p=weights / weights.sum())
         pool = pool[np.argsort(lengths[pool], kind="stable")]
         groups = np.split(pool, np.flatnonzero(np.diff(np.cumsum(lengths[pool]) // settings["batch_tokens"])) + 1)
@@ -106,10 +106,10 @@ def _batches(rows: Rows, settings: Settings, step: int) -> Iterator[np.ndarray]:
 def train(
     packed: Path, out: Path, settings: Settings, *, seconds: float | None = None, report: Report | None = None
 ) -> None:
-    """Train through all phases; where one ends with a model, save it to `out`/NAME as a Hugging Face checkpoint.
+    """Train through all phases; save the model of each phase that has one to `out`/NAME as a Hugging Face checkpoint.
 
-    `out`/training.json says that all steps are done. A run that was cut off, or stopped after `seconds`, resumes where
-    it saved last.
+    `out`/training.json marks the end of training. A run that was interrupted, or stopped after `seconds`, resumes from
+    its last save.
     """
     torch.manual_seed(settings["seed"])
     rows = Rows.load(packed)
@@ -135,13 +135,13 @@ def train(
             if over or run.step % settings["save_every"] == 0 or run.step == steps:
                 run.save()
             if over:
-                report.step(f"stopped at step {run.step}; the same command goes on from there")
+                report.step(f"stopped at step {run.step}; the same command resumes from there")
                 return
     run.record(out)
 
 
 class _Run:
-    """A model with its optimizers and how far it has come, read from `out` where a checkpoint lies there."""
+    """A model with its optimizers and progress, resumed from a checkpoint in `out` if there is one."""
 
     def __init__(self, packed: Path, out: Path, settings: Settings) -> None:
         self.packed, self.out, self.settings = packed, out, settings
@@ -165,7 +165,7 @@ class _Run:
         self.step, self.seen, self.seconds = state["step"], state["seen"], state["seconds"]
 
     def advance(self, ids: Tensor, weights: Tensor) -> Tensor:
-        """One step on a batch, (rows, length) each; returns its loss."""
+        """Train one step on a batch of ids and weights, both (rows, length); returns the loss."""
         for group in (g for optimizer in self.optimizers for g in optimizer.param_groups):
             group["lr"] = group["peak"] * _schedule(self.step, self.settings)
         with torch.autocast(self.device, torch.bfloat16):
@@ -179,7 +179,7 @@ class _Run:
         return loss.detach()
 
     def save(self) -> None:
-        """What a later run resumes from."""
+        """Save the checkpoint that a later run resumes from."""
         state = {
             "model": self.model.state_dict(),
             "optimizers": [o.state_dict() for o in self.optimizers],
@@ -192,7 +192,7 @@ class _Run:
         os.replace(partial, self.state_file)
 
     def export(self, folder: Path) -> None:
-        """A Hugging Face checkpoint, tokenizer included, that `convert` reads, and how it came about."""
+        """Save a Hugging Face checkpoint for `convert`, with the tokenizer and the training record."""
         self.model.save_pretrained(folder)
         for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
             with suppress(FileNotFoundError):
@@ -200,7 +200,7 @@ class _Run:
         self.record(folder)
 
     def record(self, folder: Path) -> None:
-        """What the manifest and the model card say of the training."""
+        """Write the training record for the manifest and the model card."""
         device = torch.cuda.get_device_name() if self.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
         record = {
             "parameters": sum(p.numel() for p in self.model.parameters()),
@@ -215,7 +215,7 @@ class _Run:
 
 
 def _schedule(step: int, settings: Settings) -> float:
-    """In each phase a linear warm-up, then a cosine to a twentieth."""
+    """The share of the peak learning rate: in each phase a linear warm-up, then a cosine decay to a twentieth."""
     phase, warm = _phase(settings, step), settings["warmup"]
     done = step - phase.first
     if done < warm:
@@ -244,9 +244,9 @@ def _model(settings: Settings, vocabulary: int) -> LlamaForCausalLM:
 
 
 def _start_embeddings(model: LlamaForCausalLM, packed: Path, std: float) -> None:
-    """Input embeddings start as what the teacher knows of each token's text, so that rare names start as what they are.
+    """Initialize input embeddings from the teacher's, so that rare names start with their meaning.
 
-    They are not tied to the head: there every step would move every token's, the rare ones' most.
+    They are not tied to the head, where every step would move every token's embedding, those of rare ones most.
     """
     known = torch.from_numpy(np.load(packed / "embeddings.npy").astype(np.float32))
     with torch.no_grad():
@@ -257,7 +257,7 @@ def _start_embeddings(model: LlamaForCausalLM, packed: Path, std: float) -> None
 
 
 def _optimizers(model: torch.nn.Module, settings: Settings) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the layers, AdamW for the rest; `peak` is what the schedule scales."""
+    """Muon for the matrices inside the layers, AdamW for the rest; the schedule scales `peak`."""
     inner = [p for n, p in model.named_parameters() if p.ndim == 2 and "layers" in n]
     outer = [p for n, p in model.named_parameters() if not (p.ndim == 2 and "layers" in n)]
     fused = next(model.parameters()).is_cuda
@@ -270,7 +270,7 @@ def _optimizers(model: torch.nn.Module, settings: Settings) -> list[torch.optim.
 
 
 def _loss(model: LlamaForCausalLM, ids: Tensor, weights: Tensor) -> Tensor:
-    """Weighted cross-entropy; logits are computed only where a weight asks for them: the head is much of the work."""
+    """Weighted cross-entropy. Logits are computed only where the weight is not 0: the head is much of the work."""
     hidden = model.model(input_ids=ids).last_hidden_state[:, :-1]  # (rows, length - 1, width)
     target, weight = ids[:, 1:], weights[:, 1:]
     counted = weight > 0

@@ -1,4 +1,4 @@
-"""A byte-level BPE vocabulary, trained on biomedical text and on answers, and the chat template that goes with it."""
+"""Train a byte-level BPE vocabulary on biomedical text and answers; the chat template that goes with it."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ CHAT_TEMPLATE = (
 
 
 def train(texts: Iterable[str], size: int, folder: Path) -> None:
-    """Train on `texts` and save as a Hugging Face tokenizer of `size` tokens, all 256 bytes among them.
+    """Train on `texts` and save a Hugging Face tokenizer of `size` tokens, including all 256 bytes.
 
-    GPT-2's splitting rule, which llama.cpp knows by that name; no Unicode normalization, so that bytes are kept. While
-    merges are learnt blanks stand apart, so no token holds a blank and a letter: a word has the same tokens in the
-    text and behind a tag, and copying it is copying tokens.
+    It uses GPT-2's pre-tokenizer, which llama.cpp knows, and no Unicode normalization, so that bytes are kept. Blanks
+    are separated while merges are learned, so no token mixes a blank and a letter: a word has the same tokens in the
+    text and after a tag, and copying it means copying tokens.
     """
     tokenizer = Tokenizer(models.BPE())
     splitting = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -33,19 +33,19 @@ def train(texts: Iterable[str], size: int, folder: Path) -> None:
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=_SPECIAL, initial_alphabet=alphabet, min_frequency=3)
     tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.pre_tokenizer = splitting  # splits less, but no merge takes advantage of it
+    tokenizer.pre_tokenizer = splitting  # splits less, but the merges make no use of it
     wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=END)
     wrapped.chat_template = CHAT_TEMPLATE
     wrapped.save_pretrained(folder)
 
 
 def load(folder: Path) -> Tokenizer:
-    """The tokenizer alone, without transformers around it."""
+    """Load the tokenizer, without transformers."""
     return Tokenizer.from_file(str(folder / "tokenizer.json"))
 
 
 class TrainedVocabulary:
-    """The tokenizer of a folder as extraction sees one; see `backends.contract.Spelling`."""
+    """The tokenizer of a folder as a `backends.contract.Spelling`."""
 
     chat_template: str | None = CHAT_TEMPLATE
     template_tokens: Mapping[str, str] = {"bos_token": "", "eos_token": END}
@@ -56,7 +56,7 @@ class TrainedVocabulary:
         self._plain.encode_special_tokens = True  # the name of a special token is then plain text
 
     def tokenize(self, text: bytes, special: bool) -> list[int]:
-        """The ids of a text; `special` reads names of special tokens as these tokens."""
+        """The ids of a text; `special` also parses names of special tokens."""
         tokenizer = self._special if special else self._plain
         ids: list[int] = tokenizer.encode(text.decode(), add_special_tokens=False).ids
         return ids

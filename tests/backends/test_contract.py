@@ -200,7 +200,7 @@ def test_any_batches_one_after_another(backend: Backend) -> None:
 
 @pytest.mark.parametrize(
     ("ids", "told"),
-    [([[1], [2], []], "eval needs at least one token"), ([[1], [2], [3]], "a sequence is twice in the batch")],
+    [([[1], [2], []], "eval needs at least one token"), ([[1], [2], [3]], "a sequence occurs twice in the batch")],
     ids=["nothing to read", "twice"],
 )
 def test_a_batch_that_is_refused_is_not_read(

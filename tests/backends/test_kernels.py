@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from bioner_edge.backends import amx, kernel_trial, kernels, native
-from bioner_edge.backends.kernels import KERNELS, WRONG, Failed
+from bioner_edge.backends.kernels import KERNELS, WRONG, FailedTrial
 from bioner_edge.errors import ModelError
 from bioner_edge.hardware.cpu_features import Processor, build_features, processor
 
@@ -38,15 +38,15 @@ class Trials:
     """`fails` says which kernels fail and how; `asked` has those that were tried."""
 
     def __init__(self) -> None:
-        self.fails: dict[str, Failed] = {}
+        self.fails: dict[str, FailedTrial] = {}
         self.asked: list[str] = []
 
-    def __call__(self, model: Path, chosen: str) -> Failed | None:
+    def __call__(self, model: Path, chosen: str) -> FailedTrial | None:
         self.asked.append(chosen)
         return self.fails.get(chosen)
 
 
-CRASH = Failed("SIGSEGV", certain=True)
+CRASH = FailedTrial("SIGSEGV", certain=True)
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_the_fastest_that_work_are_taken_and_kept(
 
 
 def test_where_nothing_works_that_is_an_error(trials: Trials, library: Path, model: Path) -> None:
-    trials.fails = dict.fromkeys(KERNELS, Failed("SIGILL", certain=True))
+    trials.fails = dict.fromkeys(KERNELS, FailedTrial("SIGILL", certain=True))
     with pytest.raises(ModelError, match=r"no kernels of llama\.cpp work on this processor: SIGILL; take an ONNX"):
         kernels.choose(model, library, AMX)
 
@@ -112,7 +112,7 @@ def test_what_says_nothing_of_kernels_is_not_kept(
     trials: Trials, library: Path, model: Path, crash: tuple[str, ...], chosen: str
 ) -> None:
     """Memory that ran out, a slow disk or a file that cannot be loaded: the next kernels are taken, this once."""
-    unsure = dict.fromkeys(KERNELS, Failed("SIGKILL, perhaps because memory ran out", certain=False))
+    unsure = dict.fromkeys(KERNELS, FailedTrial("SIGKILL, perhaps because memory ran out", certain=False))
     trials.fails = unsure | dict.fromkeys(crash, CRASH)
     assert kernels.choose(model, library, AMX) == chosen
     assert trials.asked == list(KERNELS[: len(crash) + 1])
@@ -248,20 +248,20 @@ def test_a_trial_runs_in_a_process_of_its_own(
     python.touch(0o755)
     monkeypatch.setattr(sys, "executable", str(python))
     for ending, expected in {
-        "kill -SEGV $$": Failed("SIGSEGV", certain=True),
-        "kill -ILL $$": Failed("SIGILL", certain=True),
-        "kill -BUS $$": Failed("SIGBUS", certain=True),
-        "kill -FPE $$": Failed("SIGFPE", certain=True),
-        "kill -KILL $$": Failed("SIGKILL, perhaps because memory ran out", certain=False),
-        "kill -ABRT $$": Failed("SIGABRT", certain=False),  # C++ ends so where memory runs out
-        f"echo logits astray >&2; exit {WRONG}": Failed("logits astray", certain=True),
-        "exit 1": Failed("exit code 1", certain=False),
+        "kill -SEGV $$": FailedTrial("SIGSEGV", certain=True),
+        "kill -ILL $$": FailedTrial("SIGILL", certain=True),
+        "kill -BUS $$": FailedTrial("SIGBUS", certain=True),
+        "kill -FPE $$": FailedTrial("SIGFPE", certain=True),
+        "kill -KILL $$": FailedTrial("SIGKILL, perhaps because memory ran out", certain=False),
+        "kill -ABRT $$": FailedTrial("SIGABRT", certain=False),  # C++ ends so where memory runs out
+        f"echo logits astray >&2; exit {WRONG}": FailedTrial("logits astray", certain=True),
+        "exit 1": FailedTrial("exit code 1", certain=False),
     }.items():
         python.write_text(f"#!/bin/sh\n{ending}\n")
         assert kernels.trial(tiny_model, "all") == expected
     python.write_text("#!/bin/sh\nexec sleep 60\n")
     monkeypatch.setattr(kernels, "_TRIAL_S", 0.2)
-    assert kernels.trial(tiny_model, "all") == Failed("no answer in 0.2 s", certain=False)
+    assert kernels.trial(tiny_model, "all") == FailedTrial("no answer in 0.2 s", certain=False)
 
 
 def test_logits_that_are_not_those_of_plain_kernels_fail(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,7 +287,7 @@ def test_logits_that_tell_nothing_are_no_judgement(
     from bioner_edge.backends import llama_cpp
 
     monkeypatch.setattr(llama_cpp.LlamaCpp, "eval", lambda *_: np.full(400, logit, np.float32))
-    with pytest.raises(ModelError, match="the logits of plain kernels are no numbers, or all alike"):
+    with pytest.raises(ModelError, match="the logits of plain kernels are not finite, or all alike"):
         kernel_trial.main(tiny_model, "all")
 
 

@@ -80,7 +80,7 @@ def test_an_interruption_says_how_to_go_on(run: Command, monkeypatch: pytest.Mon
     monkeypatch.setattr("bioner_edge.benchmarks.suite.apart", stopped)
     code, out, err = run("bench", "run", "--corpus", EXAMPLES, "--out", "r", "--repetitions", "0", "--quiet")
     assert (code, out) == (130, "")
-    assert err == ["bioner-edge: interrupted; the same command takes the run in r up where it was"]
+    assert err == ["bioner-edge: interrupted; the same command resumes the run in r"]
     assert [line["kind"] for line in Log(Path("r")).lines()] == ["run", "model", "corpus"]
 
 
@@ -97,7 +97,7 @@ def test_threads_beyond_the_cores_are_left_out_with_a_warning(run: Command, monk
         *("bench", "run", "--corpus", EXAMPLES, "--out", "r", "--limit", "1", "--repetitions", "0"),
         *("--threads", "1,2,64"),
     )
-    assert err[0] == "bioner-edge: warning: 64 threads are left out: this process may use 2 cores"
+    assert err[0] == "bioner-edge: warning: 64 threads are skipped: this process may use 2 cores"
     assert Run.load(Path("r")).header["settings"]["threads"] == [1, 2]
 
 
@@ -174,7 +174,7 @@ def test_score_with_other_names_of_labels(run: Command) -> None:
         (["run", "--corpus", "bc6cdr:dev", "--out", "r"], "unknown corpus 'bc6cdr:dev'; known: bc5cdr, "),
         (
             ["run", "--corpus", EXAMPLES, "--out", "r", "--threads", "1,x"],
-            "--threads '1,x': 'x' is no number of threads",
+            "--threads '1,x': 'x' is not a number of threads",
         ),
         (["run", "--corpus", EXAMPLES, "--out", "r", "--threads", "9999"], "--threads 9999: this process may use "),
         (["run", "--corpus", EXAMPLES, "--out", "r", "--models", "nowhere.gguf"], "nowhere.gguf: no such model file"),

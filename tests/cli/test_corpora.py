@@ -110,8 +110,8 @@ def test_a_known_difference_is_a_warning_and_no_failure(folder: Path, monkeypatc
 
 def test_what_is_named_and_not_there_is_told(folder: Path) -> None:
     result = run("check", "bc5cdr:dev", "bc5cdr:train")
-    assert result.exit_code == 0 and "train.PubTator.txt is not there; it is to be had at https://" in result.stderr
-    with pytest.raises(InputError, match="none of these corpora is there"):
+    assert result.exit_code == 0 and "train.PubTator.txt is missing; it is available at https://" in result.stderr
+    with pytest.raises(InputError, match="none of these corpora was found"):
         run("check", "biored")
     with pytest.raises(UsageError, match="unknown corpus 'bioreed'"):
         run("check", "bioreed")

@@ -252,14 +252,14 @@ CASES: dict[str, tuple[list[str], dict[str, str | bytes], int, list[str], list[s
         ["a.txt"],
         ["warning: tiny-F32.gguf was not tuned for the labels Gene; it knows Chemical, Disease"],
     ),
-    "a label twice": (["--labels", "A,A"], {}, 2, [], ["--labels 'A,A': names, each once, with commas between them"]),
+    "a label twice": (["--labels", "A,A"], {}, 2, [], ["--labels 'A,A': must be distinct names, separated by commas"]),
     "a label that no tag can hold": (
         ["--labels", "<"],
         {},
         2,
         [],
         [
-            "label '<' cannot be a tag: it must start with a letter and hold no '<', '>', backslash or control",
+            "label '<' cannot be a tag: it must start with a letter and contain no '<', '>', backslash",
         ],
     ),
     "guidelines": (["a.txt", "--guidelines", "g"], {"a__txt": "x", "g": 'Disease = "an illness"'}, 0, ["a.txt"], []),
@@ -547,7 +547,7 @@ def test_problems_are_counted(run: Run) -> None:
     put(a__txt="Aspirin eased asthma.")
     code, (record,), err = extract(run, "a.txt", "--constraint", "free")
     count = len(record["problems"])
-    message = f'bioner-edge: {count} problems in the answers of the model; JSON Lines name them under "problems"'
+    message = f'bioner-edge: {count} problems in the answers of the model; JSON Lines list them under "problems"'
     assert (code, err) == (0, [message])
     assert extract(run, "a.txt", "--constraint", "free", "--quiet")[2] == []
 

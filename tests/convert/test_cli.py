@@ -408,7 +408,7 @@ REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
     "name of a base": (("--base", "qwen2.5-0.5b"), "models pull qwen2.5-0.5b, then --base models/qwen2.5-0.5b"),
     "repository": (("--base", "Qwen/Qwen2.5-0.5B"), "models pull qwen2.5-0.5b, then --base models/qwen2.5-0.5b"),
     "name of two lines": (("--name", "a\nb"), "cannot be a model's: the name must be printable, without slashes"),
-    "nothing to quantize to": (("--quant", ""), "--quant '': names, each once, with commas between them"),
+    "nothing to quantize to": (("--quant", ""), "--quant '': must be distinct names, separated by commas"),
     "text": (("--trim-vocab", "nothing.txt"), "nothing.txt"),
     "verify text": (("--verify-text", "nothing.txt"), "--verify-text nothing.txt: No such file"),
 }

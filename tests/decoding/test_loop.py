@@ -138,7 +138,7 @@ class Indifferent(TaggedCopy):
     def neutral(self, state: State) -> bytes | None:
         return None
 
-    def unfinished(self, state: State) -> bool:
+    def in_mention(self, state: State) -> bool:
         return False
 
 

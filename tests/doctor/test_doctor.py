@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import json
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -46,14 +49,14 @@ def judged(monkeypatch: pytest.MonkeyPatch, has: set[str] | None, says: str) -> 
 
 def test_features_that_a_build_leaves_unused_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     found = judged(monkeypatch, {"AVX", "AVX2"}, PORTABLE)
-    assert found.status == "warning" and "CPU X has AVX, AVX2, which" in found.told
+    assert found.status == "warning" and "CPU X has AVX, AVX2, which" in found.message
     assert "GGML_NATIVE=ON" in found.remedy and found.remedy.endswith("llama-cpp-python==0.3.36")
     assert "--no-cache-dir" in found.remedy and "--no-binary" in found.remedy
 
 
 def test_features_that_the_processor_lacks_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     found = judged(monkeypatch, {"SSE3", "SSSE3", "AVX", "AVX2", "BMI2"}, NATIVE)
-    assert found.status == "error" and "lacks AVX512, F16C, FMA," in found.told and found.remedy
+    assert found.status == "error" and "lacks AVX512, F16C, FMA," in found.message and found.remedy
 
 
 @pytest.mark.parametrize("late", ["AMX_INT8", "AVX_VNNI"])
@@ -61,19 +64,21 @@ def test_features_that_an_old_kernel_does_not_know_are_a_warning(monkeypatch: py
     says = f"{NATIVE}{late} = 1 | "
     has = {"SSE3", "SSSE3", "AVX", "AVX2", "F16C", "FMA", "AVX512"}
     found = judged(monkeypatch, has, says)
-    assert found.status == "warning" and f"does not tell of {late}, which llama.cpp 0.3.36 was built for" in found.told
-    assert "if the speed below is told" in found.remedy and found.remedy.endswith("llama-cpp-python==0.3.36")
+    assert (
+        found.status == "warning" and f"does not report {late}, which llama.cpp 0.3.36 was built for" in found.message
+    )
+    assert "if a speed is shown below" in found.remedy and found.remedy.endswith("llama-cpp-python==0.3.36")
     assert late in found.facts["built_for"] and late not in found.facts["has"]
     assert judged(monkeypatch, has | {late}, says).status == "ok"
     lacking = judged(monkeypatch, has - {"AVX512"}, says)
-    assert lacking.status == "error" and "lacks AVX512, which" in lacking.told
+    assert lacking.status == "error" and "lacks AVX512, which" in lacking.message
     others = judged(monkeypatch, {"AVX"}, "CPU : AVX = 1 | AVX512_VNNI = 1 | ")
     assert others.status == "error"
 
 
 def test_a_build_for_this_processor_is_fine(monkeypatch: pytest.MonkeyPatch) -> None:
     found = judged(monkeypatch, {"NEON", "ARM_FMA", "FP16_VA", "DOTPROD"}, APPLE)
-    assert found.status == "ok" and "NEON" in found.told and not found.remedy
+    assert found.status == "ok" and "NEON" in found.message and not found.remedy
     assert judged(monkeypatch, None, NATIVE).status == "unknown"
     assert judged(monkeypatch, {"AVX"}, "?").status == "unknown"
 
@@ -84,11 +89,11 @@ def test_a_build_that_cannot_be_loaded_is_an_error(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(doctor, "run_python", fails)
     (found,) = only("processor")
-    assert found.status == "error" and "SIGILL" in found.told and "--force-reinstall" in found.remedy
+    assert found.status == "error" and "SIGILL" in found.message and "--force-reinstall" in found.remedy
     monkeypatch.setattr(doctor, "version", lambda library: None)
     (found,) = only("processor")
     assert (
-        found.status == "ok" and "ONNX models alone can be run" in found.told and "bioner-edge[llama]" in found.remedy
+        found.status == "ok" and "only ONNX models can be run" in found.message and "bioner-edge[llama]" in found.remedy
     )
 
 
@@ -115,8 +120,8 @@ def test_amx_that_our_builds_leave_out_is_not_missed(monkeypatch: pytest.MonkeyP
     built = judged(monkeypatch, has | {"AMX_INT8"}, f"{NATIVE}AMX_INT8 = 1 | ")
     assert (
         built.status == "ok"
-        and "AMX_INT8" not in built.told
-        and "whether its AMX kernels work is tried below" in built.told
+        and "AMX_INT8" not in built.message
+        and "whether its AMX kernels work is tried below" in built.message
     )
 
 
@@ -136,7 +141,7 @@ def test_kernels_that_do_not_work_are_named_with_the_remedy(
     monkeypatch.setattr(doctor, "version", lambda library: "0.3.36")
     monkeypatch.setattr(doctor, "run_python", lambda code: {"used": used, "failed": failed, "certain": certain})
     (found,) = only("kernels")
-    assert found.status == status and told in found.told
+    assert found.status == status and told in found.message
     assert bool(found.remedy) == (status in ("warning", "error"))
     assert "CFLAGS=-U__AMX_INT8__ " in found.remedy or not found.remedy
 
@@ -173,7 +178,7 @@ def test_a_process_that_takes_too_long_ends_with_what_it_started(
 def test_cores_are_judged(monkeypatch: pytest.MonkeyPatch, cores: Cores, status: str, told: str, remedy: str) -> None:
     monkeypatch.setattr(doctor.Cores, "here", classmethod(lambda cls: cores))
     (found,) = only("cores")
-    assert found.status == status and told in found.told and found.remedy.startswith(remedy)
+    assert found.status == status and told in found.message and found.remedy.startswith(remedy)
     assert bool(found.remedy) == bool(remedy) and found.facts["used"] == cores.used
 
 
@@ -208,14 +213,14 @@ def test_libraries_that_are_missing_or_of_another_version_are_errors(monkeypatch
     wanted += ['llama-cpp-python==0.3.36; extra == "llama"', 'gguf>=0.17 ; extra == "llama"']
     versions = {"llama-cpp-python": "0.3.30", "rich": "15.0.0", "torch": "2.13.0+cpu"}
     found = installed(monkeypatch, wanted, versions)
-    errors = [finding.told for finding in found if finding.status == "error"]
+    errors = [finding.message for finding in found if finding.status == "error"]
     assert errors == [
         "numpy is not installed",
         "llama-cpp-python 0.3.30 is installed, but llama-cpp-python==0.3.36 is needed",
     ]
     remedies = ["pip install 'numpy>=1.26'", "pip install 'llama-cpp-python==0.3.36'"]
     assert [f.remedy for f in found if f.status == "error"] == remedies
-    assert "torch 2.13.0+cpu, transformers –" in found[-1].told and found[-1].status == "ok"
+    assert "torch 2.13.0+cpu, transformers –" in found[-1].message and found[-1].status == "ok"
 
 
 def test_a_checkout_that_is_not_installed_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,7 +242,7 @@ def test_a_damaged_model_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyP
     )
     (tmp_path / "m.gguf").write_bytes(b"GGUF")
     monkeypatch.setenv("BIONER_MODELS", str(tmp_path))
-    found = {finding.told.partition(":")[0]: finding for finding in only("models")}
+    found = {finding.message.partition(":")[0]: finding for finding in only("models")}
     assert found["mine"].status == "error" and found["mine"].remedy
     assert found["chemdis-9m"].status == "ok"
 
@@ -245,13 +250,33 @@ def test_a_damaged_model_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_corpora_may_be_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BIONER_CORPORA", str(tmp_path / "none"))
     (found,) = only("corpora")
-    assert found.status == "ok" and "set $BIONER_CORPORA" in found.told
+    assert found.status == "ok" and "set $BIONER_CORPORA" in found.message
     for name in ("bc5cdr/dev.PubTator.txt", "bc5cdr/test.PubTator.txt", "jnlpba/train/1.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("x")
     monkeypatch.setenv("BIONER_CORPORA", str(tmp_path))
     (found,) = only("corpora")
-    assert found.told.startswith("3 splits of 2 corpora") and "bc5cdr:dev" in found.facts["found"]
+    assert found.message.startswith("3 splits of 2 corpora") and "bc5cdr:dev" in found.facts["found"]
+
+
+@pytest.mark.parametrize("name", ["processor", "kernels", "speed"])
+def test_what_a_process_of_its_own_imports_exists(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    codes: list[str] = []
+
+    def record(code: str) -> Any:
+        codes.append(code)
+        raise ModelError("recorded")
+
+    monkeypatch.setattr(doctor, "run_python", record)
+    monkeypatch.setattr(doctor, "version", lambda library: "0.3.36")
+    with suppress(ModelError):
+        only(name)
+    (code,) = codes
+    imports = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.ImportFrom)]
+    assert imports
+    for node in imports:
+        module = importlib.import_module(str(node.module))
+        assert all(hasattr(module, alias.name) for alias in node.names), code
 
 
 # --- The whole
@@ -266,7 +291,7 @@ def test_no_check_can_end_it(monkeypatch: pytest.MonkeyPatch, error: Exception) 
     monkeypatch.setattr(doctor, "_CHECKS", {"first": fails, "second": lambda name: iter([Finding(name, "ok", "well")])})
     found = list(examine())
     assert [(f.name, f.status) for f in found] == [("first", "ok"), ("first", "unknown"), ("second", "ok")]
-    assert type(error).__name__ in found[1].told
+    assert type(error).__name__ in found[1].message
 
 
 def test_a_mistake_of_the_user_is_told_in_its_own_words(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bioner_edge.backends.kernels import Failed
+from bioner_edge.backends.kernels import FailedTrial
 from bioner_edge.models import registry
 
 
@@ -25,5 +25,5 @@ def test_kernels_are_tried_also_where_no_choice_asks_for_it(monkeypatch: pytest.
 
     assert speed_check.kernels()["failed"] is None
     monkeypatch.setattr(speed_check, "choose", lambda *_: "all")
-    monkeypatch.setattr(speed_check, "trial", lambda model, used: Failed("SIGILL", certain=True))
+    monkeypatch.setattr(speed_check, "trial", lambda model, used: FailedTrial("SIGILL", certain=True))
     assert speed_check.kernels() == {"used": "all", "failed": "SIGILL", "certain": True}

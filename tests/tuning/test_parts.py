@@ -34,7 +34,7 @@ def test_a_missing_or_changed_part_is_refused(student: Path, tmp_path: Path, har
         part.unlink()
     else:
         part.write_bytes(b"x" + part.read_bytes()[1:])
-    with pytest.raises(InputError, match="not all there, or damaged"):
+    with pytest.raises(InputError, match="are missing or damaged"):
         join(tmp_path / "parts", tmp_path / "back" / "student")
 
 

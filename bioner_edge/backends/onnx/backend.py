@@ -1,4 +1,4 @@
-"""Inference by onnxruntime: a folder with a graph and its tokenizer, run with numpy alone."""
+"""Inference by onnxruntime: runs a folder with a graph and its tokenizer, with numpy alone."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ from bioner_edge.models.onnx.signature import Signature, signature
 
 __all__ = ["OnnxRuntime"]
 
-_MOST_CONTEXT = 2048  # of itself: chunks of a sentence or an abstract need no more, and scratch memory grows with it
+_MOST_CONTEXT = 2048  # by default: sentences and abstracts need no more, and scratch memory grows with it
 
 
 class OnnxRuntime:
     """An ONNX model loaded for CPU inference.
 
-    `context` is in tokens, by default what the model was trained for, at most 2048; each sequence has as much for
-    itself. Raises ModelError for a folder that is no sound model, UsageError for a context that it was not trained for.
+    `context` is in tokens per sequence, by default the model's training context, at most 2048. Raises ModelError for an
+    invalid or damaged folder, UsageError for a context longer than in training.
     """
 
     def __init__(self, folder: Path, *, context: int | None = None, threads: int | None = None) -> None:
-        form, runtime = _checked(folder), Runtime.load(folder)
+        form, runtime = _load_signature(folder), Runtime.load(folder)
         self.end_tokens = frozenset(runtime.end_tokens)
         self._tokenizer = HfTokenizer(folder / "tokenizer.json", self.end_tokens)
         _check_ids(folder, form, runtime, self._tokenizer.size)
         self.context = context or min(runtime.context, _MOST_CONTEXT)
         if not 0 < self.context <= runtime.context:
-            message = f"a context of {context} tokens was asked for, but it was trained for {runtime.context}"
-            raise UsageError(f"{folder}: {message}; take one of at most as many")
+            message = f"a context of {context} tokens was requested, but the model was trained for {runtime.context}"
+            raise UsageError(f"{folder}: {message}; request at most that many")
         self.vocabulary_size = form.vocabulary_size
         self.bos = runtime.bos
         self.chat_template = runtime.chat_template
         self.template_tokens: Mapping[str, str] = {"bos_token": runtime.bos_token, "eos_token": runtime.eos_token}
         self.runtime = f"onnxruntime {onnxruntime.__version__}, tokenizers {tokenizers.__version__}"
         self.threads = threads or cores()
-        self._cache = _loaded(folder / "model.onnx", form, runtime.cache, self.context, self.threads)
+        self._cache = _load_cache(folder / "model.onnx", form, runtime.cache, self.context, self.threads)
         self._free = set(range(MOST_ROWS))
 
     def tokenize(self, text: bytes, special: bool) -> list[int]:
@@ -59,7 +59,7 @@ class OnnxRuntime:
     def new_sequence(self) -> CachedSequence:
         if not self._free:
             raise RuntimeError(f"all {MOST_ROWS} sequences are in use; release one")
-        slot = min(self._free)  # neighbours where possible: `eval_batch` reads them in one run
+        slot = min(self._free)  # adjacent slots where possible: `eval_batch` reads them in one run
         self._free.remove(slot)
         return CachedSequence(slot)
 
@@ -67,8 +67,8 @@ class OnnxRuntime:
         return self.eval_batch([(sequence, ids)])[0]
 
     def eval_batch(self, batch: Batch) -> list[Logits]:
-        """As in `Backend`. Single tokens of sequences in neighbouring slots are read in one run where the graph's cache
-        allows it, all else sequence by sequence."""
+        """As in `Backend`. Single tokens of sequences in adjacent slots are read in one run if the graph's cache allows
+        it, all else sequence by sequence."""
         check_batch(batch)
         check_room(batch, self.context)
         before = [sequence.length for sequence, _ in batch]
@@ -87,7 +87,7 @@ class OnnxRuntime:
         return [logits[n] for n in range(len(batch))]
 
     def _group(self, batch: Batch) -> list[list[int]]:
-        """The indices of a batch; those that one run can read are in one list."""
+        """Group the indices of a batch that one run can read together."""
         groups: list[list[int]] = []
         for n in sorted(range(len(batch)), key=lambda n: batch[n][0].slot):
             last = batch[groups[-1][-1]] if groups and self._cache.together else None
@@ -98,7 +98,7 @@ class OnnxRuntime:
         return groups
 
     def _read(self, group: Batch) -> Logits:
-        """Read one sequence, or one token of each of several in neighbouring slots: (sequences, vocabulary_size)."""
+        """Read one sequence, or one token of each of several in adjacent slots; logits (sequences, vocabulary_size)."""
         slots = [sequence.slot for sequence, _ in group]
         for at in range(0, len(group[0][1]), MOST_TOKENS):
             ids = [token for _, own in group for token in own[at : at + MOST_TOKENS]]
@@ -128,7 +128,7 @@ class OnnxRuntime:
         sequence.slot, sequence.length = -1, 0
 
     def close(self) -> None:
-        """Free the model and the cache; it may be called again."""
+        """Free the model and the cache; may be called more than once."""
         self._free.clear()
         if hasattr(self, "_cache"):
             del self._cache
@@ -140,21 +140,16 @@ class OnnxRuntime:
         self.close()
 
 
-def _checked(folder: Path) -> Signature:
-    """The signature of a graph that refers to nothing outside its folder."""
+def _load_signature(folder: Path) -> Signature:
+    """Read the signature of a graph, checked to refer to nothing outside its folder."""
     graph = onnx_folder.check_confined(folder)
-<<<<<<< HEAD
     if Version(onnxruntime.__version__) < Version("1.26") and any(tensor.external for tensor in graph.tensors):
-        onnx_folder.hashes_match(folder)  # these follow references out of the folder, in ways not all known
-=======
-    if _version() < (1, 26) and any(tensor.external for tensor in graph.tensors):
-        onnx_folder.check_hashes(folder)  # these follow references out of the folder, in ways not all known
->>>>>>> words-a
+        onnx_folder.check_hashes(folder)  # these versions follow references out of the folder
     return signature(graph, folder / "model.onnx")
 
 
-def _loaded(path: Path, form: Signature, kind: str, context: int, threads: int) -> Cache:
-    """The graph with an empty cache. Raises ModelError where its cache is of another kind than is said."""
+def _load_cache(path: Path, form: Signature, kind: str, context: int, threads: int) -> Cache:
+    """Load the graph with an empty cache. Raises ModelError if its kind of cache is not the one in runtime.json."""
     session = onnx_session.session(path, threads)
     found, pruned = probe(session, form, path)
     if found != kind:
@@ -163,7 +158,7 @@ def _loaded(path: Path, form: Signature, kind: str, context: int, threads: int) 
 
 
 def _check_ids(folder: Path, form: Signature, runtime: Runtime, tokens: int) -> None:
-    """Raises ModelError where a token is none of the graph's: reading it would be an error, or worse."""
+    """Raises ModelError for a token that the graph does not know: reading it would fail, or worse."""
     size = form.vocabulary_size
     if tokens > size:
         message = f"{tokens} tokens, but the graph knows {size}; they are not of one model"

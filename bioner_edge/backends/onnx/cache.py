@@ -1,8 +1,8 @@
-"""The KV cache of an ONNX graph, in buffers of ours that onnxruntime reads and writes.
+"""The KV cache of an ONNX graph, in our own buffers that onnxruntime reads and writes.
 
-There are two kinds of graphs. In one the past and the present may be the same buffer, as long as we like, of which the
-attention mask says how much is filled (the operator GroupQueryAttention): nothing is copied, and a sequence is cut by a
-shorter mask. In the other the present is the past with the new positions behind it, in memory of its own.
+There are two kinds of graphs. In a shared cache (operator GroupQueryAttention), past and present are one buffer of any
+length, and the attention mask says how much of it is filled: nothing is copied, and a shorter mask truncates a
+sequence. In a grown cache, the present is the past followed by the new positions, in memory of its own.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ class Cache(Protocol):
     """Cached positions of up to MOST_ROWS sequences, each in its slot."""
 
     together: bool
-    """Whether neighbouring slots can read a token each in one run."""
+    """Whether one run can read a token in each of several adjacent slots."""
 
     def read(self, slots: Sequence[int], pasts: Sequence[int], ids: Sequence[int]) -> Logits:
-        """Read `ids`, an equal share for each of the slots, which lie side by side, behind the first `pasts` positions
-        of each: (slots, vocabulary_size) logits, until the next call. Raises ModelError, the past as it was."""
+        """Read `ids`, an equal share for each of the adjacent slots, after the first `pasts` positions of each. Returns
+        logits (slots, vocabulary_size), valid until the next call. Raises ModelError, with the past unchanged."""
 
     def copy(self, source: int, target: int, upto: int) -> None:
-        """The first `upto` positions of a slot into another."""
+        """Copy the first `upto` positions of a slot to another."""
 
 
 class Shared:
@@ -60,7 +60,7 @@ class Shared:
             buffer[target, :, :upto] = buffer[source, :, :upto]
 
     def _binding(self, first: int, count: int) -> Any:
-        """The caches of some neighbours, bound once: they never move."""
+        """The binding of `count` adjacent caches, made once: they never move."""
         if (first, count) not in self._bindings:
             binding = self._session.io_binding()
             for suffix, buffer in self._buffers.items():
@@ -73,9 +73,9 @@ class Shared:
 
 
 class Grown:
-    """Each slot has the past of each layer and part, (heads, filled, size) without gaps. What a run returns goes into
-    buffers that belong to no slot, and these take the place of the slot's: all at once, so that a run that fails or is
-    interrupted leaves the slot as it was."""
+    """Each slot holds the past of each layer and part, (heads, filled, size) without gaps. A run writes to free
+    buffers, which then replace the slot's all at once, so that a run that fails or is interrupted leaves the slot
+    unchanged."""
 
     together = False
 
@@ -89,9 +89,9 @@ class Grown:
 
     def read(self, slots: Sequence[int], pasts: Sequence[int], ids: Sequence[int]) -> Logits:
         (slot,), (past,) = slots, pasts
-        new = self._unused()
+        new = self._take_buffers()
         filled, held = self._held.get(slot, (0, new))
-        if past < filled:  # what was forgotten lies between the heads
+        if past < filled:  # truncated positions leave gaps between the heads
             self.copy(slot, slot, past)
             filled, held = self._held[slot]
         for (suffix, heads, size), old, longer in zip(self._caches, held, new, strict=True):
@@ -103,10 +103,10 @@ class Grown:
         return logits
 
     def copy(self, source: int, target: int, upto: int) -> None:
-        new = self._unused()
+        new = self._take_buffers()
         filled, held = self._held.get(source, (0, new))
         for (_, heads, size), old, shorter in zip(self._caches, held, new, strict=True):
-            _packed(shorter, heads, upto, size)[:] = _packed(old, heads, filled, size)[:, :upto]
+            _view(shorter, heads, upto, size)[:] = _view(old, heads, filled, size)[:, :upto]
         self._put(target, upto, new)
 
     def _put(self, slot: int, filled: int, buffers: list[_Buffer]) -> None:
@@ -115,7 +115,7 @@ class Grown:
         if before is not None:
             self._free.append(before)
 
-    def _unused(self) -> list[_Buffer]:
+    def _take_buffers(self) -> list[_Buffer]:
         return self._free.pop() if self._free else self._new()
 
     def _new(self) -> list[_Buffer]:
@@ -125,14 +125,14 @@ class Grown:
 CACHES: dict[str, Callable[[Any, Signature, Step, int], Cache]] = {"shared": Shared, "grown": Grown}
 
 
-def _packed(buffer: _Buffer, heads: int, length: int, size: int) -> _Buffer:
+def _view(buffer: _Buffer, heads: int, length: int, size: int) -> _Buffer:
     return buffer[: heads * length * size].reshape(heads, length, size)
 
 
 def _lazy(shape: tuple[int, ...]) -> _Buffer:
-    """Zeros that take memory page by page as they are written: numpy's own come in pages of 2 MB where the system has
-    such, so that one token in each buffer would take as much as a full context. Raises ModelError where even the
-    addresses are refused."""
+    """Zeros that take memory page by page as they are written. numpy's own may use huge pages of 2 MB, so that one
+    token in each buffer would take as much as a full context. Raises ModelError if the system refuses even the
+    addresses."""
     if not hasattr(mmap, "MAP_PRIVATE"):
         return np.zeros(shape, np.float32)
     size = 4 * prod(shape)
@@ -142,21 +142,21 @@ def _lazy(shape: tuple[int, ...]) -> _Buffer:
         message = f"no room for {size} bytes of a KV cache: {error.strerror}"
         raise ModelError(f"{message}; free some memory, or take a smaller model") from None
     if hasattr(mmap, "MADV_NOHUGEPAGE"):
-        with suppress(OSError):  # a system without such pages
+        with suppress(OSError):  # a system without huge pages
             pages.madvise(mmap.MADV_NOHUGEPAGE)
     return np.frombuffer(pages, np.float32).reshape(shape)
 
 
 def probe(session: Any, signature: Signature, path: Path) -> tuple[str, bool]:
-    """Which kind of cache a graph has, "shared" or "grown", and whether it gives logits of the last token only.
+    """Find out a graph's kind of cache, "shared" or "grown", and whether it returns logits of the last token only.
 
-    Two tokens are read with a past of five positions: once with a mask that knows of none of them, to which only a
-    graph whose past may be longer than what is filled answers with a present of five, and once with one that counts
-    them. Raises ModelError where neither fits.
+    Two tokens are read with a past of five positions, once with a mask that covers none of these and once with one that
+    covers all. In the first run, only a graph whose past may be longer than its filled part returns a present of five.
+    Raises ModelError if neither fits.
     """
     past, new = 5, 2
     names = [f"present.{suffix}" for suffix, *_ in signature.caches]
-    told = ""
+    message = ""
     for kind, before, after in (("shared", 0, past), ("grown", past, past + new)):
         feeds = {
             "input_ids": np.zeros((1, new), np.int64),
@@ -168,10 +168,10 @@ def probe(session: Any, signature: Signature, path: Path) -> tuple[str, bool]:
         try:
             logits, *presents = session.run(["logits", *names], feeds)
         except Exception as error:
-            told = reason(error)
+            message = reason(error)
             continue
         lengths = sorted({present.shape[2] for present in presents})
         if lengths == [after]:
             return kind, logits.shape[1] == 1
-        told = f"{new} tokens after {past} give {', '.join(map(str, lengths))} positions"
-    raise ModelError(f"{path}: its cache is neither shared nor grown: {told}; convert it again")
+        message = f"{new} tokens after {past} give {', '.join(map(str, lengths))} positions"
+    raise ModelError(f"{path}: its cache is neither shared nor grown: {message}; convert it again")

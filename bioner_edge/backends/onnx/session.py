@@ -1,4 +1,4 @@
-"""An ONNX graph in onnxruntime: loaded with settings that are all given, run with buffers of ours."""
+"""An ONNX graph in onnxruntime, loaded with explicit settings and run on our own buffers."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from bioner_edge.models.onnx.signature import Signature
 __all__ = ["MOST_ROWS", "MOST_TOKENS", "Step", "reason", "session"]
 
 MOST_ROWS = 16
-"""Sequences that one run can read a token of."""
+"""Maximum number of sequences that read a token each in one run."""
 MOST_TOKENS = 256
-"""Tokens that one run reads: 512 are read hardly faster and take 10 to 20 MB more, 64 are read a fifth slower."""
-_SILENT = 4  # nothing but what ends the process is printed; errors are raised, and told by us
+"""Maximum number of tokens per run: 512 are hardly faster and take 10 to 20 MB more, 64 are a fifth slower."""
+_SILENT = 4  # only fatal errors are printed; others are raised, and reported by us
 
 
 def session(path: Path, threads: int) -> Any:
-    """The graph in `path`, ready to be run on the CPU. Raises ModelError where onnxruntime does not take it.
+    """Load the graph in `path` for the CPU. Raises ModelError if onnxruntime rejects it.
 
-    The settings were measured on random models of 31M and 0.5B parameters, int8, int4 and F32, on two cores. Left as
-    they are by default: the memory arena (without it the peak is 12 to 45 MB higher), weights that are repacked when
-    loaded (else every step of int8 and int4 repacks them, and takes thirty times as long or more) from a file that is
-    mapped, so that they are held once.
+    The settings were measured on random models of 31M and 0.5B parameters, int8, int4 and F32, on two cores. These
+    defaults are kept: the memory arena (without it the peak is 12 to 45 MB higher), repacking of weights at load time
+    (else every step of int8 and int4 repacks them, and takes thirty times as long or more), and a mapped file, so that
+    weights are held once.
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _SILENT
@@ -38,20 +38,20 @@ def session(path: Path, threads: int) -> Any:
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     # A fifth off each step of graphs that were not fused when they were exported; the others load no slower.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    # A plan would be made and kept for each length of a sequence: 8 to 40 MB more, and no step faster.
+    # It would keep a plan for each sequence length: 8 to 40 MB more, and no step faster.
     options.enable_mem_pattern = False
-    # Threads wait for each other awake, which takes a third off the steps of small models, but not between two runs:
-    # there they would burn up to 30 ms of a core after each step, while Python decides what comes next.
+    # Threads spin within a run, which takes a third off the steps of small models, but not between runs: there they
+    # would burn up to 30 ms of a core after each step, while Python decides what comes next.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     onnxruntime.disable_telemetry_events()  # builds for Windows send some
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its classes have no root of their own
+    except Exception as error:  # its classes have no common base
         raise ModelError(f"{path}: onnxruntime cannot load it: {reason(error)}; convert it again") from None
 
 
 def reason(error: Exception) -> str:
-    """What onnxruntime says went wrong, in one line, without the places in its sources."""
+    """onnxruntime's message in one line, without locations in its sources."""
     text = " ".join(str(error).split())
     text = re.sub(r"^(\[ONNXRuntimeError\] : \d+ : \w+ : |Error in execution: )+", "", text)
     text = re.sub(r"Non-zero status code returned while running |Name:'[^']*' Status Message: ", "", text)
@@ -60,9 +60,9 @@ def reason(error: Exception) -> str:
 
 
 class Step:
-    """Runs of one graph: tokens in, logits out, in buffers that stay where they are.
+    """Runs one graph, tokens in, logits out, in fixed buffers.
 
-    `pruned`: the graph gives the logits of the last token only, whatever was read.
+    `pruned`: the graph returns logits of the last token only.
     """
 
     def __init__(self, session: Any, signature: Signature, path: Path, context: int, *, pruned: bool) -> None:
@@ -76,16 +76,17 @@ class Step:
         self._mask = np.zeros(MOST_ROWS * context, np.int64)
         self._counted = np.arange(context)
         self._logits = np.zeros((MOST_ROWS if pruned else most, signature.vocabulary_size), np.float32)
-        # Asking numpy for an address takes as long as binding it; these never move.
+        # Getting an address from numpy takes as long as binding it; these never move.
         self._ids_at, self._positions_at = self._ids.ctypes.data, self._positions.ctypes.data
         self._ones_at, self._mask_at = self._ones.ctypes.data, self._mask.ctypes.data
         self._logits_at = self._logits.ctypes.data
 
     def run(self, binding: Any, pasts: Sequence[int], ids: Sequence[int]) -> Logits:
-        """Read `ids`, an equal share for each row, behind the positions in `pasts`: (rows, vocabulary_size) logits,
-        until the next run. Rows are several only where each reads one token. The caches must be bound.
+        """Read `ids`, an equal share for each row, after the positions in `pasts`. Returns logits
+        (rows, vocabulary_size), valid until the next run. Several rows must read one token each. The caches must be
+        bound.
 
-        Raises ModelError where onnxruntime fails.
+        Raises ModelError if onnxruntime fails.
         """
         rows, count = len(pasts), len(ids) // len(pasts)
         total = max(pasts) + count

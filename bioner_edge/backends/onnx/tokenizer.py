@@ -1,12 +1,12 @@
-"""Tokens of an ONNX model, by the `tokenizers` library, from a tokenizer.json that was prepared when it was converted.
+"""The tokenizer of an ONNX model: the `tokenizers` library with a tokenizer.json prepared by `convert`.
 
-Prepared means that ids and pieces are those of the llama.cpp back end for the same model: no text is normalised, none
-is put before or behind a text, and every added token is in the vocabulary as well. A control token is marked "special",
-which `encode_special_tokens` then overlooks in documents; only the others are "normalized", since those the library
-looks for on their own, also inside the name of a control token.
+Prepared means that ids and pieces equal those of the llama.cpp back end for the same model: text is not normalized,
+nothing is added before or after it, and every added token is in the vocabulary as well. Control tokens are marked
+"special", so that `encode_special_tokens` ignores them in documents; only other added tokens are "normalized", since
+the library searches for those separately, even inside the name of a control token.
 
-Whoever made the file need not be trusted: what it may ask of the library is looked at first. A pattern can still be
-slow: the library gives up, with a panic, after ten million steps at one place of a text.
+The file need not be trusted: what it can request of the library is checked first. A pattern can still be slow: the
+library gives up, with a panic, after ten million steps at one position of a text.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from bioner_edge.errors import ModelError
 
 __all__ = ["HfTokenizer"]
 
-_MOST_BYTES = 1 << 27  # of a file; Gemma's quarter of a million tokens take a tenth of it
+_MOST_BYTES = 1 << 27  # of a file; Gemma's 256k tokens take a tenth of it
 _MOST_TOKENS = 1 << 22
-_MOST_ADDED, _LONGEST_ADDED = 1 << 17, 1 << 10  # tokenizers 0.22 needs time that grows with the square of the length
-_MOST_SETTINGS = 1 << 16  # characters of all that is no token
+_MOST_ADDED, _LONGEST_ADDED = 1 << 17, 1 << 10  # tokenizers 0.22 takes time quadratic in the length
+_MOST_SETTINGS = 1 << 16  # characters of everything but tokens
 
 _PREFIX = "Cannot instantiate Tokenizer from buffer: "  # of the library's errors
 
@@ -39,10 +39,10 @@ _BLANK = "▁"
 
 
 class HfTokenizer:
-    """Text to ids and ids to bytes, as `Backend` promises them. Not safe for use from several threads at once.
+    """Maps text to ids and ids to bytes, as specified by `Backend`. Not thread-safe.
 
-    `end_tokens` end an answer and write nothing. Raises ModelError, naming the file, for one that is damaged or was
-    not prepared.
+    `end_tokens` end an answer and write nothing. Raises ModelError, which names the file, if it is damaged or was not
+    prepared.
     """
 
     def __init__(self, path: Path, end_tokens: frozenset[int]) -> None:
@@ -50,17 +50,17 @@ class HfTokenizer:
         self.size = _size(path, data)
         """One more than the highest id."""
         self._path, self._end_tokens = path, end_tokens
-        with self._failures("the tokenizers library cannot read it"):
+        with self._model_errors("the tokenizers library cannot read it"):
             self._theirs = Tokenizer.from_buffer(data)
             self._byte_fallback: bool = self._theirs.model.byte_fallback
 
     def tokenize(self, text: bytes, special: bool) -> list[int]:
-        """Canonical token ids; `special` reads names of control tokens as these tokens, never used for a document.
+        """Canonical token ids; `special` also parses names of control tokens, never used for a document.
 
-        Raises UnicodeDecodeError for what is not UTF-8, as half a character is not.
+        Raises UnicodeDecodeError for invalid UTF-8, such as half a character.
         """
         whole = text.decode()
-        with self._failures("the tokenizers library fails on a text"):
+        with self._model_errors("the tokenizers library fails on a text"):
             self._theirs.encode_special_tokens = not special
             ids: list[int] = self._theirs.encode(whole, add_special_tokens=False).ids
         return ids
@@ -82,21 +82,21 @@ class HfTokenizer:
         return pieces
 
     @contextmanager
-    def _failures(self, told: str) -> Iterator[None]:
-        """Raises ModelError for whatever the library raises. Its panics are no Exception, nor of a class to import."""
+    def _model_errors(self, message: str) -> Iterator[None]:
+        """Turn whatever the library raises into ModelError. Its panics are BaseExceptions of a class without import."""
         try:
             yield
         except BaseException as error:
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
                 raise
             reason = " ".join(str(error).removeprefix(_PREFIX).split())[:200]
-            raise ModelError(f"{self._path}: {told}: {reason}; fetch or convert the model again") from None
+            raise ModelError(f"{self._path}: {message}: {reason}; fetch or convert the model again") from None
 
 
 def _byte_level(token: str) -> bytes | None:
     try:
         return token.translate(_LATIN).encode("latin-1")
-    except UnicodeEncodeError:  # it has a character that stands for no byte
+    except UnicodeEncodeError:  # a character that stands for no byte
         return None
 
 
@@ -111,51 +111,55 @@ def _read(path: Path) -> bytes:
             return path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}; fetch or convert the model again") from None
-    raise ModelError(f"{path}: larger than {_MOST_BYTES >> 20} MiB, so no tokenizer; fetch or convert the model again")
+    raise ModelError(
+        f"{path}: larger than {_MOST_BYTES >> 20} MiB, so not a tokenizer; fetch or convert the model again"
+    )
 
 
 def _size(path: Path, data: bytes) -> int:
     """One more than the highest id in a prepared tokenizer.json. Raises ModelError for any other."""
     try:
-        written = json.loads(data, object_pairs_hook=_once)
+        written = json.loads(data, object_pairs_hook=_unique_keys)
         size: int = 1 + max(written["model"]["vocab"].values())
-        wrong = "" if size <= _MOST_TOKENS else f"has the token id {size - 1}"
-        wrong = wrong or _unprepared(written) or _too_much(written)
+        error = "" if size <= _MOST_TOKENS else f"has the token id {size - 1}"
+        error = error or _preparation_error(written) or _size_error(written)
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
-        wrong = "is no tokenizer, or damaged"
-    if wrong:
-        raise ModelError(f"{path}: {wrong}; fetch the model again, or convert it: `bioner-edge convert --to onnx`")
+        error = "is not a tokenizer, or damaged"
+    if error:
+        raise ModelError(f"{path}: {error}; fetch the model again, or convert it: `bioner-edge convert --to onnx`")
     return size
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object. Raises ValueError where a name is there twice, since another reader may take the other one."""
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Raises ValueError for a duplicate key, since another parser may take the other value."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a name twice")
+        raise ValueError("duplicate key")
     return found
 
 
-def _unprepared(written: dict[str, Any]) -> str:
-    """What the library would do that no prepared tokenizer has; empty where there is nothing."""
+def _preparation_error(written: dict[str, Any]) -> str:
+    """How the tokenizer differs from a prepared one; empty if it does not."""
     model, vocabulary = written["model"], written["model"]["vocab"]
     for where, names in (
         (written, ("normalizer", "post_processor", "truncation", "padding")),
         (model, ("dropout", "continuing_subword_prefix", "end_of_word_suffix")),
     ):
         if given := [name for name in names if where.get(name) is not None]:
-            return f"{given[0]} is not null, as in tokenizers that were not prepared for this"
+            return f"{given[0]} is not null, so it was not prepared by `convert`"
     if model["type"] != "BPE":
-        return "is no byte-pair encoding"
+        return "is not a byte-pair encoding"
     if any(vocabulary.get(token["content"]) != token["id"] for token in written["added_tokens"]):
         return "has an added token that is not in the vocabulary"
     return ""
 
 
-def _too_much(written: dict[str, Any]) -> str:
-    """What would take the library minutes; empty where there is nothing."""
+def _size_error(written: dict[str, Any]) -> str:
+    """What would take the library minutes; empty if nothing."""
     added = written["added_tokens"]
     if len(added) > _MOST_ADDED or any(len(token["content"]) > _LONGEST_ADDED for token in added):
         return f"has more than {_MOST_ADDED} added tokens, or one of more than {_LONGEST_ADDED} characters"
     settings = {name: value for name, value in written.items() if name not in ("model", "added_tokens")}
-    return "has settings beyond all measure" if len(json.dumps(settings)) > _MOST_SETTINGS else ""
+    return (
+        f"has more than {_MOST_SETTINGS} characters of settings" if len(json.dumps(settings)) > _MOST_SETTINGS else ""
+    )

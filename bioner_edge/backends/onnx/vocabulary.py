@@ -1,4 +1,4 @@
-"""An ONNX model without its graph: enough to count tokens and to write prompts, without onnxruntime."""
+"""An ONNX model without its graph: enough to count tokens and write prompts, without onnxruntime."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["OnnxVocabulary"]
 
 
 class OnnxVocabulary:
-    """The vocabulary and the chat template of a model's folder. Raises ModelError where one of its files is damaged."""
+    """The vocabulary and chat template of a model's folder. Raises ModelError if one of its files is damaged."""
 
     def __init__(self, folder: Path) -> None:
         runtime = Runtime.load(folder)

@@ -405,7 +405,7 @@ def test_what_is_told_of_the_model(toy: Any, tmp_path: Path) -> None:
         assert (options.intra_op_num_threads, options.inter_op_num_threads, backend.context) == (3, 1, 4096)
     for context in (4097, -1):
         with pytest.raises(
-            UsageError, match=rf"context of {context} tokens was asked for, but it was trained for 4096"
+            UsageError, match=rf"context of {context} tokens was requested, but the model was trained for 4096"
         ):
             OnnxRuntime(folder, context=context)
 

@@ -188,7 +188,7 @@ def test_notices_are_told_and_counted(run: Run) -> None:
         (["bare.txt"], "no annotated entity in the corpus; a ceiling is measured on gold annotations"),
         (["no.jsonl", "--from", "xml"], "unknown input format 'xml'; known: "),
         (["c.jsonl", "--formats", "multi_tga"], "unknown format 'multi_tga'; known: "),
-        (["c.jsonl", "--formats", "multi_tag,"], "--formats 'multi_tag,': names, each once, with commas between them"),
+        (["c.jsonl", "--formats", "multi_tag,"], "--formats 'multi_tag,': must be distinct names, separated by commas"),
         (["c.jsonl", "--labels", "Drug,<"], "multi_tag: label '<' cannot be a tag: "),
         ([], "Missing argument 'CORPUS"),
     ],
