@@ -31,7 +31,7 @@ class OnnxTarget:
     exporter: str = "auto"
     default: ClassVar[str] = "int8"
 
-    def checked(self, levels: Sequence[str]) -> list[str]:
+    def check_levels(self, levels: Sequence[str]) -> list[str]:
         for level in levels:
             if level not in _LEVELS:
                 raise UsageError(unknown_name("level", level, _LEVELS))

@@ -244,8 +244,8 @@ def assert_same(row: architectures.Architecture, one: Config, other: Config) -> 
     """Both give the same file."""
     assert row.metadata(one) == row.metadata(other)
     assert row.shapes(one) == row.shapes(other)
-    assert row.copied(one) == row.copied(other)
-    made = row.made(one), row.made(other)
+    assert row.duplicated(one) == row.duplicated(other)
+    made = row.derived_tensors(one), row.derived_tensors(other)
     assert made[0].keys() == made[1].keys()
     assert all(np.array_equal(made[0][key], made[1][key]) for key in made[0])
 

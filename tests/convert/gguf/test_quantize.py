@@ -231,7 +231,7 @@ def test_float_levels_take_no_types(narrow: Path, tmp_path: Path) -> None:
 def test_what_llama_cpp_made_otherwise_is_noticed(
     narrow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_fits", lambda tensor, kind: None)
+    monkeypatch.setattr(module, "_check_width", lambda tensor, kind: None)
     with pytest.raises(ModelError, match=r"llama.cpp made blk.0.attn_q.weight Q5_0, not Q4_K; leave that tensor type"):
         quantize(narrow, tmp_path / "q.gguf", "Q4_0", tensor_types={"attn_q": "Q4_K"})
     assert not (tmp_path / "q.gguf").exists()
