@@ -92,8 +92,8 @@ def machine_id() -> str:
     """An id of this machine, stable across reboots. A container without an id has its host's boot id, shared with other
     containers there; where neither is available, it is derived from the host name."""
     number, name = _text(_MACHINE), socket.gethostname()
-    told = f"{number} {name}" if re.fullmatch("[0-9a-f]{32}", number) else _text(_BOOT) or name
-    return sha256(told.encode()).hexdigest()[:12]
+    identity = f"{number} {name}" if re.fullmatch("[0-9a-f]{32}", number) else _text(_BOOT) or name
+    return sha256(identity.encode()).hexdigest()[:12]
 
 
 def _text(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""The sheets about what is right and wrong in what was found."""
+"""The sheets on accuracy."""
 
 from __future__ import annotations
 
@@ -67,13 +67,13 @@ def reference(entries: Sequence[Entry]) -> Sheet:
         versus = entry.against
         assert versus is not None
         held = named[entry.run, versus["reference"]]
-        told = Value("yes", 1.0, tone="failed") if versus["significant"] else Value("no", 0.0)
+        differs = Value("yes", 1.0, tone="failed") if versus["significant"] else Value("no", 0.0)
         return {
             "reference": text(held.level if held.model == entry.model and held.level else held.cell.key.model),
             "difference": signed_value(versus["difference"], versus["low"], versus["high"]),
             "p": score(versus["p"]),
             "p_holm": score(versus["p_holm"]),
-            "significant": told,
+            "significant": differs,
         }
 
     columns = (
@@ -142,7 +142,7 @@ def labels(entries: Sequence[Entry]) -> Sheet:
 
 
 def _of(part: int | None, whole: int | None) -> Value:
-    """So many of so many, where both are known."""
+    """A part of a whole, where both are known."""
     if part is None or whole is None:
         return number(part)
     return Value(f"{part:,} of {whole:,}", part / whole if whole else 0.0)

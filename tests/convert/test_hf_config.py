@@ -214,7 +214,7 @@ def test_what_4_is_told(config: Config, told: Config) -> None:
 REFUSED: dict[str, tuple[Any, str]] = {
     "scaled windows": (
         {"sliding_attention": {"rope_type": "linear", "factor": 2.0}},
-        "rope_parameters scale sliding_attention, which transformers 4 cannot do: pip install 'transformers>=5'",
+        "rope_parameters scale sliding_attention, which transformers 4 does not support: pip install 'transformers>=5'",
     ),
     "a list": (["linear"], "'rope_parameters' must be an object, not ['linear']"),
     "a word": ({"full_attention": "default"}, "'full_attention' must be an object, not 'default'"),

@@ -272,7 +272,7 @@ def test_a_failure_leaves_the_old_one(tmp_path: Path, failing: int, monkeypatch:
     target = model(tmp_path / "x-onnx", "old")
     about = About.of([tmp_path], name="x")
     monkeypatch.setattr(os, "rename", failing_once)
-    told = "No space left on device; not all files have got a final name"
+    told = "No space left on device; not every file has its final name"
     with pytest.raises(ModelError, match=told), Delivery.into(tmp_path, about, ["x-onnx"], overwrite=True) as delivery:
         delivery._paths.append(model(delivery.work / "x-onnx", "new"))
         delivery.finish()

@@ -463,7 +463,7 @@ def test_only_the_timed_documents_count(spec: dict[str, Any], monkeypatch: pytes
     class Counting(energy.Meter):
         def __init__(self) -> None:
             looked.append(len(read))
-            self.told = "counted"
+            self.source = "counted"
 
         def look(self) -> None:
             looked.append(len(read))
