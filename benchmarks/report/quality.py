@@ -36,7 +36,7 @@ def accuracy(entries: Sequence[Entry]) -> Sheet:
     )
     notes = (
         "Over all labels together (micro), with its 95 % interval, bootstrapped over documents.",
-        "Ceiling: the strict F1 of one who always writes the right answer in that format.",
+        "Ceiling: the strict F1 of an extractor that always writes the right answer in that format.",
         "Broken documents: those with an answer that could not be read whole.",
     )
     return Sheet("accuracy", "Accuracy", (*identity(entries), *columns), each(entries, row), notes, terminal=True)
@@ -53,8 +53,8 @@ def modes(entries: Sequence[Entry]) -> Sheet:
 
     columns = (*(Column(mode, mode) for mode in MODES), Column("macro", "strict, macro"))
     notes = (
-        "F1 by what counts as right. Exact: all offsets, whatever the label. Relaxed: the label, and a character in "
-        "common. Surface: label and text, wherever it stands. Macro: the mean over the labels.",
+        "F1 by mode. Exact: all offsets, whatever the label. Relaxed: the label, and a common character. "
+        " Surface: label and text, anywhere in the document. Macro: the mean over the labels.",
     )
     rows = each([entry for entry in entries if entry.cell.accuracy], row)
     return Sheet("modes", "Accuracy, counted in other ways", (*identity(entries), *columns), rows, notes)
@@ -84,8 +84,8 @@ def reference(entries: Sequence[Entry]) -> Sheet:
         Column("significant", "differs"),
     )
     notes = (
-        "Strict F1 less that of the reference level, on the same documents (paired bootstrap, 95 % interval). Differs: "
-        "p, adjusted for all comparisons of the run, is below 0.05.",
+        "Strict F1 minus that of the reference level, on the same documents (paired bootstrap, 95 % interval). "
+        "Differs: p, adjusted for all comparisons of the run, is below 0.05.",
     )
     rows = each([entry for entry in entries if entry.against], row)
     title = "Against the reference level"

@@ -70,9 +70,9 @@ def decoding(entries: Sequence[Entry]) -> Sheet:
         Column("bandwidth_share", "share of a copy"),
     )
     notes = (
-        "Forced: the share of the tokens that the constraint left no choice in. Share of a copy: bytes of weights read "
-        "per second while writing, by the bytes that a plain copy on this machine reads and writes per second. A model "
-        "that fits into the processor's cache is not read from memory: of it the share says nothing, and may exceed 1.",
+        "Forced: the share of tokens where the constraint allowed only one. Share of a copy: bytes of weights read "
+        "per second while writing, over the bytes that a plain copy on this machine reads and writes per second. A "
+        "model that fits into the processor's cache is not read from memory: its share means nothing, and may exceed 1.",
     )
     return Sheet("decoding", "Decoding", (*identity(entries), *columns), timed_rows(entries, row), notes)
 
@@ -128,9 +128,9 @@ def cost(entries: Sequence[Entry], inputs: CostInputs) -> Sheet:
     priced = [entry for entry in entries if entry.costs]
     api = money(priced[0], "api_cost").text if priced else ""
     notes = (
-        "Of documents as long as these, at the most threads. ~ rests on an input that was assumed, not measured.",
-        f"Break-even: so many a month, and the machine is cheaper than the API, which takes {api} {inputs.currency} "
-        "for 1,000. What all this rests on is listed in the report, under Inputs of the costs.",
+        "For documents of this length, at the most threads. ~ depends on an input that was assumed, not measured.",
+        f"Break-even: from this number a month on, the machine is cheaper than the API, which costs {api} "
+        f"{inputs.currency} per 1,000. The report lists the inputs, under Inputs of the costs.",
     )
     return Sheet("cost", "Cost", (*identity(entries), *columns), each(priced, row), notes, terminal=True)
 

@@ -95,7 +95,7 @@ def _mixed_machine_notes(runs: Sequence[Run]) -> Iterator[str]:
         if len(made) > 1:
             yield text(f"{run.folder.name}: earlier parts of it were measured elsewhere or with other versions.").text
     if len({_json(run.header.get("machine")) for run in runs}) > 1:
-        yield "The runs were measured on different machines: their speeds cannot be held against each other."
+        yield "The runs were measured on different machines: their speeds cannot be compared."
 
 
 def _models(entries: Sequence[Entry]) -> Sheet:

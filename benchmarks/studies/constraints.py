@@ -1,23 +1,25 @@
-"""What a constraint costs: to build for a document, and at each token; beside llama.cpp's own sampler and llguidance.
+"""Cost of a constraint: to build it for a document, and at each token; compared with llama.cpp's sampler and
+llguidance.
 
     python -m bioner_edge.benchmarks.studies.constraints --vocab FILE [--corpus FILE] [--documents 20] [--formats A,B]
 
-No weights are needed. `--vocab` is any GGUF file, of which the vocabulary alone is read. One of 152k tokens comes with
+No weights are needed. `--vocab` is any GGUF file, of which only the vocabulary is read. One of 152k tokens comes with
 the source of llama-cpp-python:
 
     pip download --no-binary llama-cpp-python --no-deps llama-cpp-python==0.3.36
     tar xzf llama_cpp_python-0.3.36.tar.gz --strip-components=4 --wildcards '*/models/ggml-vocab-qwen2.gguf'
 
-Every figure is taken along the gold answer of a document, in two ways. At every token: what may come next is asked
-before each token of the answer's canonical tokenization. At choices: the decode loop writes the answer, with a model
-that always likes the longest token which goes on with it, so that what is forced is skipped; µs are then all that the
-loop asked of the constraint between two steps of the model. `loop` is the time of the whole loop for one answer, the
-model's own left out. A grounded constraint is built for each document and starts with an empty cache, as in extraction;
-a grammar is built once and keeps its cache. llama.cpp tests either the whole vocabulary, as llama-cpp-python does, or
-only the one token that comes, as the baseline `llama-gbnf` does; llguidance makes a mask for the same grammar.
+Every figure is measured along the gold answer of a document, in two ways. At every token: the allowed tokens are
+computed before each token of the answer's canonical tokenization. At choices: the decode loop writes the answer, with a
+fake model that prefers the longest token that continues it, so that forced tokens are skipped; µs are then the time
+spent in the constraint between two steps of the model. `loop` is the time of the whole loop for one answer, without the
+model's. A grounded constraint is built for each document and starts with an empty cache, as in extraction; a grammar is
+built once and keeps its cache. llama.cpp tests either the whole vocabulary, as llama-cpp-python does, or only the next
+token, as the baseline `llama-gbnf` does; llguidance computes a mask for the same grammar.
 
-The second table is growth: abstracts joined to 1k, 10k and 100k characters, one answer. Peak memory is what tracemalloc
-saw of constraint and mask, as a multiple of the text's bytes; it is taken in a run of its own, since tracing is slow.
+The second table is growth: abstracts joined to 1k, 10k and 100k characters, one answer. Peak memory is that of
+constraint and mask by tracemalloc, as a multiple of the text's bytes; it is measured in a separate run, since tracing
+is slow.
 """
 
 from __future__ import annotations

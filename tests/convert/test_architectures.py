@@ -495,7 +495,7 @@ REFUSED: dict[str, tuple[str, Config, str]] = {
     "longrope with two factors": (
         "phi3",
         rope(**{**LONGROPE, "rope_type": "longrope", "factor": 4.0}),
-        "factor 4.0 in the rotary settings, but a context the context is 2.0 times that of training; give attention_factor",
+        "factor 4.0 in the rotary settings, but a context 2.0 times that of training; give attention_factor",
     ),
 }
 

@@ -110,7 +110,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
         "model.safetensors: damaged safetensors header; fetch it again",
     ),
     "pickle": (_pickled, "pytorch_model.bin: pickled weights can run code when they are read"),
-    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "contains neither model.safetensors nor model.safeten"),
+    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "contains neither model.safetensors nor"),
     "adapter": (_adapter, "an adapter, not a model: merge it into its base; give the folder of a whole model"),
     "config of no JSON": (lambda folder: (folder / "config.json").write_text("{"), "config.json: not JSON"),
     "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), "tokenizer.json: missing; save the"),

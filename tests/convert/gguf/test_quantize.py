@@ -211,7 +211,7 @@ WISHES: dict[str, tuple[dict[str, str], str]] = {
     "no such name": ({"ffn_dwn": "Q6_K"}, "'ffn_dwn': matches no matrix; some names: token_embd.weight, "),
     "a norm": ({"attn_norm": "F16"}, "'attn_norm': matches no matrix"),
     "nothing left": ({"ffn": "Q8_0", "ffn_down": "Q6_K"}, "'ffn_down': everything it matches already has a type"),
-    "blocks": ({"attn_q": "Q4_K"}, "Q4_K: blk.0.attn_q.weight has rows of 64 weights, and Q4_K needs a multiple of 256; choose"),
+    "blocks": ({"attn_q": "Q4_K"}, "Q4_K: blk.0.attn_q.weight has rows of 64 weights, and Q4_K needs a multiple"),
     "no expression": ({"*": "Q8_0"}, "'*': not a regular expression: nothing to repeat"),
 }  # fmt: skip
 
@@ -277,8 +277,8 @@ def test_inputs_without_any_importance_do_no_harm(wide: Path, tmp_path: Path, le
 
 
 REFUSED: dict[str, tuple[str, Callable[[], NDArray[np.float32]], str]] = {
-    "name": ("blk.7.attn_q.weight", lambda: np.ones(64), "has no matrix 'blk.7.attn_q.weight', which the importance matrix"),
-    "norm": ("output_norm.weight", lambda: np.ones(64), "has no matrix 'output_norm.weight', which the importance matrix"),
+    "name": ("blk.7.attn_q.weight", lambda: np.ones(64), "has no matrix 'blk.7.attn_q.weight', which the"),
+    "norm": ("output_norm.weight", lambda: np.ones(64), "has no matrix 'output_norm.weight', which the"),
     "inputs": ("token_embd.weight", lambda: np.ones(40), "'token_embd.weight' has shape (40,), and its inputs (64,)"),
     "NaN": ("blk.0.attn_q.weight", lambda: np.full(64, np.nan), "'blk.0.attn_q.weight' is not finite and positive"),
     "negative": ("blk.0.attn_q.weight", lambda: -np.ones(64), "'blk.0.attn_q.weight' is not finite and positive"),

@@ -474,11 +474,11 @@ REFUSED: dict[str, tuple[Change, str]] = {
     ),
     "fewer layers than the base": (
         tensors(lambda t: {name: tensor for name, tensor in t.items() if "layers.1" not in name}),
-        "target_modules includes 'model.layers.1.mlp.down_proj', but it has no tensors for it; this adapter was trained on",
+        "target_modules includes 'model.layers.1.mlp.down_proj', but it has no tensors for it; this adapter was",
     ),
     "more layers than the base": (
         tensors(lambda t: t.update({k.replace("layers.1", "layers.2"): v for k, v in t.items() if "layers.1" in k})),
-        "it changes 'model.layers.2.mlp.down_proj.weight', but the base has no such tensor; this adapter was trained on",
+        "it changes 'model.layers.2.mlp.down_proj.weight', but the base has no such tensor; this adapter was",
     ),
     "wider than the base": (
         tensors(lambda t: t.update({f"{LAYER}.lora_A.weight": np.ones((4, 48), "f4")})),

@@ -478,7 +478,7 @@ NOT_BUILT: dict[str, tuple[str, Config, str]] = {
     "narrow heads": (
         "llama",
         {"head_dim": 24},
-        "heads of 24 dimensions need the exporter optimum; the builder supports only multiples of 16; take the exporter optimum",
+        "heads of 24 dimensions need the exporter optimum; the builder supports only multiples of 16",
     ),
     "a narrow part of them": (
         "phi3",
@@ -486,7 +486,7 @@ NOT_BUILT: dict[str, tuple[str, Config, str]] = {
             "rope_scaling": {**LONGROPE, "short_factor": SHORT[:6], "long_factor": LONG[:6]},
             "partial_rotary_factor": 0.75,
         },
-        "heads rotated in 12 dimensions need the exporter optimum; the builder supports only multiples of 16; take the exporter optimum",
+        "heads rotated in 12 dimensions need the exporter optimum; the builder supports only multiples of 16",
     ),
     "a window of no width": (
         "mistral",
