@@ -72,7 +72,7 @@ def decoding(entries: Sequence[Entry]) -> Sheet:
     notes = (
         "Forced: the share of tokens where the constraint allowed only one. Share of a copy: bytes of weights read "
         "per second while writing, over the bytes that a plain copy on this machine reads and writes per second. A "
-        "model that fits into the processor's cache is not read from memory: its share means nothing, and may exceed 1.",
+        "model that fits into the processor's cache is not read from memory: its share means nothing and may exceed 1.",
     )
     return Sheet("decoding", "Decoding", (*identity(entries), *columns), timed_rows(entries, row), notes)
 

@@ -117,4 +117,4 @@ def test_what_went_wrong_in_one_line(error: Exception, told: str) -> None:
     except Exception as caught:
         found = describe_error(caught)
     assert found.startswith(told) and "Aspirin" not in found
-    assert ("a defect" in found) == told.endswith(":")
+    assert ("a bug" in found) == told.endswith(":")
