@@ -407,11 +407,11 @@ REFUSED: dict[str, tuple[str, Config, str]] = {
     "heads of their own width": (
         "qwen2",
         {"head_dim": 32},
-        "4 heads of 32 and hidden_size 64 cannot be converted: llama.cpp assumes that their product is hidden_size",
+        "4 heads of width 32 and hidden_size 64 cannot be converted: llama.cpp assumes that their product",
     ),
-    "wide heads of olmo2": ("olmo2", {"head_dim": 32}, "4 heads of 32 and hidden_size 64"),
-    "wide heads of phi3": ("phi3", {"head_dim": 32}, "4 heads of 32 and hidden_size 64"),
-    "odd heads": ("llama", {"head_dim": 15}, "heads of 15 cannot be rotated in halves"),
+    "wide heads of olmo2": ("olmo2", {"head_dim": 32}, "4 heads of width 32 and hidden_size 64"),
+    "wide heads of phi3": ("phi3", {"head_dim": 32}, "4 heads of width 32 and hidden_size 64"),
+    "odd heads": ("llama", {"head_dim": 15}, "heads of width 15 cannot be rotated in halves"),
     "epsilon": ("llama", {"rms_norm_eps": "small"}, "'rms_norm_eps' must be a positive number, not 'small'"),
     "no size": ("qwen3", {"hidden_size": None}, "'hidden_size' must be a positive integer, not None"),
     "dynamic rope": (

@@ -133,9 +133,9 @@ REFUSED: dict[str, tuple[Change, str]] = {
     ),
     "merges": (tokenizer(lambda r: r["model"].update(merges=[])), "no merges, which llama.cpp cannot load"),
     "no model": (tokenizer(lambda r: r.pop("model")), "cannot be read as a tokenizer (KeyError('model'))"),
-    "vocabulary": (config(vocab_size=300), "but the embedding has only only 300 rows; resize it"),
+    "vocabulary": (config(vocab_size=300), "is outside the embedding of 300 rows; resize it"),
     "unknown bos": (settings(bos_token="<s>"), "the bos token '<s>' is not in tokenizer.json"),
-    "no end": (_without_ends, "no eos_token in tokenizer_config.json or config.json; no answer would end"),
+    "no end": (_without_ends, "no eos_token in tokenizer_config.json or config.json, so no answer would end"),
     "five ends": (config(eos_token_id=[1, 2, 3, 4]), "end tokens [0, 1, 2, 3, 4]: at most 3"),
 }  # fmt: skip
 

@@ -103,7 +103,7 @@ def test_another_machines_work_is_left_to_it(tmp_path: Path, told: list[str]) ->
         pass
     assert (theirs / "file").exists()
     assert told == [
-        f"{theirs} (0.0 GB) was left by a conversion that was killed, unless one is at work there on another machine; "
+        f"{theirs} (0.0 GB) was left by a killed conversion, unless one is running on another machine; "
         f"to remove it: rm -r {theirs}"
     ]
 

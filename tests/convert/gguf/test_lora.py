@@ -176,7 +176,7 @@ def test_what_the_file_says(base: Path, tmp_path: Path, level: str) -> None:
 
 MERGE = "; merge the adapter into its base instead"
 OBJECTIONS: dict[str, tuple[dict[str, Any], str]] = {
-    "DoRA": ({"use_dora": True}, "uses DoRA, which also scales but rows, while llama.cpp can only add to them"),
+    "DoRA": ({"use_dora": True}, "uses DoRA, which also scales the base's rows, while llama.cpp can only add to them"),
     "whole": ({"modules_to_save": ["norm"]}, "norm.weight' was trained in full, not as a pair of matrices"),
     "tokens": (
         {"trainable_token_indices": [3, 5]},

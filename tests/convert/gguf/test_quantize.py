@@ -232,7 +232,9 @@ def test_what_llama_cpp_made_otherwise_is_noticed(
     narrow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_check_width", lambda tensor, kind: None)
-    with pytest.raises(ModelError, match=r"llama.cpp wrote blk.0.attn_q.weight Q5_0, not Q4_K; leave that tensor type"):
+    with pytest.raises(
+        ModelError, match=r"llama.cpp wrote blk.0.attn_q.weight as Q5_0, not Q4_K; omit that tensor type"
+    ):
         quantize(narrow, tmp_path / "q.gguf", "Q4_0", tensor_types={"attn_q": "Q4_K"})
     assert not (tmp_path / "q.gguf").exists()
 

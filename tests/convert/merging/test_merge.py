@@ -341,7 +341,7 @@ def test_names_of_biases_with_the_adapters(bases: Callable[..., Path], tmp_path:
 
 
 def test_real_widths(tmp_path: Path) -> None:
-    """One layer of 896 x 4864 and  5,000 tokens, whose norms run down the columns."""
+    """One layer of 896 x 4864 and an embedding of 5,000 tokens, whose norms run down the columns."""
     shape = {"hidden_size": 896, "intermediate_size": 4864, "num_attention_heads": 14, "num_hidden_layers": 1}
     config = transformers.Qwen2Config(**{**SHAPE, **shape, "vocab_size": 5000, "tie_word_embeddings": False})
     torch.manual_seed(3)
@@ -413,7 +413,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     ),
     "merged to infinity": (
         tensors(lambda t: {name: tensor * 1e25 if LAYER in name else tensor for name, tensor in t.items()}),
-        "merging it gives NaN or infinity in 'model.layers.0.self_attn.q_proj.weight' NaN or infinite",
+        "merging it gives NaN or infinity in 'model.layers.0.self_attn.q_proj.weight'",
     ),
     "half a pair": (
         tensors(lambda t: t.pop(f"{LAYER}.lora_B.weight") is None or None),
@@ -425,8 +425,8 @@ REFUSED: dict[str, tuple[Change, str]] = {
     ),
     "no prefix": (
         tensors(lambda t: {name.removeprefix("base_model.model."): tensor for name, tensor in t.items()}),
-        "tensor 'model.layers.0.mlp.down_proj.lora_A.weight' has another name than peft gives it, which would merge "
-        "nothing of it; rename it to 'base_model.model.model.layers.0.mlp.down_proj.lora_A.weight', and the others "
+        "tensor 'model.layers.0.mlp.down_proj.lora_A.weight' does not have the name that peft gives it, so peft would "
+        "not merge it; rename it to 'base_model.model.model.layers.0.mlp.down_proj.lora_A.weight', and the others "
         "likewise",
     ),
     "prefix of torch.compile": (_renamed("", "_orig_mod."), _rename("_orig_mod.base_model.model.model.")),
@@ -482,15 +482,15 @@ REFUSED: dict[str, tuple[Change, str]] = {
     ),
     "wider than the base": (
         tensors(lambda t: t.update({f"{LAYER}.lora_A.weight": np.ones((4, 48), "f4")})),
-        "has shape (4, 48), but 'model.layers.0.self_attn.q_proj.weight' of (32, 32) asks for (4, 32)",
+        "has shape (4, 48), but the base's 'model.layers.0.self_attn.q_proj.weight' of (32, 32) needs (4, 32)",
     ),
     "higher than the base": (
         tensors(lambda t: t.update({f"{LAYER}.lora_B.weight": np.ones((48, 4), "f4")})),
-        f"'{LAYER}.lora_B.weight' has shape (48, 4), but",
+        f"'{LAYER}.lora_B.weight' has shape (48, 4), but the base's",
     ),
     "a norm of another size": (
         tensors(lambda t: t.update({"base_model.model.model.norm.weight": np.ones(48, "f4")})),
-        "'base_model.model.model.norm.weight' has shape (48,), but 'model.norm.weight' has (32,)",
+        "'base_model.model.model.norm.weight' has shape (48,), but (32,) in the base's 'model.norm.weight'",
     ),
     "a bias that the base has not": (
         tensors(lambda t: t.update({f"{LAYER}.base_layer.bias": np.ones(32, "f4")})),
@@ -506,11 +506,11 @@ REFUSED: dict[str, tuple[Change, str]] = {
     ),
     "a token beyond the vocabulary": (
         lambda adapter: (_two_tokens(adapter), edit(adapter, trainable_token_indices=[5, 64])),
-        "token 64 was trained, but 'model.embed_tokens.weight' has 64 rows",
+        "token 64 was trained, but the base's 'model.embed_tokens.weight' has 64 rows",
     ),
     "one token twice": (
         lambda adapter: (_two_tokens(adapter), edit(adapter, trainable_token_indices=[5, 5])),
-        "trainable_token_indices does not name as many tokens",
+        "trainable_token_indices names another number of tokens",
     ),
 }  # fmt: skip
 

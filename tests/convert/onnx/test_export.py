@@ -639,12 +639,12 @@ def test_a_process_of_its_own(exported: Make, exporter: str, tmp_path: Path, cap
 
 # What stands in for Python -> what is said.
 ENDS = {
-    "an exit": ("echo first; echo ' its \x1b[31m end' >&2; exit 3", "ended with exit code 3; its last words: its "),
-    "silence": ("exit 0", "ended with exit code 0; its last words: none"),
-    "a crash": ("echo hm; kill -SEGV $$", "was ended by SIGSEGV; its last words: hm"),
+    "an exit": ("echo first; echo ' its \x1b[31m end' >&2; exit 3", "ended with exit code 3; its last output: its "),
+    "silence": ("exit 0", "ended with exit code 0; its last output: none"),
+    "a crash": ("echo hm; kill -SEGV $$", "was ended by SIGSEGV; its last output: hm"),
     "no memory": (
         "kill -KILL $$",
-        "was ended by SIGKILL; it needs about 7 bytes of memory per parameter; its last words: none",
+        "was ended by SIGKILL; it needs about 7 bytes of memory per parameter; its last output: none",
     ),
 }
 

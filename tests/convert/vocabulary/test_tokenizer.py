@@ -320,12 +320,12 @@ def test_pre_tokenizer_by_name(tmp_path: Path) -> None:
     regex = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
     split = p.Sequence([p.Split(Regex(regex), "isolated"), p.ByteLevel(add_prefix_space=False, use_regex=False)])
     folder = byte_level(tmp_path, split, False, spread(HARD))
-    with pytest.raises(ModelError, match=r"unknown pre-tokenizer .*\+\+.* or name the one of llama.cpp .* with --pre"):
+    with pytest.raises(ModelError, match=r"unknown pre-tokenizer .*\+\+.* or name llama.cpp's equivalent with --pre"):
         read(folder, rows(folder))
     assert assert_equal_ids(folder, list(HARD), pre=name).pre == name
     with pytest.raises(UsageError, match=r"unknown pre-tokenizer 'nothing'; known: a\.x-4\.0, afmoe, bailingmoe"):
         read(folder, rows(folder), "nothing")
-    with pytest.raises(ModelError, match=r"ignore_merges is False, but 'tekken' it is True"):
+    with pytest.raises(ModelError, match=r"ignore_merges is False, but True in llama.cpp's 'tekken'"):
         read(folder, rows(folder), "tekken")
     with pytest.raises(UsageError, match="--pre qwen2 is for byte-level BPE"):
         read(sentence_piece(tmp_path / "spm", "Gemma", ["ab"], closed=True), 9999, "qwen2")
@@ -599,7 +599,7 @@ BROKEN: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "id a string": (lambda r: r["model"]["vocab"].update(x="1"), "token 'x' has the id \"1\", which is not an integer"),
     "id negative": (lambda r: r["model"]["vocab"].update(x=-1), "token 'x' has the id -1"),
     "id true": (lambda r: r["model"]["vocab"].update(x=True), "token 'x' has the id true"),
-    "id huge": (lambda r: r["model"]["vocab"].update(x=10**30), "but the embedding has only only 410 rows"),
+    "id huge": (lambda r: r["model"]["vocab"].update(x=10**30), "is outside the embedding of 410 rows"),
     "id twice": (lambda r: r["model"]["vocab"].update(x=9), "have the same id"),
     "empty token": (lambda r: put(r, ""), "the token '' is no text"),
     "zero byte": (lambda r: put(r, "a\0"), r"the token 'a\x00' is no text"),

@@ -336,7 +336,7 @@ def test_vocab_size_of_the_text_config() -> None:
 
 
 def test_rows_that_are_not_there() -> None:
-    with pytest.raises(ModelError, match="model: token 6 has no row in  6; resize it"):
+    with pytest.raises(ModelError, match="model: token 6 has no row in an embedding of 6; resize it"):
         Trimmed(Weights(), np.array([0, 6]))
     with pytest.raises(ModelError, match=r"model: no embedding has vocab_size = 7 rows; correct config\.json"):
         Trimmed(Weights(vocab_size=7), np.array([0]))
