@@ -1,13 +1,13 @@
-"""Measuring: accuracy, speed, memory and cost of models on a corpus. Installed as `bioner_edge.benchmarks`.
+"""Benchmarks: accuracy, speed, memory and cost of models on a corpus. Installed as `bioner_edge.benchmarks`.
 
-launch     what was asked for becomes a run; the main path goes on in plan and suite
-plan       models × corpora × formats × constraints: the cells
-suite      each cell read, scored, and timed in turn with the others, each in a process of its own
-results    what lies on disk of a run
+launch     turns a request into a run; continues in plan and suite
+plan       the cells: models × corpora × formats × constraints
+suite      reads, scores and times each cell, in processes of their own
+results    the files of a run
 measuring  what such a process measures
-scoring    what is right in predictions
-comparing  whether cells differ
-cost       money, electricity and carbon, from inputs in cost.toml
+scoring    matching, scores and intervals of predictions
+comparing  paired comparison of cells
+cost       money, electricity and carbon, from the inputs in cost.toml
 report     tables, Markdown, HTML, plots
-studies    scripts behind single decisions, in a checkout alone
+studies    scripts behind single decisions, only in a checkout
 """

@@ -1,6 +1,6 @@
-"""What reading costs: money, electricity, carbon, time, the memory to buy, and when an API would be cheaper.
+"""Cost of extraction: money, electricity, carbon, time, the memory to buy, and the break-even against an API.
 
-With the inputs of cost.toml, each of which says whether it was measured or assumed:
+Computed from the inputs in cost.toml, each marked as measured or assumed:
 
     kWh per abstract    = watts / 1000 / 3600 / documents per second, or joules per document / 3,600,000 where measured
     abstracts a month   = documents per second × 3600 × hours per month × utilisation
@@ -8,8 +8,8 @@ With the inputs of cost.toml, each of which says whether it was measured or assu
     cost per 1,000      = 1000 × cost of a month / abstracts a month
     break-even          = hardware / life in months × (1 + overhead) / (API - electricity), both per abstract
 
-One machine, which reads one abstract after the other. The break-even is a number of abstracts a month, so `utilisation`
-plays no part in it: the most that it can be is what the machine reads in all available hours.
+One machine reads one abstract after the other. The break-even is a number of abstracts per month, so `utilisation` does
+not affect it: its limit is what the machine reads in all available hours.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from bioner_edge.errors import UsageError, unknown_name
 __all__ = ["DEFAULTS", "RAM_TIERS_GB", "CostInputs", "Costs", "Entry", "costs"]
 
 DEFAULTS = Path(__file__).with_name("cost.toml")
-RAM_TIERS_GB = (4, 8, 16, 32, 64)  # sizes that computers are sold with; a GB of these is 2^30 bytes
+RAM_TIERS_GB = (4, 8, 16, 32, 64)  # common sizes of computers; a GB here is 2^30 bytes
 KINDS = ("measured", "assumed")
 
 _AT_MOST = {"utilisation": 1.0, "hours_per_month": 744.0}
@@ -37,7 +37,7 @@ _API = ("api_price_input", "api_price_output", "api_tokens_input", "api_tokens_o
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An input: `unit` with the name of the currency, `kind` measured or assumed, `source` where it is from."""
+    """An input: `unit` including the currency, `kind` measured or assumed, `source` its origin."""
 
     value: float
     unit: str
@@ -58,9 +58,9 @@ class CostInputs:
 
     @classmethod
     def load(cls, path: Path | None = None) -> CostInputs:
-        """The defaults, with the entries of a user's own file in place of them.
+        """The defaults, overridden by the entries of a user's file.
 
-        Raises UsageError for a file that cannot be read and, naming the entry, for one that is unknown or cannot be.
+        Raises UsageError for a file that cannot be read and, naming the entry, for an unknown or invalid one.
         """
         defaults = _table(DEFAULTS)
         own = _table(path) if path else {}
@@ -75,21 +75,21 @@ class CostInputs:
             if changed and "currency" in row["unit"] and name not in own:
                 raise UsageError(f"{path}: the currency is {currency}, so [{name}] must be given in it too")
             default = Entry(**{**row, "value": float(row["value"])})
-            entry = _own(path, name, own[name], default, currency) if path and name in own else default
+            entry = _user_entry(path, name, own[name], default, currency) if path and name in own else default
             entries[name] = replace(entry, unit=entry.unit.replace("currency", currency))
         return cls(currency, entries)
 
-    def assumed(self, names: tuple[str, ...]) -> bool:
+    def is_assumed(self, names: tuple[str, ...]) -> bool:
         """Whether one of these was assumed."""
         return any(self.entries[name].kind == "assumed" for name in names)
 
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """Per 1,000 abstracts, unless a name says otherwise; `assumed` names the fields that rest on an assumed input.
+    """Per 1,000 abstracts, unless a name says otherwise; `assumed` names the fields that depend on an assumed input.
 
-    `ram_gb` is infinite where no size in `RAM_TIERS_GB` holds it, None where the peak was not measured. `break_even`
-    is in abstracts a month; None is never, and `never` says why.
+    `ram_gb` is infinite where no size in `RAM_TIERS_GB` suffices, None where the peak was not measured. `break_even` is
+    in abstracts a month; None means never, and `never` says why.
     """
 
     cost: float
@@ -106,7 +106,7 @@ class Costs:
 def costs(
     documents_per_s: float, peak_rss_bytes: float | None, energy_j_per_document: float | None, inputs: CostInputs
 ) -> Costs:
-    """The costs of a model that reads so fast, holds so much memory, and took so much energy where that was measured.
+    """The costs of a model with this speed, peak memory and, where measured, energy.
 
     Raises ValueError for a speed that is not above 0.
     """
@@ -134,7 +134,7 @@ def costs(
 
 
 def _break_even(standing: float, running: float, api: float, capacity: float) -> tuple[float | None, str]:
-    """The abstracts a month from which the own machine is cheaper, or None and why there are none."""
+    """The abstracts a month from which the own machine is cheaper, or None and the reason."""
     if api <= running:
         return None, "electricity costs as much"
     needed = standing / (api - running)
@@ -159,7 +159,7 @@ def _assumed(inputs: CostInputs, energy_measured: bool) -> frozenset[str]:
         "api_cost": _API,
         "break_even": (*money, *_API),
     }
-    return frozenset(name for name, names in rests_on.items() if inputs.assumed(names))
+    return frozenset(name for name, names in rests_on.items() if inputs.is_assumed(names))
 
 
 def _table(path: Path) -> dict[str, Any]:
@@ -171,14 +171,14 @@ def _table(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: not TOML: {error}") from None
 
 
-def _own(path: Path, name: str, row: object, default: Entry, currency: str) -> Entry:
-    """A user's entry. What it does not say of a value of its own is not what the default says of another."""
+def _user_entry(path: Path, name: str, row: object, default: Entry, currency: str) -> Entry:
+    """A user's entry. Unit and source of the default do not carry over to a user's own value."""
     expected = ("value", "unit", "kind", "source", "note")
     if not isinstance(row, dict):
         raise UsageError(f"{path}: [{name}] must be a table with a value")
     if unknown := sorted(row.keys() - set(expected)):
         raise UsageError(f"{path}: [{name}] {unknown_name('key', unknown[0], expected)}")
-    if reason := _wrong_value(name, row.get("value")):
+    if reason := _value_error(name, row.get("value")):
         raise UsageError(f"{path}: [{name}] 'value' must be {reason}")
     if row.get("unit", default.unit) not in (default.unit, unit := default.unit.replace("currency", currency)):
         raise UsageError(f"{path}: [{name}] 'unit' must be {unit!r}")
@@ -192,8 +192,8 @@ def _own(path: Path, name: str, row: object, default: Entry, currency: str) -> E
     return replace(own, **said)
 
 
-def _wrong_value(name: str, value: object) -> str | None:
-    """What a value must be, or None where it is."""
+def _value_error(name: str, value: object) -> str | None:
+    """What a value must be, or None where it is valid."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e15:
         return "a number, 0 or more"
     if name in _NOT_ZERO and value == 0:

@@ -1,4 +1,5 @@
-"""Predictions of another tool as a run, so that `bench report` and `compare` have them beside those of `bench run`."""
+"""Write predictions of another tool as a run, so that `bench report` and `compare` show them with those of `bench
+run`."""
 
 from __future__ import annotations
 
@@ -18,9 +19,9 @@ __all__ = ["write"]
 def write(
     folder: Path, name: str, corpus: Corpus, scored: Scored, *, limit: int | None, seed: int, command: Sequence[str]
 ) -> None:
-    """Write a run of one cell. How the predictions were made, and what it took, is not known here.
+    """Write a run of one cell. How the predictions were made, and their cost, are unknown.
 
-    Raises UsageError for a folder that holds a run already, or cannot be written.
+    Raises UsageError for a folder that already holds a run, or cannot be written.
     """
     if (folder / RESULTS).exists():
         raise UsageError(f"{folder}: holds a run already; choose another --out")

@@ -1,4 +1,4 @@
-"""`bioner-edge bench run`: what was asked for becomes a run's folder, and the run is started or taken up again."""
+"""`bioner-edge bench run`: turn a request into a run's folder, and start or resume the run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from bioner_edge.benchmarks import plan
 from bioner_edge.benchmarks.measuring import machine
-from bioner_edge.benchmarks.process import Failure, apart
+from bioner_edge.benchmarks.process import Failure, run_module
 from bioner_edge.benchmarks.results import Line, Log, Run
 from bioner_edge.benchmarks.suite import Settings, Suite
 from bioner_edge.corpora.named import Corpus, open_corpus
@@ -22,14 +22,14 @@ from bioner_edge.report import Report
 __all__ = ["SCHEMA", "RunRequest", "begin", "corpus_line", "launch", "start_line"]
 
 SCHEMA = 1
-"""Of the lines of results.jsonl: another number is another meaning."""
+"""Schema version of results.jsonl."""
 _BANDWIDTH = "bioner_edge.benchmarks.measuring.bandwidth"
 
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """What a run is asked to measure; without models the bundled one. `formats` is "tuned", "default", "all" or names
-    with commas between them, `reference` a level or a model that the report holds the others against."""
+    """What a run is asked to measure; the default model is the bundled one. `formats` is "tuned", "default", "all" or
+    comma-separated names, `reference` a level or model that the report compares the others with."""
 
     corpora: Sequence[str]
     settings: Settings
@@ -41,51 +41,53 @@ class RunRequest:
     command: Sequence[str] = field(default_factory=tuple)
 
 
-def launch(asked: RunRequest, folder: Path, report: Report | None = None) -> tuple[Run, Suite]:
-    """Measure into `folder` what is not there yet.
+def launch(request: RunRequest, folder: Path, report: Report | None = None) -> tuple[Run, Suite]:
+    """Measure into `folder` what it does not contain yet.
 
-    Raises UsageError for a request that makes no sense and for a folder that holds a run of other settings, InputError
-    for a corpus, ModelError for a model that is not there.
+    Raises UsageError for an invalid request and for a folder that holds a run with other settings, InputError for a
+    corpus, ModelError for a model that does not exist.
     """
     report = report or Report()
-    models = plan.find_models(asked.models)
-    if asked.reference and asked.reference not in (names := [*{m.level: 0 for m in models}, *(m.name for m in models)]):
-        raise UsageError(unknown_name("reference", asked.reference, filter(None, names)))
-    corpora = [open_corpus(name) for name in asked.corpora]
-    tasks = list(plan.tasks(models, corpora, asked.formats, asked.constraints, asked.settings.labels))
+    models = plan.find_models(request.models)
+    if request.reference and request.reference not in (
+        names := [*{m.level: 0 for m in models}, *(m.name for m in models)]
+    ):
+        raise UsageError(unknown_name("reference", request.reference, filter(None, names)))
+    corpora = [open_corpus(name) for name in request.corpora]
+    tasks = list(plan.tasks(models, corpora, request.formats, request.constraints, request.settings.labels))
     if not tasks:
         raise UsageError("nothing to measure: of these constraints none is for ONNX models; add gbnf or grounded")
     notices = [notice for corpus in corpora for notice in corpus.notices]
-    for notice in [*notices, *plan.left_out(models, tasks, asked.constraints)]:
+    for notice in [*notices, *plan.left_out(models, tasks, request.constraints)]:
         report.warning(notice)
     rows: list[Line] = [model.to_json() for model in models]
-    rows += {task.key.corpus: corpus_line(task.corpus, asked.settings.limit) for task in tasks}.values()
-    new = _new(folder, asked.settings, rows)
+    rows += {task.key.corpus: corpus_line(task.corpus, request.settings.limit) for task in tasks}.values()
+    new = _new_lines(folder, request.settings, rows)
     folder.mkdir(parents=True, exist_ok=True)
     with open_locked(Log(folder).path):
-        copied = _copied(asked.settings, report) if asked.settings.repetitions else {}
-        begin(folder, [start_line(asked.settings, asked.command, copied), *new])
-        suite = Suite(folder, asked.settings, tasks, copied, report, asked.force)
+        copied = _copy_bandwidth(request.settings, report) if request.settings.repetitions else {}
+        begin(folder, [start_line(request.settings, request.command, copied), *new])
+        suite = Suite(folder, request.settings, tasks, copied, report, request.force)
         return suite.run(), suite
 
 
-def _copied(settings: Settings, report: Report) -> dict[str, float]:
-    """Bytes a second that a plain copy moves, by threads; none where the machine has no room for one."""
+def _copy_bandwidth(settings: Settings, report: Report) -> dict[str, float]:
+    """Bytes per second that a plain copy moves, by threads; none where memory does not suffice for one."""
     found = {}
     with report.progress("measuring the memory", len(settings.threads)) as advance:
         for threads in settings.threads:
             try:
-                found[str(threads)] = apart(_BANDWIDTH, {"threads": threads})["copy_bytes_per_s"]
+                found[str(threads)] = run_module(_BANDWIDTH, {"threads": threads})["copy_bytes_per_s"]
             except Failure as failure:
                 report.warning(f"the bandwidth of the memory is not known: {failure}")
             advance()
     return found
 
 
-def _new(folder: Path, settings: Settings, rows: Sequence[Line]) -> list[Line]:
-    """Those of the lines that a run does not have yet.
+def _new_lines(folder: Path, settings: Settings, rows: Sequence[Line]) -> list[Line]:
+    """The lines that a run does not have yet.
 
-    Raises UsageError for a folder with a run whose figures do not belong beside the ones that are asked for.
+    Raises UsageError for a folder whose run is not comparable with the requested one.
     """
     before = list(Log(folder).lines())
     for line in before:
@@ -96,7 +98,7 @@ def _new(folder: Path, settings: Settings, rows: Sequence[Line]) -> list[Line]:
                 if line["settings"].get(name) != value:
                     message = f"{name} was {line['settings'].get(name)}, now it is {value}"
                     raise UsageError(f"{folder}: holds a run of other settings: {message}; choose another --out")
-    return [row for row in rows if not _known(folder, row, before)]
+    return [row for row in rows if not _is_known(folder, row, before)]
 
 
 def _json(settings: Settings) -> dict[str, Any]:
@@ -120,7 +122,7 @@ def start_line(settings: Settings, command: Sequence[str], copied: Mapping[str, 
 
 
 def begin(folder: Path, lines: Sequence[Line]) -> None:
-    """Write the first lines of a run, or those that are new. Raises UsageError where that cannot be."""
+    """Write the first lines of a run, or the new ones. Raises UsageError where that fails."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for line in lines:
@@ -129,8 +131,8 @@ def begin(folder: Path, lines: Sequence[Line]) -> None:
         raise UsageError(f"{folder}: cannot be written: {error.strerror}") from None
 
 
-def _known(folder: Path, row: Line, before: Sequence[Line]) -> bool:
-    """Whether a model or corpus is there already. Raises UsageError where one of its name is there that is another."""
+def _is_known(folder: Path, row: Line, before: Sequence[Line]) -> bool:
+    """Whether a model or corpus is already recorded. Raises UsageError where a different one has its name."""
     kind = row["kind"]
     for line in before:
         if line["kind"] == kind and line[kind] == row[kind]:

@@ -1,4 +1,4 @@
-"""What a run measures: models × corpora × formats × constraints, each a cell, found out before anything is measured."""
+"""Plan a run: models × corpora × formats × constraints, each a cell, determined before anything is measured."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Candidate:
 
     @property
     def constraint(self) -> str:
-        """What `extract` reads with."""
+        """The constraint that `extract` uses for it."""
         return (self.manifest.constraint if self.manifest else "") or DEFAULT
 
     def to_json(self) -> dict[str, Any]:
@@ -67,9 +67,9 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A cell to measure. `corpus` is as the model's labels name things, `asked` what the model is asked for, `scored`
-    the labels of it that the corpus has, `unscored` those of the corpus that are not asked for. `broken` says why it
-    cannot be measured."""
+    """A cell to measure. `corpus` has its labels mapped to the model's, `asked` are the labels asked of the model,
+    `scored` those of them that the corpus has, `unscored` those of the corpus that are not asked for. `broken` says why
+    it cannot be measured."""
 
     key: Key
     model: Candidate
@@ -83,9 +83,9 @@ class Task:
 
 
 def find_models(names: Sequence[str]) -> list[Candidate]:
-    """The models behind names, files and folders of models; none is the bundled one.
+    """The models of names, files and folders; by default the bundled one.
 
-    One that is there and cannot be used is among them, with the reason. Raises ModelError for what is not there.
+    A model that exists but cannot be used is included, with the reason. Raises ModelError for one that does not exist.
     """
     listed = registry.listed_models()
     every: list[Candidate] = []
@@ -101,12 +101,12 @@ def find_models(names: Sequence[str]) -> list[Candidate]:
         elif path.exists():
             every.append(_model(path))
         else:
-            registry.find(name)  # which says what is wrong
-    return _apart(list({model.path: model for model in every}.values()))
+            registry.find(name)  # which raises with the reason
+    return _with_unique_names(list({model.path: model for model in every}.values()))
 
 
 def _by_bits(model: Candidate) -> tuple[str, float]:
-    """Models by name, the levels of one from the most bits per weight to the fewest."""
+    """Sort key: models by name, levels of one from most to fewest bits per weight."""
     stem = model.name.removesuffix("-onnx").removesuffix(f"-{model.level}")
     return stem, -model.manifest.bits_per_weight if model.manifest else 0.0
 
@@ -124,13 +124,13 @@ def _model(path: Path) -> Candidate:
 
 
 def _level(path: Path) -> str:
-    """The level of a file that has no manifest, as its own name ends, else nothing."""
+    """The level in the file name of a model without manifest, else empty."""
     check(path)
     return path.stem.rpartition("-")[2] if "-" in path.stem else ""
 
 
-def _apart(found: Sequence[Candidate]) -> list[Candidate]:
-    """The models under names of which each is there once."""
+def _with_unique_names(found: Sequence[Candidate]) -> list[Candidate]:
+    """The models, renamed so that no two have the same name."""
     often = Counter(model.name for model in found)
     return [
         replace(model, name=f"{model.name}@{model.path.parent}") if often[model.name] > 1 else model for model in found
@@ -144,7 +144,7 @@ def tasks(
     constraints: Sequence[str],
     labels: Sequence[str] | None = None,
 ) -> Iterator[Task]:
-    """The cells, in the order in which they are measured. The constraint "default" is each model's own.
+    """The cells in measuring order. The constraint "default" is each model's own.
 
     Raises UsageError for an unknown format or constraint.
     """
@@ -163,7 +163,7 @@ def tasks(
 
 
 def _formats(model: Candidate, asked: str) -> list[str]:
-    """The formats of a model; "" where it says of none that it knows it."""
+    """The formats of a model; "" where it names none."""
     if asked == "all":
         return list(formats.FORMATS)
     if asked not in _FORMATS:
@@ -186,7 +186,7 @@ def _task(model: Candidate, corpus: Corpus, form: str, constraint: str, labels: 
     except BionerError as error:
         return replace(task, broken=str(error))
     tuned = manifest is not None and form in manifest.formats
-    # What a model was tuned with stands in its manifest; one that was tuned for nothing is told what the corpus means.
+    # A fine-tuned model uses the guidelines of its manifest; any other gets those of the corpus.
     notes = manifest.guidelines if manifest and manifest.labels else corpus.guidelines
     guidelines = {label: notes[label] for label in asked if label in notes}
     labelled = replace(task, corpus=renamed, asked=asked, scored=scored, unscored=unscored)
@@ -194,13 +194,13 @@ def _task(model: Candidate, corpus: Corpus, form: str, constraint: str, labels: 
 
 
 def left_out(models: Sequence[Candidate], tasks: Sequence[Task], constraints: Sequence[str]) -> list[str]:
-    """What was asked for, or is in a corpus, and will not be measured; a line each."""
+    """What was requested, or is in a corpus, and will not be measured; a line each."""
     onnx = any(model.path.is_dir() for model in models)
     llama_only = [name for name in constraints if name in ROWS and ROWS[name].llama_only]
-    told = [f"{name} is left out for ONNX models: it is llama.cpp's" for name in llama_only if onnx]
+    lines = [f"{name} is left out for ONNX models: it is llama.cpp's" for name in llama_only if onnx]
     for task in tasks:
         if task.unscored:
-            told.append(
+            lines.append(
                 f"{task.key.corpus}: not scored, as {task.model.name} is not asked for it: {', '.join(task.unscored)}"
             )
-    return list(dict.fromkeys(told))
+    return list(dict.fromkeys(lines))

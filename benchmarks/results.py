@@ -1,19 +1,19 @@
-"""The results of a run as they lie on disk, raw, and as the reports read them.
+"""The results of a run on disk, raw, and as the reports read them.
 
 A run is a folder:
 
-    results.jsonl              what was measured, a fact a line, appended as it is found
-    predictions/CELL.jsonl     what was found, as `bioner-edge extract` writes it, with `cost`: what each document took
-    counts/CELL.json           what was right and wrong, by document and label (`accuracy.Tallies`)
+    results.jsonl              measurements, one per line, appended as they are made
+    predictions/CELL.jsonl     predictions, as `bioner-edge extract` writes them, with the `cost` of each document
+    counts/CELL.json           counts by document and label (`accuracy.Tallies`)
 
-A CELL is a model × corpus × format × constraint. The lines of results.jsonl, told apart by `kind`:
+A CELL is a model × corpus × format × constraint. The lines of results.jsonl, by `kind`:
 
-    run          the command, seed, settings, machine, versions; one more each time that the run is taken up again
-    model        a model: path, level, runtime, bytes, hash, what it was tuned for
+    run          the command, seed, settings, machine, versions; another one each time that the run is resumed
+    model        a model: path, level, runtime, bytes, hash, what it was fine-tuned for
     corpus       a corpus: hash, documents, entities, notices of its reader
     accuracy     a cell: scores, ceiling, answers that could not be read, seconds
-    repetition   a cell at a number of threads, once, in a process of its own: speed and memory
-    failed       a cell, or a repetition of it, that could not be: the reason
+    repetition   a cell timed once at a number of threads, in its own process: speed and memory
+    failed       a cell, or a repetition of it, that failed: the reason
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Line = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, order=True)
 class Key:
-    """Which cell: names of the model and the corpus, the format, and how the answer was decoded."""
+    """The key of a cell: names of model and corpus, format, constraint."""
 
     model: str
     corpus: str
@@ -57,7 +57,7 @@ class Key:
 
     @property
     def slug(self) -> str:
-        """A file name that no other key has."""
+        """A unique file name."""
         name = "__".join(self.to_json().values())
         safe = re.sub(r"[^\w.+-]+", "-", name.replace(":", "+"), flags=re.ASCII)[:150]
         plain = "+" not in name and safe == name.replace(":", "+")
@@ -69,7 +69,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Stat:
-    """A figure of several repetitions."""
+    """Statistics of a figure over repetitions."""
 
     median: float
     low: float
@@ -77,19 +77,19 @@ class Stat:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Stat | None:
-        """None of no values."""
+        """None for no values."""
         return cls(statistics.median(values), min(values), max(values)) if values else None
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """The smallest value that at least `share` of them do not exceed. Raises IndexError for none."""
+    """The smallest value that at least `share` of them do not exceed. Raises IndexError for no values."""
     ordered = sorted(values)
     return ordered[max(0, -int(-share * len(ordered) // 1) - 1)]
 
 
 @dataclass(slots=True)
 class Cell:
-    """All that a run has of one cell. `about` is the line of its model, empty where that never could be read."""
+    """Everything that a run has on one cell. `about` is the line of its model, empty where it could not be read."""
 
     key: Key
     folder: Path
@@ -99,7 +99,7 @@ class Cell:
     failed: Line | None = None
 
     def add(self, kind: str, line: Line) -> None:
-        """Take in a line of the results; what was done in the end has not failed."""
+        """Add a line of the results; a later success replaces a failure."""
         if kind == "accuracy":
             self.accuracy, self.failed = line, None
         elif kind == "repetition":
@@ -130,13 +130,13 @@ class Cell:
         return [line for line in self.repetitions if line["threads"] == chosen]
 
     def tallies(self) -> Tallies:
-        """What was right and wrong by document. Raises InputError where the file is not there or no such file."""
+        """The counts by document. Raises InputError where the file is missing or invalid."""
         return Tallies.load(self.folder / "counts" / f"{self.key.slug}.json")
 
 
 @dataclass(slots=True)
 class Run:
-    """A run's folder, read."""
+    """A run's folder, loaded."""
 
     folder: Path
     starts: list[Line]
@@ -174,7 +174,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """The file of a run's lines: appended to, never rewritten."""
+    """The results file of a run: appended to, never rewritten."""
 
     folder: Path
 
@@ -183,9 +183,9 @@ class Log:
         return self.folder / RESULTS
 
     def lines(self) -> Iterator[Line]:
-        """The lines so far; a last one that was broken off is left out, and cut when the next is appended.
+        """The lines so far; an incomplete last line is skipped, and cut off at the next append.
 
-        Raises InputError for any other that is no fact of a run.
+        Raises InputError for any other invalid line.
         """
         for number, line in journal.lines(self.path):
             try:
@@ -195,7 +195,7 @@ class Log:
             yield line
 
     def append(self, line: Line) -> None:
-        """Add a line, whole or not at all, as far as a disk can promise that. Raises OSError, with the path."""
+        """Append a line atomically, as far as the disk guarantees that. Raises OSError, with the path."""
         with name_file(self.path), self.path.open("a+b", buffering=0) as stream:
             journal.cut_broken_line(stream)
             journal.append(stream, line)

@@ -1,10 +1,10 @@
-"""A run: every cell is read whole once, for what is right in it, then timed in turn with all others, again and again.
+"""Run a benchmark: read and score every cell once, then time all cells in turn, repeatedly.
 
     plan -> read each cell -> score -> repetition 1 of each cell, repetition 2 of each cell, … -> report
 
-Each reading and each repetition is a process of its own. In turn, because a machine is slower at one time than at
-another, and no cell shall have all the bad ones. A fact is on disk as soon as it is known: a run that was broken off is
-taken up where it was by the same command. What fails is a line with its reason, and the rest goes on.
+Each reading and each repetition is a process of its own. Cells take turns, so that slow phases of the machine do not
+all hit one cell. Results are on disk as soon as they are known: an interrupted run is resumed by the same command. A
+failure is recorded with its reason, and the other cells go on.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from bioner_edge.benchmarks.plan import Task
-from bioner_edge.benchmarks.process import Failure, apart, describe_error
+from bioner_edge.benchmarks.process import Failure, describe_error, run_module
 from bioner_edge.benchmarks.results import Cell, Key, Log, Run
 from bioner_edge.benchmarks.scoring import ceiling, predictions
 from bioner_edge.document import Document
@@ -37,9 +37,9 @@ _NAMED = 5  # documents that a warning lists
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What must be the same all through a run. `limit` is how many documents of each corpus are read, None for all;
-    the first `timed` of these are read in each of `repetitions`, at each number of `threads`. `labels` are asked for,
-    where None those of each model's manifest."""
+    """Settings that stay the same throughout a run. `limit` is how many documents of each corpus are read, None for
+    all; the first `timed` of these are read in each of `repetitions`, at each number of `threads`. `labels` are those
+    to extract, by default those of each model's manifest."""
 
     threads: tuple[int, ...]
     limit: int | None = None
@@ -51,9 +51,9 @@ class Settings:
 
 @dataclass
 class Suite:
-    """A run under way in `folder`, where its first lines are already written.
+    """A run in progress in `folder`, whose first lines are already written.
 
-    `copied` is how many bytes a second a plain copy moves, by threads: what reading weights is held against.
+    `copied` is the bandwidth of a plain copy in bytes per second, by threads, to compare weight reads with.
     """
 
     folder: Path
@@ -63,11 +63,11 @@ class Suite:
     report: Report = field(default_factory=Report)
     force: bool = False
     extract_s: float = field(default=0.0, init=False)
-    """Seconds that `extract` would have taken too: for libraries, models and documents. The rest is the harness's."""
+    """Seconds that `extract` would take too: for libraries, models and documents. The rest is overhead."""
     _ceilings: dict[tuple[str, str, tuple[str, ...]], dict[str, float] | None] = field(default_factory=dict, init=False)
 
     def run(self) -> Run:
-        """Measure what is not there yet."""
+        """Measure what is missing."""
         self._read_all()
         self._time_all()
         return Run.load(self.folder)
@@ -81,12 +81,12 @@ class Suite:
                 self._attempt(task, {"phase": "read"}, partial(self._read, task, advance))
 
     def _read(self, task: Task, advance: Advance) -> None:
-        """The predictions of a cell, and what is right in them."""
+        """Read and score a cell."""
         documents = self._documents(task)
         found = self._file("predictions", f"{task.key.slug}.jsonl")
-        with _written(documents) as path:
+        with _write_documents(documents) as path:
             spec = {"phase": "read", "predictions": str(found), "threads": max(self.settings.threads)}
-            answer = apart(_CHILD, self._spec(task, path) | spec, _Growth(found, advance))
+            answer = run_module(_CHILD, self._spec(task, path) | spec, _Growth(found, advance))
         self.extract_s += answer["start_s"] + answer["load_s"] + answer["new_seconds"]
         scored = predictions.score_predictions([str(found)], documents, task.scored)
         scored.tallies.save(self._file("counts", f"{task.key.slug}.json"))
@@ -115,14 +115,14 @@ class Suite:
                     continue
                 where = {"phase": "repetition", "threads": threads}
                 if not self._attempt(task, where, partial(self._time, task, threads, number)):
-                    failed.add((task.key, threads))  # again it would fail again, perhaps after hours
+                    failed.add((task.key, threads))  # a retry would fail again, perhaps after hours
                 advance()
 
     def _time(self, task: Task, threads: int, number: int) -> None:
         """One repetition of a cell."""
-        with _written(self._documents(task)[: self.settings.timed]) as path:
+        with _write_documents(self._documents(task)[: self.settings.timed]) as path:
             spec = {"phase": "repetition", "threads": threads, "warm_up": 1}
-            answer = apart(_CHILD, self._spec(task, path) | spec)
+            answer = run_module(_CHILD, self._spec(task, path) | spec)
         self.extract_s += answer.pop("start_s") + answer["load_s"] + answer.pop("warm_up_s") + answer["seconds"]
         read, copied = answer["read_bytes_per_s"], self.copied.get(str(threads))
         share = read / copied if read is not None and copied else None
@@ -130,7 +130,7 @@ class Suite:
         self._log("repetition", task.key, measured)
 
     def _spec(self, task: Task, documents: Path) -> dict[str, Any]:
-        """What a measuring process is told of a cell."""
+        """The spec of a measuring process for a cell."""
         return {
             "model": str(task.model.path),
             "format": task.key.format,
@@ -143,7 +143,7 @@ class Suite:
         }
 
     def _refuse(self, task: Task) -> None:
-        """Raises Failure for a cell that cannot be measured, or for which there is no memory."""
+        """Raises Failure for a cell that cannot be measured, or for which memory does not suffice."""
         if task.broken:
             raise Failure(task.broken)
         free = None if self.force else memory.available()
@@ -152,11 +152,11 @@ class Suite:
             raise _TooLarge(needed)
 
     def _attempt(self, task: Task, where: dict[str, Any], measure: Callable[[], None]) -> bool:
-        """Measure something of a cell; False where that failed, which is then a line of the results."""
+        """Measure something of a cell; False where that failed, which is recorded."""
         try:
             self._refuse(task)
             measure()
-        except Exception as failure:  # of this cell alone: the others have nothing to do with it
+        except Exception as failure:  # affects only this cell
             self._log(
                 "failed",
                 task.key,
@@ -183,8 +183,8 @@ class Suite:
     def _cells(self) -> dict[Key, Cell]:
         return {cell.key: cell for cell in Run.load(self.folder).cells}
 
-    def _log(self, kind: str, key: Key, told: dict[str, Any]) -> None:
-        Log(self.folder).append({"kind": kind, **key.to_json(), **told})
+    def _log(self, kind: str, key: Key, values: dict[str, Any]) -> None:
+        Log(self.folder).append({"kind": kind, **key.to_json(), **values})
 
     def _file(self, folder: str, name: str) -> Path:
         (self.folder / folder).mkdir(exist_ok=True)
@@ -192,24 +192,24 @@ class Suite:
 
 
 class _TooLarge(Failure):
-    """The memory that is free will not do."""
+    """There is not enough free memory."""
 
 
 @contextmanager
-def _written(documents: Sequence[Document]) -> Iterator[Path]:
-    """The documents, without their annotations, in a file that goes away."""
+def _write_documents(documents: Sequence[Document]) -> Iterator[Path]:
+    """The documents, without their annotations, in a temporary file."""
     with tempfile.TemporaryDirectory(prefix="bioner-edge-") as folder:
         path = Path(folder) / "documents.jsonl"
         with name_file(path), path.open("w", encoding="utf-8", newline="\n") as stream:
             for document in documents:
                 stream.write(
                     json.dumps(document.without_entities().to_json()) + "\n"
-                )  # ASCII holds half characters too
+                )  # ASCII escapes can represent lone surrogates
         yield path
 
 
 class _Growth:
-    """Advances by the lines that a file has more, each time that it is called."""
+    """Advances by the number of new lines in a file at each call."""
 
     def __init__(self, path: Path, advance: Advance) -> None:
         self._path, self._advance = path, advance

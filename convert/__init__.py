@@ -1,9 +1,9 @@
-"""From a base model and an adapter to models that are proven to be the same, each with its manifest.
+"""Convert a base model and an adapter to verified GGUF or ONNX models, each with its manifest.
 
-    base + adapter -> merged -> float32 -> weights, token ids, logits equal? -> each level -> how far off? -> names
+    base + adapter -> merge -> F32 -> verify weights, token ids, logits -> quantize -> measure each level -> deliver
 
-A target says what a model becomes: a GGUF file (`to_gguf`) or an ONNX folder (`to_onnx`). Files get their names only
-once everything holds; until then they lie in a folder that goes away, whatever happens.
+A target says what a model is converted to: a GGUF file (`gguf`) or an ONNX folder (`onnx`). Files get their final names
+only after every check has passed; until then they are in a temporary folder, which is always removed.
 """
 
 from __future__ import annotations
@@ -56,23 +56,23 @@ def convert(
 ) -> list[Path]:
     """Convert the model in `base`, with `adapter` merged into it, to `out`/NAME-LEVEL.gguf for each level.
 
-    `to` is "gguf", or "onnx" for folders `out`/NAME-LEVEL-onnx, written by an `exporter` of `onnx.export`.
-    `qlora_base` is "dequantized" to merge into the rounded weights that a QLoRA adapter was trained on. `pre` names
-    llama.cpp's pre-tokenizer where it is not recognised, `template_options` set variables that the chat template
-    asks for (`enable_thinking`; `strftime_now`, a date, today's where none is given). `trim_vocab` are texts that the
-    vocabulary is trimmed to, `importance` texts for the importance matrix, `tensor_types` types by regular expression
-    over tensor names. `keep_merged` leaves the merged model as NAME-merged too. `check` is whether the result is
-    verified; token ids are compared on `verify_lines`. `report` hears how it goes.
+    `to` is "gguf", or "onnx" for folders `out`/NAME-LEVEL-onnx, written by an `exporter` of `onnx.export`. `qlora_base`
+    is "dequantized" to merge into the rounded weights that a QLoRA adapter was trained on. `pre` names llama.cpp's
+    pre-tokenizer where it is not recognized. `template_options` sets variables that the chat template reads
+    (`enable_thinking`; `strftime_now`, a date, by default today's). `trim_vocab` are texts to trim the vocabulary to,
+    `importance` texts for the importance matrix, `tensor_types` maps regular expressions over tensor names to types.
+    `keep_merged` also keeps the merged model, as NAME-merged. `check` verifies the result; token ids are compared on
+    `verify_lines`. `report` receives the progress.
 
-    Gives the paths in the order of `levels`; without levels, of the target's usual one. Raises UsageError for a request
-    that makes no sense, ModelError for a model that cannot be converted and for a stage of the verification that fails;
-    then `out` is as it was.
+    Returns the paths in the order of `levels`, by default of the target's default level. Raises UsageError for options
+    that do not go together, ModelError for a model that cannot be converted and for a verification stage that fails;
+    `out` is then unchanged.
     """
     target = _target(to, exporter, tensor_types, importance, threads)
-    report, levels = report or Report(), target.checked(levels or [target.default])
+    report, levels = report or Report(), target.check_levels(levels or [target.default])
     for text in (*trim_vocab, *importance):
         if not text.exists():
-            raise UsageError(f"{text}: no such file to take text from")
+            raise UsageError(f"{text}: no such file")
     target.require(base)
     if check or importance:
         reference.require(base, adapter)
@@ -83,19 +83,19 @@ def convert(
             base, adapter, delivery.work, report, qlora_base=qlora_base, pre=pre, template_options=template_options
         )
         sources = hashes(model)
-        report.step(_told(model))
+        report.step(_describe_merge(model))
         tell_prompt(model, about, report)
         if keep_merged:
             report.step(f"writing {folders[0]}")
             merge.save(model.whole, delivery.work / folders[0], tokenizer=model.tokens, report=report)
-            model = model.saved_in(delivery.work / folders[0])
+            model = model.with_folder(delivery.work / folders[0])
         if trim_vocab:
             model = trim(model, trim_vocab, about, delivery.work, report)
         f32, made = target.f32(model, about, levels, delivery.work, report)
 
         theirs = stages.load(model, report) if check or importance else None
         proved = stages.against_source(model, theirs, f32, target, about, verify_lines, report) if check else []
-        matrix, told = calibrate(model, theirs, f32, importance, about, report) if importance else (None, {})
+        matrix, calibration = calibrate(model, theirs, f32, importance, about, report) if importance else (None, {})
         del theirs  # as large as the model in float32
         judge = stages.Levels(f32, model, about, verify_lines, report) if check else None
         for level in levels:
@@ -104,12 +104,12 @@ def convert(
                 target.quantize(f32, path, level, matrix)
             figures = [*proved, *(judge(path, level) if judge else [])]
             marks = {
-                "importance": told,
+                "importance": calibration,
                 "fingerprint": measure.fingerprint(path) if check else {},
                 "base": model.origin | made,
             }
             manifest = delivery.add(path, level, target.mix(path), sources, figures, **marks)
-            report.step(f"{level}: {_described(path, manifest)}")
+            report.step(f"{level}: {_describe(path, manifest)}")
         return delivery.finish([delivery.work / folder for folder in folders])
 
 
@@ -124,7 +124,7 @@ def convert_adapter(
     overwrite: bool = False,
     report: Report | None = None,
 ) -> Path:
-    """Convert the adapter alone to `out`/NAME-adapter.gguf, for files of its base that were converted without it.
+    """Convert the adapter alone to `out`/NAME-adapter.gguf, to be loaded on top of an already converted base.
 
     `level` is F32 or F16. Raises as `convert` does, and ModelError for an adapter that llama.cpp cannot apply.
     """
@@ -154,7 +154,7 @@ def _target(
     importance: Sequence[Path],
     threads: int | None,
 ) -> Target:
-    """What was asked for. Raises UsageError for settings that belong to another target."""
+    """The requested target. Raises UsageError for options that belong to the other target."""
     if to == "gguf":
         if exporter != "auto":
             raise UsageError(f"the exporter {exporter!r} is for ONNX; leave it out, or convert to onnx")
@@ -162,22 +162,22 @@ def _target(
     if to == "onnx":
         if tensor_types or importance:
             given = "tensor types" if tensor_types else "an importance matrix"
-            raise UsageError(f"{given} cannot be used with onnx, whose levels round to nearest; leave it out")
+            raise UsageError(f"{given} cannot be used with onnx, whose levels round to nearest; omit it")
         return OnnxTarget(exporter)
     raise UsageError(unknown_name("target", to, ("gguf", "onnx")))
 
 
-def _told(model: SourceModel) -> str:
-    """What is about to be merged."""
+def _describe_merge(model: SourceModel) -> str:
+    """What will be merged, in one line."""
     made = model.origin
     if model.adapter is None:
         return f"{made['base']}: no adapter, nothing to merge"
     parts = {"low-rank": made["low_rank_tensors"], "whole": made["whole_tensors"]}
-    told = ", ".join(f"{count} {kind} tensors" for kind, count in parts.items() if count)
+    tensors = ", ".join(f"{count} {kind} tensors" for kind, count in parts.items() if count)
     tokens = f", {made['trained_tokens']} trained tokens" if made["trained_tokens"] else ""
-    return f"{made['adapter']}, trained on {made['trained_on']}, into {made['base']}: {told}{tokens}"
+    return f"{made['adapter']}, trained on {made['trained_on']}, into {made['base']}: {tensors}{tokens}"
 
 
-def _described(path: Path, manifest: Manifest) -> str:
+def _describe(path: Path, manifest: Manifest) -> str:
     mix = ", ".join(f"{kind} ×{count}" for kind, count in manifest.tensor_mix.items())
     return f"{size(path) / 1e6:,.1f} MB, {manifest.bits_per_weight:.2f} bits per weight ({mix})"

@@ -1,4 +1,4 @@
-"""What a manifest says of a model that its weights do not say: name, labels, formats, license, guidelines."""
+"""The parts of a manifest that do not follow from the weights: name, labels, formats, license, guidelines."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ __all__ = ["About"]
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What a manifest says that the weights do not; see `models.manifest.Manifest`.
+    """The parts of a manifest that do not follow from the weights; see `models.manifest.Manifest`.
 
-    Raises UsageError for what makes no sense.
+    Raises UsageError for values that are invalid or contradict each other.
     """
 
     name: str
@@ -34,7 +34,7 @@ class About:
 
     def __post_init__(self) -> None:
         if not self.name or Path(self.name).name != self.name:
-            raise UsageError(f"the name {self.name!r} must be one part of a path; say where with the output folder")
+            raise UsageError(f"the name {self.name!r} must be a file name, not a path; choose the folder with --out")
         if reason := models_toml.name_error(self.name):
             raise UsageError(f"the name {self.name!r} cannot be a model's: {reason}; give another with --name")
         if self.unit not in UNITS:
@@ -43,11 +43,11 @@ class About:
             find_constraint(self.constraint)
         if bool(self.formats) != bool(self.labels):
             there, missing = ("labels", "formats") if self.labels else ("formats", "labels")
-            raise UsageError(f"{there} without {missing}: give both, or neither for a model that is not tuned yet")
+            raise UsageError(f"{there} without {missing}: give both, or neither for a model that is not fine-tuned")
         for name in self.formats:
             formats.get(name).questions(self.labels)  # refuses labels that the format cannot write
         if unknown := sorted(self.guidelines.keys() - set(self.labels)):
-            raise UsageError(f"the guideline for {unknown[0]!r} is for none of the labels {', '.join(self.labels)}")
+            raise UsageError(f"the guideline for {unknown[0]!r} is not for one of the labels {', '.join(self.labels)}")
 
     @classmethod
     def of(
@@ -63,7 +63,8 @@ class About:
         training: Mapping[str, Any] | None = None,
         constraint: str | None = None,
     ) -> About:
-        """What was asked for; where it was not, the name is the first folder's, and the license those on all cards."""
+        """From the user's options; the name defaults to that of the first folder, the license to those of all model
+        cards."""
         for what, value in (("labels", labels), ("formats", formats)):
             if isinstance(value, str):
                 raise UsageError(f"{what} must be a list of names, not {value!r}")
@@ -81,7 +82,7 @@ class About:
 
 
 def _license_of(folder: Path) -> str | None:
-    """The license that a model card's first lines name, as Hugging Face writes them; None where none does."""
+    """The license in the YAML header of a model card, as Hugging Face writes it; None where it names none."""
     card = folder / "README.md"
     lines = card.read_text("utf-8", errors="replace").splitlines() if card.is_file() else []
     if lines[:1] != ["---"]:

@@ -1,4 +1,4 @@
-"""What will be written: the base, the adapter merged into it, the vocabulary trimmed, and the tokenizer's folder."""
+"""Assemble the model to write: base, merged adapter, trimmed vocabulary, and the tokenizer's folder."""
 
 from __future__ import annotations
 
@@ -33,9 +33,10 @@ __all__ = ["SourceModel", "assemble", "prompting", "tell_prompt", "trim"]
 class SourceModel:
     """A model as it will be written.
 
-    `source` gives its weights; `whole` the same before the vocabulary was trimmed, remembering what passed; `tokens` is
-    the folder of its tokenizer; `kept` the ids that its tokens had before trimming, None where it was not trimmed;
-    `merged` is where an adapter was merged, `switches` what its chat template is told besides the messages.
+    `source` provides its weights, `whole` the same before vocabulary trimming, with digests of what was read; `tokens`
+    is the folder of its tokenizer; `kept` are the original ids of its tokens, None where the vocabulary was not
+    trimmed; `merged` is set where an adapter was merged; `switches` are the variables of its chat template besides the
+    messages.
     """
 
     base: Path
@@ -50,21 +51,21 @@ class SourceModel:
 
     @property
     def tokenizer(self) -> vocabulary.Tokenizer:
-        """The tokenizer as the GGUF will hold it. Raises ModelError where llama.cpp would read it otherwise."""
+        """The tokenizer as the GGUF will hold it. Raises ModelError where llama.cpp would tokenize differently."""
         read = vocabulary.read(self.tokens, architectures.positive(self.source.config, "vocab_size"), self.pre)
         if read.prompt_template is None:
             return read
         return replace(read, prompt_template=prompts.fix_values(read.prompt_template, self.switches))
 
-    def saved_in(self, folder: Path) -> SourceModel:
-        """The same, read from where its weights were saved, so that they are not merged again."""
+    def with_folder(self, folder: Path) -> SourceModel:
+        """The same model, read from a folder where it was saved, so that it is not merged again."""
         whole = Witness(Checkpoint(folder))
         whole.digests.update(self.whole.digests)  # of what was saved
         return replace(self, source=whole, whole=whole)
 
     @property
     def origin(self) -> dict[str, Any]:
-        """What it was made of, in words and numbers, for the manifest; hashes stand beside it."""
+        """What it was made from, for the manifest, which has the hashes beside it."""
         found: dict[str, Any] = {"base": self.base.resolve().name}
         if self.adapter is not None and self.merged is not None:
             adapter = self.merged.adapter
@@ -94,22 +95,22 @@ def assemble(
     pre: str | None = None,
     template_options: Mapping[str, prompts.Value] | None = None,
 ) -> SourceModel:
-    """The base with the adapter merged into it, nothing of it read yet but headers.
+    """The base with the adapter merged into it; only headers are read yet.
 
-    `work` is a folder for what has to be written for it. Raises UsageError for options that do not go together.
+    `work` is a folder for temporary files. Raises UsageError for options that do not go together.
     """
     if adapter is None and qlora_base != "original":
-        raise UsageError(f"--qlora-base {qlora_base} is about merging, and there is no adapter; leave it out")
+        raise UsageError(f"--qlora-base {qlora_base} needs an adapter to merge; omit it")
     bare = Checkpoint(base)
     merged = Merged(bare, Adapter(adapter), qlora_base=qlora_base) if adapter is not None else None
     tokens, taken = join(base, adapter, work / "tokens") if adapter is not None else (base, [])
     if taken:
-        report.step(f"of the adapter's folder too: {', '.join(taken)}")
+        report.step(f"taken from the adapter's folder: {', '.join(taken)}")
     whole = Witness(merged or bare)
     rows = architectures.positive(whole.config, "vocab_size")
     tokens, left = drop_unused(tokens, rows, work / f"{tokens.name}-fed")
     if left:
-        message = f"the embedding has {rows} rows, none for it, and neither a text nor a prompt becomes it"
+        message = f"the embedding has only {rows} rows, and no text or prompt uses the token"
         report.step(f"left out of the vocabulary: {', '.join(map(repr, left))}; {message}")
     template = chat_template(tokens, optional(tokens / "tokenizer_config.json"))
     switches = choose(template, template_options or {})
@@ -117,15 +118,15 @@ def assemble(
 
 
 def trim(model: SourceModel, texts: Sequence[Path], about: About, work: Path, report: Report) -> SourceModel:
-    """The model with no more tokens than `texts`, the prompts about them and the answers to them need."""
+    """The model with only the tokens that `texts`, the prompts about them and their answers need."""
     report.step(f"trimming the vocabulary to {', '.join(text.name for text in texts)}")
-    kept = trim_vocabulary(model.tokens, _spelled(model, texts, about, report), work / "tokenizer", model.pre)
+    kept = trim_vocabulary(model.tokens, _tokenized_parts(model, texts, about, report), work / "tokenizer", model.pre)
     report.step(f"vocabulary: {len(kept):,} of {model.source.config['vocab_size']:,} tokens kept")
     return replace(model, source=Trimmed(model.whole, kept), tokens=work / "tokenizer", kept=kept)
 
 
 def prompting(model: SourceModel, about: About) -> domain.Prompting:
-    """What this model will be asked about a document."""
+    """How this model will be prompted for a document."""
     tokenizer = model.tokenizer
     names = {"bos_token": tokenizer.bos, "eos_token": tokenizer.ends[0]}
     written = {role: "" if number is None else tokenizer.tokens[number] for role, number in names.items()}
@@ -135,11 +136,11 @@ def prompting(model: SourceModel, about: About) -> domain.Prompting:
 
 
 def tell_prompt(model: SourceModel, about: About, report: Report) -> None:
-    """Tell what is set of the chat template, and what of its prompts makes answers worse."""
+    """Report the variables set in the chat template and what in its prompts makes answers worse."""
     if model.switches:
         written = {name: v if isinstance(v, str) else json.dumps(v) for name, v in model.switches.items()}
-        told = ", ".join(f"{name}={value}" for name, value in written.items())
-        report.step(f"chat template: {told}, in every prompt")
+        options = ", ".join(f"{name}={value}" for name, value in written.items())
+        report.step(f"chat template: {options}, in every prompt")
     if about.formats:
         notes: list[str] = []
         prompting(model, about).questions(about.formats[0], notes.append)
@@ -147,8 +148,8 @@ def tell_prompt(model: SourceModel, about: About, report: Report) -> None:
             report.step(f"warning: {note}")
 
 
-def _spelled(model: SourceModel, texts: Sequence[Path], about: About, report: Report) -> Iterator[str]:
-    """Every part of every prompt and answer on its own, as the extraction tokenizes them; what repeats comes once."""
+def _tokenized_parts(model: SourceModel, texts: Sequence[Path], about: About, report: Report) -> Iterator[str]:
+    """Each part of every prompt and answer that extraction tokenizes by itself; repeated parts come once."""
     seen, empty = set(), True
     for question, text, answer in domain.examples(domain.documents(texts, report.step), prompting(model, about)):
         for part in (question.before, question.after):
@@ -159,4 +160,4 @@ def _spelled(model: SourceModel, texts: Sequence[Path], about: About, report: Re
         yield answer
         empty = empty and not text.strip()
     if empty:
-        raise UsageError(f"--trim-vocab {texts[0]}: no text in it")
+        raise UsageError(f"--trim-vocab {texts[0]}: contains no text")

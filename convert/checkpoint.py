@@ -1,4 +1,4 @@
-"""A Hugging Face checkpoint as data: config.json and safetensors shards, and what every source of weights can do."""
+"""A Hugging Face checkpoint: config.json and safetensors shards; and the interface of every source of weights."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _INDEX = "model.safetensors.index.json"
 
 
 class Source(Protocol):
-    """A model's weights, one tensor at a time: a checkpoint, or what one becomes on the way.
+    """A model's weights, one tensor at a time: a checkpoint, or a checkpoint with changes.
 
-    `config` is its config.json, `files` the safetensors files that it is made from.
+    `config` is its config.json, `files` the safetensors files that it is read from.
     """
 
     @property
@@ -34,19 +34,19 @@ class Source(Protocol):
     def files(self) -> tuple[Path, ...]: ...
 
     def shapes(self) -> Shapes:
-        """Name in the checkpoint -> shape, of every tensor."""
+        """Name in the checkpoint -> shape, for every tensor."""
 
     def tensor(self, name: str) -> NDArray[np.float32]:
-        """One tensor, finite, the caller's own. Raises ModelError for NaN, infinity and files that end too early."""
+        """One tensor, finite, owned by the caller. Raises ModelError for NaN, infinity and truncated files."""
 
 
 class Checkpoint:
-    """The folder of a model that transformers saved. Raises ModelError where it cannot be read or is pickled."""
+    """A model folder saved by transformers. Raises ModelError where it cannot be read or its weights are pickled."""
 
     def __init__(self, folder: Path) -> None:
         if not (folder / "config.json").is_file():
             adapter = (folder / "adapter_config.json").is_file()
-            what = "an adapter, not a model: merge it into its base" if adapter else "no config.json in it"
+            what = "an adapter, not a model: merge it into its base" if adapter else "it has no config.json"
             raise ModelError(f"{folder}: {what}; give the folder of a whole model")
         self.folder = folder
         self.config = load_json(folder / "config.json")
@@ -62,7 +62,7 @@ class Checkpoint:
 
 
 def expect(source: Source, shapes: Shapes, ignored: Collection[str] = ()) -> None:
-    """Raises ModelError unless the tensors are exactly those of `shapes`, and `ignored` where they are there."""
+    """Raises ModelError unless the tensors are exactly those of `shapes`, plus any of `ignored`."""
     there = source.shapes()
     for name, shape in shapes.items():
         if name not in there:
@@ -70,11 +70,13 @@ def expect(source: Source, shapes: Shapes, ignored: Collection[str] = ()) -> Non
         if there[name] != shape:
             raise ModelError(f"{source.folder}: tensor {name!r} has shape {there[name]}, config.json asks for {shape}")
     if extra := sorted(there.keys() - shapes.keys() - set(ignored)):
-        raise ModelError(f"{source.folder}: tensor {extra[0]!r} has no place in its architecture ({len(extra)} such)")
+        raise ModelError(
+            f"{source.folder}: tensor {extra[0]!r} does not belong to its architecture ({len(extra)} such)"
+        )
 
 
 def load_json(path: Path) -> dict[str, Any]:
-    """A JSON object of a model's folder. Raises ModelError where it is missing or is none."""
+    """A JSON object of a model's folder. Raises ModelError where it is missing or not an object."""
     try:
         value = json.loads(path.read_text("utf-8"))
     except OSError as error:
@@ -98,11 +100,11 @@ def _refuse_quantized(folder: Path, config: Mapping[str, Any]) -> None:
         if settings := config.get(key):
             method = settings.get("quant_method") if isinstance(settings, dict) else None
             how = f" with {method}" if isinstance(method, str) else ""
-            raise ModelError(f"{folder}: already quantized{how}; give the unquantized base that it was made from")
+            raise ModelError(f"{folder}: already quantized{how}; give the unquantized base")
 
 
 def _files(folder: Path) -> list[Path]:
-    """The safetensors files of a folder: those of its index, or the only one."""
+    """The safetensors files of a folder: those of its index, or the single one."""
     if (folder / _INDEX).is_file():
         names = load_json(folder / _INDEX).get("weight_map")
         if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
@@ -115,4 +117,4 @@ def _files(folder: Path) -> list[Path]:
     if (folder / "model.safetensors").is_file():
         return [folder / "model.safetensors"]
     _refuse_pickled(folder)
-    raise ModelError(f"{folder}: no model.safetensors and no {_INDEX} in it")
+    raise ModelError(f"{folder}: contains neither model.safetensors nor {_INDEX}")

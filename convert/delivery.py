@@ -1,4 +1,4 @@
-"""What a conversion leaves: files with their manifests under their final names, and the list of them in models.toml."""
+"""Deliver a conversion: files and manifests under their final names, listed in models.toml."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ class Delivery:
         overwrite: bool,
         tell: Callable[[str], None] = lambda text: None,
     ) -> Iterator[Delivery]:
-        """A delivery of files called `names`; its folder goes away at the end, and with it what was not delivered.
-        `tell` hears of folders of others that may be in use.
+        """A delivery of files called `names`; its work folder, with everything not delivered, is removed at the end.
 
-        Raises UsageError where one of them exists, and ModelError where the disk or the permissions do not allow it.
+        `tell` receives notes on other conversions' work folders that may be in use. Raises UsageError where one of
+        `names` exists, ModelError where the disk or the permissions do not allow writing.
         """
         delivery = None
         try:
@@ -65,20 +65,20 @@ class Delivery:
                 work_folder.recover(out / name)
                 _refuse_replacing(out / name, overwrite)
             if (out / models_toml.NAME).exists():
-                models_toml.read(out / models_toml.NAME, out)  # one that is not of converted files is refused at once
+                models_toml.read(out / models_toml.NAME, out)  # refuse one that does not list converted files at once
             out.mkdir(parents=True, exist_ok=True)
-            with work_folder.working(out, about.name, tell) as folder:
+            with work_folder.create(out, about.name, tell) as folder:
                 delivery = cls(out, folder, about)
                 yield delivery
-        except ModelError as error:  # of a file that goes away: its name would mislead
+        except ModelError as error:  # it names a temporary file, which would mislead
             work = str(delivery.work) if delivery else "\0"
             raise ModelError(
                 str(error).replace(f"{work}{os.sep}tokens", "adapter's tokenizer").replace(work, str(out))
             ) from None
-        except OSError as error:  # numpy's has no reason, only numbers
-            told = error.strerror or f"not all could be written ({error}); is the disk full?"
-            done = "nothing has" if delivery is None or not delivery.finishing else "not all files have"
-            raise ModelError(f"{error.filename or out}: {told}; {done} got a final name") from None
+        except OSError as error:  # numpy's has no strerror, only numbers
+            reason = error.strerror or f"could be written only in part ({error}); is the disk full?"
+            done = "no file has" if delivery is None or not delivery.finishing else "not every file has"
+            raise ModelError(f"{error.filename or out}: {reason}; {done} its final name") from None
 
     def add(
         self,
@@ -89,8 +89,8 @@ class Delivery:
         figures: Sequence[Figure],
         **more: Mapping[str, Any],
     ) -> Manifest:
-        """Write the manifest of `path`, a model in `work`; `mix` is (tensors by type, bits per weight), `more` further
-        keys of it."""
+        """Write the manifest of `path`, a model in `work`; `mix` is (tensors by type, bits per weight), `more` its
+        further keys."""
         manifest = Manifest(
             formats=self.about.formats,
             labels=self.about.labels,
@@ -114,8 +114,8 @@ class Delivery:
         return manifest
 
     def finish(self, folders: Sequence[Path] = ()) -> list[Path]:
-        """Give the files, and whole `folders` of `work`, their names in `out`. Between the moves of a file and its
-        manifest the hash does not fit: it is refused. See `work_folder.place` for a folder in the place of another."""
+        """Move the files, and whole `folders` of `work`, to `out`. Between the moves of a file and of its manifest the
+        hash does not match, so the model is refused. `work_folder.place` replaces an existing folder."""
         self.finishing = True
         for path in (*folders, *self._paths):
             beside = manifest_path(path)
@@ -130,17 +130,20 @@ class Delivery:
 
 
 def _refuse_replacing(path: Path, overwrite: bool) -> None:
-    """Raises UsageError for what exists, unless it may be replaced by something of its kind."""
+    """Raises UsageError where `path` exists, unless it may be overwritten by something of its kind."""
     if not path.exists():
         return
     if not overwrite:
         raise UsageError(f"{path}: exists; give --overwrite to replace it")
     if path.is_dir() != (path.suffix not in (".gguf", ".json")):
-        raise UsageError(f"{path}: is {'a folder' if path.is_dir() else 'a file'}, which is not replaced; remove it")
+        raise UsageError(
+            f"{path}: is {'a folder' if path.is_dir() else 'a file'}, which --overwrite does not replace; remove it"
+        )
 
 
 def hashes(model: SourceModel) -> dict[str, str]:
-    """The SHA-256 of what a model is made from: weights, and what describes them, by folder where there are two."""
+    """The SHA-256 of the files that a model is made from: weights, and their configuration; by folder where there are
+    two."""
     found = {}
     for role, folder in (("base", model.base), ("adapter", model.adapter)):
         if folder is None:
@@ -153,7 +156,7 @@ def hashes(model: SourceModel) -> dict[str, str]:
 
 
 def _versions() -> dict[str, str]:
-    """What made the file; a library that is not installed had no part in it."""
+    """Versions of the libraries that made the file; one that is not installed is omitted."""
     found = {"python": platform.python_version()}
     for library in _LIBRARIES:
         try:

@@ -1,6 +1,6 @@
-"""Text of the user's domain as the model meets it: prompts about documents and the answers to them.
+"""In-domain text as the model sees it: prompts about documents, and their answers.
 
-What the importance matrix is computed from, and what a trimmed vocabulary must still spell in whole tokens.
+The importance matrix is computed from it, and a trimmed vocabulary is chosen to tokenize it unchanged.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["Prompting", "documents", "examples"]
 
 @dataclass(frozen=True, slots=True)
 class Prompting:
-    """What the model will be asked: the parts of a prompt that no document changes."""
+    """How the model will be prompted: everything that no document changes."""
 
     formats: Sequence[str]
     labels: Sequence[str]
@@ -32,13 +32,14 @@ class Prompting:
     template_tokens: Mapping[str, str]
 
     def questions(self, format: str, tell: Callable[[str], None] = lambda note: None) -> list[Question]:
-        """The questions of a format; `tell` hears what of the prompts makes answers worse."""
+        """The questions of a format; `tell` receives notes on what in the prompts makes answers worse."""
         form = formats.get(format)
         return ask(form, self.labels, self.guidelines, self.template, self.template_tokens, tell=tell)
 
 
 def documents(files: Sequence[Path], tell: Callable[[str], None]) -> Iterator[Document]:
-    """The documents of files in any format that `extract` reads; `tell` hears of annotations that are not used.
+    """The documents of files in any file format that `extract` reads; `tell` receives notes on annotations that are not
+    used.
 
     Raises InputError for text that cannot be read.
     """
@@ -52,12 +53,12 @@ def documents(files: Sequence[Path], tell: Callable[[str], None]) -> Iterator[Do
 
 
 def examples(found: Iterable[Document], asked: Prompting) -> Iterator[tuple[Question, str, str]]:
-    """(a question, the text, an answer) of each question about each document.
+    """(question, text, answer) for each question about each document.
 
-    The answer is about the document's own annotations, and finds nothing where it has none. Without formats there
-    is no question, and only the text is given.
+    The answers are those of the document's annotations; they are empty where it has none. Without formats there are no
+    questions, and only the text is given.
     """
-    # What is to be said of the prompts is said once, by `assemble.tell_prompt`.
+    # `assemble.tell_prompt` reports notes on the prompts, once.
     questions = [(formats.get(name), question) for name in asked.formats for question in asked.questions(name)]
     for document in found:
         if not questions:

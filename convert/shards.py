@@ -1,7 +1,7 @@
-"""Safetensors files: their tensors read one at a time as float32, and written as they come.
+"""Safetensors files: read one tensor at a time as float32, and write tensors as they come.
 
-Neither torch nor the safetensors library is needed: a file is a JSON header and raw bytes. What is in memory is the
-tensor that was asked for and a few megabytes, whatever its type in the file.
+Neither torch nor the safetensors library is needed: a file is a JSON header and raw bytes. Memory holds the requested
+tensor and a few megabytes, whatever its type in the file.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ __all__ = ["Shapes", "Shards", "write"]
 Shapes = Mapping[str, tuple[int, ...]]  # name of a tensor -> its shape
 
 _LONGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors library
-_PIECE = 1 << 20  # values that are read at once
+_PIECE = 1 << 20  # values read at a time
 # Type in the header -> how its bytes are read.
 _TYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a tensor's bytes lie."""
+    """Location and type of a tensor's bytes."""
 
     file: Path
     type: str
@@ -39,7 +39,7 @@ class _Place:
 
 
 class Shards:
-    """The tensors of some safetensors files. Raises ModelError where their headers do not say what can be read."""
+    """The tensors of some safetensors files. Raises ModelError for invalid headers."""
 
     def __init__(self, files: Sequence[Path]) -> None:
         self.files = tuple(files)
@@ -57,7 +57,8 @@ class Shards:
         return {name: place.shape for name, place in self._places.items()}
 
     def tensor(self, name: str) -> NDArray[np.float32]:
-        """One tensor, the caller's own. Raises ModelError where a value is not finite, or the file shrank meanwhile."""
+        """One tensor, owned by the caller. Raises ModelError for a value that is not finite, or a file that was
+        truncated since."""
         values = np.empty(prod(self._places[name].shape), np.float32)
         start = 0
         for piece in self.pieces(name):
@@ -66,7 +67,7 @@ class Shards:
         return values.reshape(self._places[name].shape)
 
     def pieces(self, name: str) -> Iterator[NDArray[np.float32]]:
-        """A tensor's values in order, some at a time. Raises as `tensor` does."""
+        """A tensor's values in order, in pieces. Raises as `tensor` does."""
         place = self._places[name]
         kind, left = np.dtype(_TYPES[place.type]), prod(place.shape)
         try:
@@ -93,7 +94,7 @@ def _finite(raw: NDArray[Any], place: _Place, name: str) -> NDArray[np.float32]:
 
 
 def _header(file: Path) -> dict[str, _Place]:
-    """The tensors of a file, their bytes checked against its size and against each other."""
+    """The tensors of a file; their byte ranges are checked against its size and against each other."""
     try:
         size = file.stat().st_size
         with file.open("rb") as stream:
@@ -121,17 +122,17 @@ def _place(file: Path, row: dict[str, Any], data: int, size: int, name: str) -> 
     if any(type(number) is not int for number in (*shape, start, end)):
         raise TypeError(shape)
     if kind not in _TYPES:
-        raise ModelError(f"{file}: tensor {name!r} is {kind}, only {', '.join(_TYPES)} can be converted")
+        raise ModelError(f"{file}: tensor {name!r} has type {kind}; only {', '.join(_TYPES)} can be converted")
     if min(shape, default=1) < 0 or start < 0 or end - start != prod(shape) * np.dtype(_TYPES[kind]).itemsize:
-        raise ModelError(f"{file}: tensor {name!r} of shape {shape} has its bytes at {start} to {end}; fetch it again")
+        raise ModelError(f"{file}: tensor {name!r} has shape {shape} but bytes {start} to {end}; fetch it again")
     if data + end > size:
         raise ModelError(f"{file}: ends inside tensor {name!r}; fetch it again")
     return _Place(file, kind, shape, data + start)
 
 
 def write(path: Path, shapes: Shapes, tensor: Callable[[str], NDArray[np.float32]]) -> None:
-    """Write the tensors of `shapes` as float32, asking `tensor` for one after the other."""
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # which transformers asks for
+    """Write the tensors of `shapes` as float32, calling `tensor` for one after the other."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # transformers requires it
     end = 0
     for name, shape in shapes.items():
         start, end = end, end + 4 * prod(shape)
@@ -143,6 +144,8 @@ def write(path: Path, shapes: Shapes, tensor: Callable[[str], NDArray[np.float32
         for name, shape in shapes.items():
             values = np.asarray(tensor(name), "<f4", order="C")
             if values.shape != shape:
-                raise ModelError(f"{path}: tensor {name!r} of shape {shape} came as {values.shape}; a bug, report it")
+                raise ModelError(
+                    f"{path}: tensor {name!r} of shape {shape} came as {values.shape}; this is a bug, please report it"
+                )
             stream.write(values.data)
             del values  # before the next one is made

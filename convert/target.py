@@ -1,4 +1,4 @@
-"""What a model can become, one module each: `to_gguf`, a file for llama.cpp; `to_onnx`, a folder for onnxruntime."""
+"""What a model can be converted to: `gguf`, a file for llama.cpp, or `onnx`, a folder for onnxruntime."""
 
 from __future__ import annotations
 
@@ -14,33 +14,34 @@ __all__ = ["Target"]
 
 
 class Target(Protocol):
-    """One kind of model on disk, with what was asked of it. Every level is made from float32."""
+    """One kind of model on disk, with its options. Every level is made from the F32 model."""
 
     default: ClassVar[str]
-    """The level that is made where none is asked for."""
+    """The default level."""
 
-    def checked(self, levels: Sequence[str]) -> list[str]:
-        """Each level once. Raises UsageError for an unknown one, and for settings that none of them can have."""
+    def check_levels(self, levels: Sequence[str]) -> list[str]:
+        """The levels without duplicates. Raises UsageError for an unknown level, and for options that none of them
+        accepts."""
 
     def require(self, base: Path) -> None:
-        """Raises UsageError where a library is missing for the model in `base`: before hours are spent."""
+        """Raises UsageError where a library needed for the model in `base` is missing, before any long computation."""
 
     def files(self, name: str, level: str) -> list[str]:
-        """What a level leaves in the output folder, the model first."""
+        """The files that a level leaves in the output folder, the model first."""
 
     def f32(
         self, model: SourceModel, about: About, levels: Sequence[str], work: Path, report: Report
     ) -> tuple[Path, dict[str, Any]]:
-        """(the model in float32, in `work`; what the manifest says of its making). `levels` are made from it later.
+        """(the F32 model, in `work`; what the manifest says of how it was made). `levels` will be made from it.
 
-        Raises ModelError where that cannot be done.
+        Raises ModelError where that fails.
         """
 
     def quantize(self, f32: Path, path: Path, level: str, matrix: Mapping[str, Any] | None) -> None:
-        """Write `path`, the model at a level; `matrix` is the importance of its weights. Raises ModelError."""
+        """Write `path`, the model at a level; `matrix` is the importance matrix. Raises ModelError."""
 
     def mix(self, path: Path) -> tuple[dict[str, int], float]:
         """(tensors by type, bits per weight) of a finished model."""
 
     def tolerance(self, model: SourceModel) -> float:
-        """How far a logit in float32 may lie from transformers', in standard deviations, where nothing is wrong."""
+        """The largest accepted difference of an F32 logit from transformers', in standard deviations."""

@@ -1,8 +1,8 @@
-"""The folder that a conversion works in, and how a folder that it made takes the place of another.
+"""The folder that a conversion works in, and how a finished folder replaces another.
 
-Whoever works in a folder holds a lock on it, which goes with the process, however it ends. The folder's name has this
-machine in it: on a shared disk a lock may say nothing of other machines, so what these left is theirs to sweep. What
-nobody can tell whose it is, is named, with the command that removes it.
+A conversion holds a lock on its work folder, which ends with the process in any case. The folder's name contains an id
+of this machine: on a shared disk a lock may not be visible to other machines, so each sweeps only its own leftovers.
+Folders whose owner is unknown are reported, with the command that removes them.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-__all__ = ["machine_id", "place", "recover", "working"]
+__all__ = ["create", "machine_id", "place", "recover"]
 
-_PARTIAL = ".partial-"  # between the name of a conversion and the machine, in the name of its folder
-_ASIDE = ".partial-replaced"  # behind the name of a folder while another takes its place
+_PARTIAL = ".partial-"  # in a work folder's name, between the model's name and the machine id
+_ASIDE = ".partial-replaced"  # after the name of a folder while another replaces it
 _MACHINE = Path("/etc/machine-id")
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 @contextmanager
-def working(out: Path, name: str, tell: Callable[[str], None]) -> Iterator[Path]:
-    """A new folder in `out`, which goes away. What killed conversions of this name left there goes first.
+def create(out: Path, name: str, tell: Callable[[str], None]) -> Iterator[Path]:
+    """A new folder in `out`, removed at the end; first, leftovers of killed conversions of this name are removed.
 
-    `tell` hears of what is left because it may be in use, by another machine or on a disk without locks.
+    `tell` receives notes on leftovers that stay because another machine may use them, or the disk has no locks.
     """
     prefix = f"{name}{_PARTIAL}{machine_id()}-"
     _sweep(out, name, prefix, tell)
     while True:
         new = TemporaryDirectory(prefix=prefix, dir=out, ignore_cleanup_errors=True)
-        with new as folder, _locked(Path(folder)) as ours:
-            if ours is not False and Path(folder).is_dir():  # else another conversion is sweeping it
+        with new as folder, _lock(Path(folder)) as ours:
+            if ours is not False and Path(folder).is_dir():  # otherwise another conversion is sweeping it
                 yield Path(folder)
                 return
 
@@ -47,16 +47,16 @@ def _sweep(out: Path, name: str, ours: str, tell: Callable[[str], None]) -> None
     for left in sorted(out.iterdir()):
         if not (made_here.fullmatch(left.name) and left.is_dir()):
             continue
-        with _locked(left) as free:
+        with _lock(left) as free:
             if free and left.name.startswith(ours):
                 shutil.rmtree(left, ignore_errors=True)
             elif free is not False:
-                told = "was left by a conversion that was killed, unless one is at work there on another machine"
-                tell(f"{left} ({_size(left) / 1e9:.1f} GB) {told}; to remove it: rm -r {shlex.quote(str(left))}")
+                note = "was left by a killed conversion, unless one is running on another machine"
+                tell(f"{left} ({_size(left) / 1e9:.1f} GB) {note}; to remove it: rm -r {shlex.quote(str(left))}")
 
 
 def _size(folder: Path) -> int:
-    """Bytes of the files in a folder, where somebody may be at work."""
+    """Bytes of the files in a folder, which may change meanwhile."""
     found = 0
     for file in folder.rglob("*"):
         with suppress(OSError):
@@ -65,9 +65,9 @@ def _size(folder: Path) -> int:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[bool | None]:
-    """Whether this process has the folder to itself, while it lasts; False where another one has it, None where nothing
-    tells: the system or the disk has no such locks, as some of a network, or it may not be opened."""
+def _lock(folder: Path) -> Iterator[bool | None]:
+    """Lock a folder for the duration. Yields True with the lock, False where another process has it, None where that is
+    unknown: the system or the disk (some network disks) has no such locks, or the folder may not be opened."""
     try:
         import fcntl
 
@@ -89,11 +89,11 @@ def _locked(folder: Path) -> Iterator[bool | None]:
 
 
 def machine_id() -> str:
-    """This machine, over its starts. A container that has no number of its own has that of the start of its host, as
-    the others there; where the system tells neither, it is the machine's name."""
+    """An id of this machine, stable across reboots. A container without an id has its host's boot id, shared with other
+    containers there; where neither is available, it is derived from the host name."""
     number, name = _text(_MACHINE), socket.gethostname()
-    told = f"{number} {name}" if re.fullmatch("[0-9a-f]{32}", number) else _text(_BOOT) or name
-    return sha256(told.encode()).hexdigest()[:12]
+    identity = f"{number} {name}" if re.fullmatch("[0-9a-f]{32}", number) else _text(_BOOT) or name
+    return sha256(identity.encode()).hexdigest()[:12]
 
 
 def _text(path: Path) -> str:
@@ -104,9 +104,9 @@ def _text(path: Path) -> str:
 
 
 def place(path: Path, target: Path) -> None:
-    """Give a folder its name. One that has the name is set aside, and goes away only then.
+    """Rename a folder to its final name. A folder that has the name is set aside first and removed afterwards.
 
-    Killed between the two, there is no folder of that name, and `recover` gives the old one its name again.
+    If the process is killed in between, no folder has the name, and `recover` restores the old one.
     """
     aside = target.with_name(target.name + _ASIDE)
     if target.is_dir():
@@ -120,7 +120,7 @@ def place(path: Path, target: Path) -> None:
 
 
 def recover(target: Path) -> None:
-    """Finish what was broken off in `place`: the old folder has its name again, or goes away where there is a new."""
+    """Finish an interrupted `place`: restore the old folder, or remove it where the new one is in place."""
     aside = target.with_name(target.name + _ASIDE)
     if not aside.is_dir():
         return

@@ -382,7 +382,7 @@ def test_what_is_chosen_at_conversion() -> None:
         (QWEN3, {"thinking": False}, "unknown name 'thinking'; known: enable_thinking"),
         ("{{ messages }}", {"x": 1}, "unknown name 'x'; known: none of this template"),
         (None, {"x": 1}, "unknown name 'x'"),
-        (SMOLLM3, {"strftime_now": "31.1.2020"}, "strftime_now=31.1.2020: must be a date, as 2026-01-31"),
+        (SMOLLM3, {"strftime_now": "31.1.2020"}, "strftime_now=31.1.2020: must be a date, such as 2026-01-31"),
         (SMOLLM3, {"strftime_now": 2020}, "must be a date"),
     ):
         with pytest.raises(UsageError, match=told):

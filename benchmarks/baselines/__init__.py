@@ -1,8 +1,8 @@
-"""The baselines that `bench` measures beside our own constraints: the same answers, decoded as people do it today.
+"""The baselines that `bench` measures besides our own constraints: common ways to decode the same answers.
 
 llama-gbnf         llama.cpp's own grammar sampler in our decode loop; see llama_sampler.py
 llama-cpp-python   its high-level API with its own grammar sampler; see completions.py
-text-filter        free decoding; what is not in the text is then dropped; see text_filter.py
+text-filter        unconstrained, then entities not in the text are dropped; see text_filter.py
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["BASELINES", "ROWS", "load_reader", "open_reader"]
 
 BASELINES = {row.name: row for row in (LLAMA_GBNF, COMPLETIONS, TEXT_FILTER)}
 ROWS = {**CONSTRAINTS, **BASELINES}
-"""All that a cell can be measured under."""
+"""All constraints, baselines included, by name."""
 
 
 def load_reader(
@@ -38,10 +38,11 @@ def load_reader(
     threads: int | None = None,
     force: bool = False,
 ) -> Extractor:
-    """An extractor under one of `ROWS`, by name. `unit` and `guidelines` None are those of the manifest.
+    """An extractor under a constraint of `ROWS`, by name. `unit` and `guidelines` default to those of the manifest.
 
-    A format or label that the model was not tuned for is no reason to warn: it is what a benchmark asks about. Raises
-    as `bioner_edge.load` does, and UsageError for a constraint that is not known, or not one of this model's runtime.
+    A format or label that the model was not fine-tuned on raises no warning: that is what a benchmark asks about.
+    Raises as `bioner_edge.load` does, and UsageError for an unknown constraint, or one that the model's runtime does
+    not support.
     """
     if constraint not in ROWS:
         raise UsageError(unknown_name("constraint", constraint, ROWS))
@@ -55,5 +56,5 @@ def load_reader(
 
 
 def open_reader(model: str, **settings: Any) -> tuple[Extractor, None]:
-    """As `load_reader`, for another process; see `guard.Opening`."""
+    """Like `load_reader`, for another process; see `guard.Opening`."""
     return load_reader(model, **settings), None

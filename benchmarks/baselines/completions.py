@@ -1,12 +1,12 @@
-"""The baseline `llama-cpp-python`: what its documentation tells a user to write today.
+"""The baseline `llama-cpp-python`, used as its documentation recommends.
 
     llama = Llama(model_path, n_ctx=…, n_threads=…)
     grammar = LlamaGrammar.from_string(…)
     llama.create_completion(prompt, grammar=grammar, temperature=0, max_tokens=…)
 
-All other settings are its own: a mapped file, no flash attention, a grammar that is tested on the whole vocabulary at
-each token. It keeps the beginning of a prompt that is the same as before, and so reads the instruction once. Prompt,
-chunks, grammar and the limit of an answer are ours, token by token, so that the two differ in decoding alone.
+All other settings are its defaults: a mapped file, no flash attention, a grammar tested on the whole vocabulary at each
+token. It keeps the longest common prefix of prompts, so it reads the instruction once. Prompt, chunks, grammar and
+answer budget are ours, token by token, so that only decoding differs.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ if TYPE_CHECKING:
 
 __all__ = ["COMPLETIONS", "Completions", "complete", "load"]
 
-_MOST_CONTEXT = 2048  # tokens, as our back end takes
-_AS_OURS: dict[str, Any] = {"tokenizer.ggml.add_space_prefix": False}  # else a text would have other tokens
+_MOST_CONTEXT = 2048  # tokens, as in our back end
+_AS_OURS: dict[str, Any] = {"tokenizer.ggml.add_space_prefix": False}  # otherwise a text would have different tokens
 
 
 class Completions(LlamaCpp):
-    """A model in llama-cpp-python's hands, loaded once; of our back end it has what tokenizes and tells templates.
+    """A model loaded by llama-cpp-python; our back end provides tokenization and templates.
 
-    `read` has the number of tokens of each of its steps.
+    `read` has the number of tokens of each step.
     """
 
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
@@ -53,11 +53,11 @@ class Completions(LlamaCpp):
         number = threads or cores()
         settings: dict[str, Any] = {"n_ctx": self.context, "n_threads": number, "n_threads_batch": number}
         listen()
-        from llama_cpp import Llama  # after `native`, which tells why it cannot be loaded
+        from llama_cpp import Llama  # after `native`, which explains why it cannot be loaded
 
         if settle(choose(path, *library())) == PLAIN:
-            told = "its API cannot leave out the kernels that do not work on this processor"
-            raise ModelError(f"{path}: llama-cpp-python: {told}")
+            message = "its API cannot leave out the kernels that do not work on this processor"
+            raise ModelError(f"{path}: llama-cpp-python: {message}")
         try:
             self.llama: Any = Llama(str(path), logits_all=False, verbose=False, kv_overrides=_AS_OURS, **settings)
         except Exception as error:  # it raises whatever its parts raise
@@ -78,7 +78,7 @@ class Completions(LlamaCpp):
         self.llama.eval = counted  # type: ignore[method-assign]
 
     def written(self, sequence: CachedSequence) -> list[int]:
-        """The tokens of a sequence. There is one cache, whose beginning a sequence shares or not."""
+        """The token ids of a sequence. There is one cache; a sequence shares a prefix of it or nothing."""
         return self._written[sequence.slot]
 
     def new_sequence(self) -> CachedSequence:
@@ -103,7 +103,7 @@ class Completions(LlamaCpp):
         return [self._read(sequence, ids).copy() for sequence, ids in batch]
 
     def _read(self, sequence: CachedSequence, ids: Sequence[int]) -> Logits:
-        """Read what the cache does not begin with, as a completion does."""
+        """Evaluate the tokens that are not in the cache, as a completion does."""
         tokens = [*self.written(sequence), *ids]
         cached = self.llama.input_ids[: self.llama.n_tokens]
         same = 0
@@ -125,7 +125,7 @@ class Completions(LlamaCpp):
 
 
 def complete(backend: Completions, prompt: Sequence[int], grammar: LlamaGrammar, *, budget: int) -> Answer:
-    """One answer, of `budget` tokens at most. Raises ModelError where llama-cpp-python fails."""
+    """One answer of at most `budget` tokens. Raises ModelError where llama-cpp-python fails."""
     backend.read.clear()
     try:
         made = backend.llama.create_completion(list(prompt), max_tokens=budget, temperature=0.0, grammar=grammar)
@@ -156,7 +156,7 @@ def _decode(
 
 
 COMPLETIONS = Constraint("llama-cpp-python", _grammar, salvage, _decode, llama_only=True)
-"""Its entities have no score: completions tell no probabilities."""
+"""Its entities have no score: completions return no probabilities."""
 
 
 def load(model: str, *, unit: str | None, threads: int | None, force: bool, **settings: Any) -> Extractor:

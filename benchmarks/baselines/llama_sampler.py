@@ -1,10 +1,10 @@
-"""The baseline `llama-gbnf`: llama.cpp's own grammar sampler; the tests use it as the oracle of our grammars.
+"""The baseline `llama-gbnf`: llama.cpp's own grammar sampler; tests use it as the oracle of our grammars.
 
-One token a step, forced or not, as llama.cpp's users have it; but the model's favourite is tested first, alone, then
-the best 64, then the whole vocabulary: exact for greedy decoding, and nearly free where the model knows the format.
+It generates one token per step, forced or not, like llama.cpp; but it tests the most likely token first, then the best
+64, then the whole vocabulary: exact for greedy decoding, and nearly free where the model knows the format.
 
-What the sampler lets through and this does not: control tokens, whose names it reads as text, and bytes that are no
-UTF-8, which would leave it without a way on. What it never lets through: a NUL, whatever the grammar says.
+Unlike the sampler, it refuses control tokens, whose names the sampler reads as text, and bytes that are not UTF-8,
+after which the sampler could not continue. The sampler never allows a NUL, whatever the grammar.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from bioner_edge.formats.contract import Format
 __all__ = ["LLAMA_GBNF", "Grammar", "LlamaGrammar", "decode"]
 
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
-_SHORTLIST = 64  # candidates tested together where the favourite was refused
+_SHORTLIST = 64  # candidates tested together where the best one was refused
 
 
 class LlamaGrammar:
-    """A grammar in llama.cpp's engine, at the beginning of an answer. Raises GrammarError where it is refused there."""
+    """A grammar in llama.cpp's engine, at the start of an answer. Raises GrammarError where llama.cpp refuses it."""
 
     def __init__(self, backend: LlamaCpp, text: str) -> None:
         self._sampler = None
-        # An empty text would be no grammar at all there, and a NUL its end.
+        # llama.cpp takes an empty text for no grammar, and a NUL for its end.
         if text and "\0" not in text:
             self._sampler = lib.llama_sampler_init_grammar(backend._vocab, text.encode(), b"root")
         if not self._sampler:
             raise GrammarError("grammar: llama.cpp refuses it; take --constraint gbnf, which reads grammars by itself")
 
     def allows(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which of the tokens may come next; those that end an answer, where it may end."""
+        """Which of the tokens may come next; end tokens only where the answer may end."""
         data = np.zeros(len(ids), _CANDIDATE)
         data["id"] = ids
         array = lib.llama_token_data_array(data.ctypes.data_as(lib.llama_token_data_p), len(ids), -1, False)
@@ -55,11 +55,12 @@ class LlamaGrammar:
         return allowed
 
     def accept(self, token: int) -> None:
-        """Write a token, which must be allowed: for any other llama.cpp throws, nobody catches, the process ends."""
+        """Append a token, which must be allowed: for any other, llama.cpp throws an uncaught exception and the process
+        ends."""
         lib.llama_sampler_accept(self._sampler, token)
 
     def reset(self) -> None:
-        """Back to the beginning of an answer."""
+        """Return to the start of an answer."""
         lib.llama_sampler_reset(self._sampler)
 
     def close(self) -> None:
@@ -96,14 +97,14 @@ def decode(
     budget: int,
     removed_mass: bool = False,
 ) -> Answer:
-    """What `decoding.loop.decode` does, decided by llama.cpp.
+    """Like `decoding.loop.decode`, constrained by llama.cpp.
 
-    The automaton only keeps the place, for the end of a budget and for UTF-8. A choice's probability is the model's
-    own, of the whole vocabulary: p(chosen | allowed), which is never less, would need what is avoided here, a test of
-    every token. Forced tokens are choices too, so scores are lower than under other constraints. `removed_mass` is not
-    known.
+    The automaton only tracks the state, for the end of a budget and for UTF-8. A choice's probability is the model's
+    own, over the whole vocabulary: p(chosen | allowed), which is never less, would require testing every token. Forced
+    tokens are choices too, so scores are lower than under other constraints. `removed_mass` is unknown.
 
-    Raises UsageError for a back end that is not llama.cpp, GrammarError (one of them) for a grammar refused there.
+    Raises UsageError for a back end other than llama.cpp, GrammarError (a subclass) for a grammar that llama.cpp
+    refuses.
     """
     if not isinstance(backend, LlamaCpp):
         raise UsageError("llama-gbnf needs a GGUF model on llama.cpp")
@@ -140,7 +141,7 @@ def decode(
 
 
 def _best(logits: Logits, engine: LlamaGrammar, mask: TokenMask, state: State) -> int | None:
-    """The token with the highest logit that is allowed, None where there is none."""
+    """The allowed token with the highest logit; None where there is none."""
     for ids in _by_rank(logits):
         for token in ids[engine.allows(ids)].tolist():
             piece = mask.vocabulary.pieces[token]
@@ -151,9 +152,9 @@ def _best(logits: Logits, engine: LlamaGrammar, mask: TokenMask, state: State) -
 
 
 def _by_rank(logits: Logits) -> Iterator[NDArray[np.int64]]:
-    """The favourite, then the best few, then every token, best first."""
+    """The best token, then the best few, then all tokens, best first."""
     top = int(logits.argmax())
-    if not np.isfinite(logits[top]):  # argmax prefers NaN, so one is enough to be seen here
+    if not np.isfinite(logits[top]):  # argmax returns a NaN if there is one
         raise ModelError("the model gives NaN or infinite logits; its weights are damaged, convert it again")
     yield np.array([top])
     few = np.sort(np.argpartition(logits, -_SHORTLIST)[-_SHORTLIST:]) if len(logits) > _SHORTLIST else None
@@ -171,7 +172,7 @@ def _follows(automaton: ByteAutomaton, state: State, piece: bytes) -> bool:
 
 
 def _probability(logits: Logits, token: int) -> float:
-    """The softmax of one token; the cap holds float32 in range where better ones were refused."""
+    """The softmax of one token; the cap keeps float32 in range where better ones were refused."""
     return float(1 / np.exp(np.minimum(logits - logits[token], np.float32(80))).sum(dtype=np.float64))
 
 

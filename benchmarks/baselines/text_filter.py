@@ -1,8 +1,8 @@
-"""The baseline `text-filter`: free decoding; then what an answer writes is looked for in the text.
+"""The baseline `text-filter`: unconstrained decoding, then each extracted mention is searched in the text.
 
-It is marked wherever it stands there between two boundaries. What does not is dropped, and that alone counts as a
-problem. Written offsets are taken as they are, where they are inside the text; of a brat line the mention is taken, not
-the offsets.
+A mention is marked wherever it occurs between two boundaries. One that does not occur is dropped, and only that counts
+as a problem. Written offsets are used as they are, if they are inside the text; of a brat line only the mention is
+used.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def _filter(form: Format, answer: str, document: Document, labels: Sequence[str]
     if form in _WRITTEN:
         items = [*_WRITTEN[form](answer, document, labels)]
         read = terms.read_answer(answer, document, lambda cursor: _all(cursor, items), lambda rest: ())
-    else:  # its own reading finds terms everywhere, and takes offsets as they are
+    else:  # its own parser finds terms everywhere, and uses offsets as they are
         read = form.salvage(answer, document, labels)
     return replace(read, problems=tuple(p for p in read.problems if p.kind == "ungrounded"))
 
@@ -37,7 +37,7 @@ def _all(cursor: Cursor, items: Iterable[Item]) -> Iterator[Item]:
 
 
 def _tagged(form: Format) -> Callable[[str, Document, Sequence[str]], Iterator[Item]]:
-    """The mentions of a tagged copy, which is its own text here: so no mention is measured against the document's."""
+    """The mentions of a tagged copy, which serves as its own text: no mention is checked against the document."""
 
     def written(answer: str, document: Document, labels: Sequence[str]) -> Iterator[Item]:
         copy = Document("", MARKS[form].sub(lambda found: found["kept"] or "", answer))
@@ -52,29 +52,29 @@ MARKS: dict[Format, re.Pattern[str]] = {
     single_tag: re.compile(r"\\(?P<kept>[@#\\])|@@|##"),
     multi_tag: re.compile(r"\\(?P<kept>[\\<])|<(?=[A-Za-z/\x80-\U0010ffff])/?[^<>\\\x00-\x1f\x7f]*>"),
 }
-"""What a tagged copy has beside the text; of an escape, `kept` is the character."""
+"""Markup of a tagged copy; `kept` is the character of an escape."""
 
 
 def _rows(answer: str, document: Document, labels: Sequence[str]) -> Iterator[Item]:
-    """The mentions of tokens and BIO tags; their tokens may stand in the text with white space between them or not."""
+    """The mentions of tokens with BIO tags; in the text, whitespace may or may not separate their tokens."""
     names = types(labels)
     open_item: Item | None = None
     for line in re.finditer(r"[^\n]+", answer):
         token, _, tag = re.sub(r"\s+", "\t", line[0].strip()).rpartition("\t")
         label = names.get(tag[2:]) if token and tag[:2] in ("B-", "I-") else None
         if open_item and not (tag[:2] == "I-" and label == open_item.label):
-            yield _found(open_item, document.text)
+            yield _locate(open_item, document.text)
             open_item = None
         if label:
             before = open_item.value if open_item else []
             start = open_item.place.start if open_item else line.start()
             open_item = Item(label, [*before, *unescape(token).split()], Span(start, line.end()))
     if open_item:
-        yield _found(open_item, document.text)
+        yield _locate(open_item, document.text)
 
 
-def _found(item: Item, text: str) -> Item:
-    """A mention as the text spells it where it has these tokens, else with blanks between them."""
+def _locate(item: Item, text: str) -> Item:
+    """A mention as the text spells it where it contains these tokens, else joined by spaces."""
     spelled = re.search(r"\s*".join(map(re.escape, item.value)), text)
     return item._replace(value=spelled[0] if spelled else " ".join(item.value))
 
@@ -87,7 +87,7 @@ def _lines(answer: str, document: Document, labels: Sequence[str]) -> Iterator[I
             yield Item(names[line["type"]], unescape(line["mention"]).strip(), Span(*line.span()))
 
 
-# What a format writes, as (label, surface), where its own reading needs more than that to be right.
+# Readers of (label, surface) for formats whose own parser requires more than that.
 _WRITTEN: dict[Format, Callable[[str, Document, Sequence[str]], Iterator[Item]]] = {
     single_tag: _tagged(single_tag),
     multi_tag: _tagged(multi_tag),

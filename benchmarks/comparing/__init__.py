@@ -1,1 +1,1 @@
-"""Whether cells of runs differ: which of them correspond, by how much they differ, and how sure that is."""
+"""Compare cells of runs: which of them correspond, how much they differ, and whether that is significant."""

@@ -1,13 +1,12 @@
-"""Do two systems differ? Cells of runs that correspond, held against each other document by document.
+"""Compare systems: corresponding cells of runs, document by document.
 
     bioner-edge compare runs/q8 runs/q4
 
-The first run is what the others are compared with. Where it has one cell of a corpus, every cell of the others on that
-corpus is compared with that one. Where it has several, `correspondence` says which belong together. One
-run by itself: every cell is compared with the reference level of the same model, format and constraint. What has
-nothing that it could be compared with is refused, with the reason.
+The first run is the reference. Where it has one cell of a corpus, every cell of the others on that corpus is compared
+with it; where it has several, `correspondence` matches them. In a single run, every cell is compared with the reference
+level of the same model, format and constraint. Cells without a reference are refused, with the reason.
 
-A difference counts where its p-value, adjusted for all comparisons that were asked for at once, is below 0.05.
+A difference is significant where its p-value, adjusted for all requested comparisons, is below 0.05.
 """
 
 from __future__ import annotations
@@ -30,8 +29,8 @@ RESOURCES = ("model_bytes", "peak_rss_bytes", "decode_tokens_per_s", "documents_
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """A cell beside its reference. `ratios` are its figures divided by those of the reference, at `threads` threads,
-    the most at which both were timed; None for what one of the two lacks."""
+    """A cell and its reference. `ratios` are its figures divided by the reference's, at `threads` threads, the most at
+    which both were timed; None for what either lacks."""
 
     place: Place
     reference: Place
@@ -69,7 +68,7 @@ class Compared:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """All that was compared, and what was not. `notices` are what one must know to read it rightly."""
+    """All compared cells, and those refused. `notices` are needed to interpret it."""
 
     mode: str
     seed: int
@@ -79,7 +78,7 @@ class Comparison:
 
     @property
     def exit_code(self) -> int:
-        """0 all cells were compared; 1 some could not be."""
+        """0 if all cells were compared, 1 if some could not be."""
         return 1 if self.refused else 0
 
     def to_json(self) -> dict[str, Any]:
@@ -102,9 +101,9 @@ def compare(
 ) -> Comparison:
     """Compare the cells of runs with those of the first run, or with `reference`.
 
-    A reference is a cell, with which all others of its corpus are compared, or a level or model by name, with which
-    the other levels of the same model are, or all other models. Raises UsageError for a mode or reference that is not
-    there, and InputError for a reference without a score.
+    A reference is a cell, with which all others of its corpus are compared, or the name of a level or model, with which
+    the other levels of the same model or all other models are compared. Raises UsageError for an unknown mode or
+    reference, InputError for a reference without a score.
     """
     if isinstance(reference, Key):
         matching = with_one(runs, reference)
@@ -112,23 +111,23 @@ def compare(
         matching = with_level(runs, reference)
     else:
         matching = with_first(runs)
-    return _compared(matching, mode, seed, resamples)
+    return _compare(matching, mode, seed, resamples)
 
 
 def versus_reference(
     run: Run, reference: str | None = None, *, mode: str = "strict", seed: int = 0, resamples: int = RESAMPLES
 ) -> dict[Key, dict[str, Any]]:
-    """The cells of a run, each held against the reference level of the same model, format and constraint, by key.
+    """The cells of a run, each compared with the reference level of the same model, format and constraint, by key.
 
-    `reference` names a level or a model; by default it is, of each model, the level with the most bits per weight that
-    was scored. A cell that has no such reference, or is it, is not among them. Raises UsageError for an unknown one.
+    `reference` names a level or a model; the default is each model's scored level with the most bits per weight. Cells
+    without a reference, and references themselves, are omitted. Raises UsageError for an unknown reference.
     """
-    compared = _compared(with_level([run], reference), mode, seed, resamples)
+    compared = _compare(with_level([run], reference), mode, seed, resamples)
     return {pair.place.cell.key: {"reference": pair.reference.cell.key, **pair.figures()} for pair in compared.pairs}
 
 
-def _compared(matching: Matching, mode: str, seed: int, resamples: int) -> Comparison:
-    """Work the differences out; a pair that cannot be compared is refused."""
+def _compare(matching: Matching, mode: str, seed: int, resamples: int) -> Comparison:
+    """Compute the differences; pairs that cannot be compared are refused."""
     if mode not in MODES:
         raise UsageError(unknown_name("mode", mode, MODES))
     found: list[tuple[Place, Place, Difference]] = []
@@ -148,7 +147,7 @@ def _compared(matching: Matching, mode: str, seed: int, resamples: int) -> Compa
 
 
 def _ratios(ours: Cell, theirs: Cell) -> tuple[int | None, dict[str, float | None]]:
-    """See `Compared`; of repetitions the medians."""
+    """The fields of `Compared`; medians of the repetitions."""
     threads = max({*ours.threads} & {*theirs.threads}, default=None)
     found: dict[str, float | None] = {}
     for name in RESOURCES:
@@ -165,7 +164,7 @@ def _ratio(one: float | None, other: float | None) -> float | None:
 
 
 def _notices(pairs: Sequence[Compared]) -> Iterator[str]:
-    """Documents that were left out, and figures of speed that are of different machines."""
+    """Documents that were left out, and speeds from different machines."""
     for pair in pairs:
         if pair.difference.left_out:
             message = f"{pair.difference.left_out} documents were read by one of the two alone and are left out"

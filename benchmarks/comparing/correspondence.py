@@ -1,6 +1,6 @@
-"""Which cells of runs correspond, so that they can be held against each other.
+"""Match corresponding cells of runs, so that they can be compared.
 
-What has nothing that it could be compared with is refused, with the reason: no cell is left out in silence.
+Cells without a counterpart are refused, with the reason: none is dropped silently.
 """
 
 from __future__ import annotations
@@ -25,20 +25,19 @@ _AGREEING = (
     ("model", "constraint"),
     ("family", "constraint"),
 )
-"""In what cells of one corpus must agree to correspond: the first of these in which any cell of the one run agrees with
-one of the other."""
+"""Keys in which corresponding cells of one corpus agree: the first row in which any cells of both runs agree."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Place:
-    """A cell and the run that it is of."""
+    """A cell and its run."""
 
     run: Run
     cell: Cell
 
     @property
     def corpus(self) -> str:
-        """What tells corpora apart: what is in them, whatever they are called, where that is known."""
+        """An identity of the corpus: its content where known, whatever its name."""
         name = self.cell.key.corpus
         return str(self.run.corpora.get(name, {}).get("sha256") or name)
 
@@ -49,13 +48,13 @@ class Place:
             return None
         return f"has failed: {self.cell.failed['reason']}" if self.cell.failed else "was not scored"
 
-    def called(self, name: str) -> bool:
+    def is_named(self, name: str) -> bool:
         """Whether this is the name of its model or of its level."""
         return name in (self.cell.key.model, self.cell.about.get("level"))
 
     def traits(self, names: Sequence[str]) -> tuple[str, ...]:
-        told = {**self.cell.key.to_json(), "family": family(self.cell)}
-        return tuple(told[name] for name in names)
+        values = {**self.cell.key.to_json(), "family": family(self.cell)}
+        return tuple(values[name] for name in names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +69,7 @@ class Refused:
 
 
 def family(cell: Cell) -> str:
-    """The name of the model without its level: of NAME-Q8_0 and NAME-int8-onnx it is NAME."""
+    """The name of the model without its level: NAME for NAME-Q8_0 and NAME-int8-onnx."""
     name, at, folder = cell.key.model.partition("@")  # NAME-LEVEL@FOLDER is one of several of the same name
     level = cell.about.get("level")
     stem = re.sub(r"(\.gguf|-onnx|-onnx\.onnx)$", "", name)
@@ -79,7 +78,7 @@ def family(cell: Cell) -> str:
 
 @dataclass
 class Matching:
-    """Cells and their references, found before anything is worked out."""
+    """Cells and their references, matched before anything is computed."""
 
     matched: list[tuple[Place, Place]] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
@@ -95,7 +94,7 @@ class Matching:
 
 
 def with_one(runs: Sequence[Run], key: Key) -> Matching:
-    """Every cell with the one that has this key."""
+    """Compare every cell with the one that has this key."""
     matching = Matching()
     every = [Place(run, cell) for run in runs for cell in run.cells]
     reference = next((place for place in every if place.cell.key == key), None)
@@ -114,15 +113,15 @@ def with_one(runs: Sequence[Run], key: Key) -> Matching:
 
 
 def with_level(runs: Sequence[Run], reference: str | None) -> Matching:
-    """Every cell with the reference level of its model: the one that `reference` names, a level or a model, else the
-    one with the most bits per weight.
+    """Compare every cell with the reference level of its model: `reference`, a level or a model, else the level with
+    the most bits per weight.
 
-    A model that is named is the reference of all others too: where it has one cell of a corpus, of every cell there,
-    else of those with the same format and constraint.
+    A named model is the reference of all other models too: where it has one cell of a corpus, for every cell there,
+    else for those with the same format and constraint.
     """
     matching = Matching()
     every = [Place(run, cell) for run in runs for cell in run.cells]
-    if reference is not None and not any(place.called(reference) for place in every):
+    if reference is not None and not any(place.is_named(reference) for place in every):
         names = {name for p in every for name in (p.cell.about.get("level"), p.cell.key.model) if name}
         raise UsageError(unknown_name("level or model", reference, sorted(names)))
     scored = [place for run in runs for place in matching.scored(run)]
@@ -133,7 +132,7 @@ def with_level(runs: Sequence[Run], reference: str | None) -> Matching:
         traits = place.traits(agreeing.get(often[place.corpus], ("format", "constraint")))
         groups[place.corpus, *traits].append(place)
     for places in groups.values():
-        chosen = [place for place in places if reference is None or place.called(reference)]
+        chosen = [place for place in places if reference is None or place.is_named(reference)]
         if not chosen:
             matching.refuse(places, f"there is no score of {reference} in this format and constraint")
             continue
@@ -145,7 +144,7 @@ def with_level(runs: Sequence[Run], reference: str | None) -> Matching:
 
 
 def with_first(runs: Sequence[Run]) -> Matching:
-    """The cells of all other runs with those of the first."""
+    """Compare the cells of all other runs with those of the first."""
     matching = Matching()
     first = matching.scored(runs[0])
     others = [matching.scored(run) for run in runs[1:]]
@@ -157,7 +156,7 @@ def with_first(runs: Sequence[Run]) -> Matching:
 
 
 def _correspond(places: Sequence[Place], first: Sequence[Place], matching: Matching) -> None:
-    """Find for each place the one of `first` that corresponds to it, or say why there is none."""
+    """Find the counterpart in `first` of each place, or record why there is none."""
     for corpus in dict.fromkeys(place.corpus for place in places):
         ours = [place for place in places if place.corpus == corpus]
         theirs = [place for place in first if place.corpus == corpus]
@@ -167,15 +166,15 @@ def _correspond(places: Sequence[Place], first: Sequence[Place], matching: Match
             if len(fitting) == 1:
                 matching.matched.append((place, fitting[0]))
             elif fitting:
-                told = "; ".join(str(other.cell.key) for other in fitting)
-                matching.refuse([place], f"several cells of the first run correspond to it: {told}; name the reference")
+                keys = "; ".join(str(other.cell.key) for other in fitting)
+                matching.refuse([place], f"several cells of the first run correspond to it: {keys}; name the reference")
             else:
-                told = "corresponds to it" if theirs else "was scored on this corpus, as it is here"
-                matching.refuse([place], f"no cell of the first run {told}")
+                missing = "corresponds to it" if theirs else "was scored on this corpus, as it is here"
+                matching.refuse([place], f"no cell of the first run {missing}")
 
 
 def _agreeing(ours: Sequence[Place], theirs: Sequence[Place]) -> Callable[[Place], tuple[str, ...]]:
-    """What cells that correspond have in common."""
+    """The key in which corresponding cells agree."""
     if len(theirs) == 1:
         return lambda place: ()
     for names in _AGREEING:

@@ -1,4 +1,4 @@
-"""A comparison for people: tables as wide as a terminal."""
+"""A comparison as tables for a terminal."""
 
 from __future__ import annotations
 
@@ -16,41 +16,45 @@ __all__ = ["tables"]
 
 
 def tables(comparison: Comparison) -> list[Table]:
-    """F1, then size and speed, then what could not be compared; those of them that have rows."""
+    """The tables of F1, of size and speed, and of refused cells; empty ones are omitted."""
     pairs = comparison.pairs
     names = _Names([place for pair in pairs for place in (pair.place, pair.reference)])
     measured = any(figure is not None for pair in pairs for figure in pair.ratios.values())
     drawn = [_accuracy(comparison, names)] if pairs else []
     drawn += [_resources(pairs, names)] if measured else []
-    return [*drawn, _left(comparison.refused)] if comparison.refused else drawn
+    return [*drawn, _refused(comparison.refused)] if comparison.refused else drawn
 
 
 class _Names:
-    """What cells are called in a table: by what tells them apart, the rest is said once, as `common`."""
+    """Cell names in a table: the parts in which cells differ; the parts that all share are `common`."""
 
     def __init__(self, places: Sequence[Place]) -> None:
         folders = {place.run.folder: place.run.folder.resolve().name for place in places}
         if len(set(folders.values())) < len(folders):
             folders = {folder: str(folder) for folder in folders}
         self._folders = folders if len(folders) > 1 else dict.fromkeys(folders, "")
-        told = [self._parts(place) for place in places]
-        self._varying = [n for n in range(len(told[0])) if len({parts[n] for parts in told}) > 1] if told else []
+        parts_of = [self._parts(place) for place in places]
+        self._varying = (
+            [n for n in range(len(parts_of[0])) if len({parts[n] for parts in parts_of}) > 1] if parts_of else []
+        )
         self.common = (
-            " · ".join(part for n, part in enumerate(told[0]) if part and n not in self._varying) if told else ""
+            " · ".join(part for n, part in enumerate(parts_of[0]) if part and n not in self._varying)
+            if parts_of
+            else ""
         )
 
     def _parts(self, place: Place) -> tuple[str, ...]:
         return (self._folders[place.run.folder], *place.cell.key.to_json().values())
 
     def __call__(self, pair: Compared) -> Text:
-        """A cell, and below it in what its reference differs from it."""
+        """A cell, and below it the parts in which its reference differs."""
         mine, its = self._parts(pair.place), self._parts(pair.reference)
         cell = " · ".join(mine[n] for n in self._varying if mine[n])
         reference = " · ".join(b for a, b in zip(mine, its, strict=True) if b and a != b)
         return Text.assemble(printable(cell), (f"\nvs {printable(reference)}", "dim"))
 
 
-def _drawn(title: str, *headings: str) -> Table:
+def _new_table(title: str, *headings: str) -> Table:
     table = Table(
         box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, title_justify="left", caption_justify="left"
     )
@@ -63,7 +67,7 @@ def _drawn(title: str, *headings: str) -> Table:
 
 def _accuracy(comparison: Comparison, names: _Names) -> Table:
     title = f"{comparison.mode.capitalize()} F1: {names.common}"
-    table = _drawn(title, "F1", "change", "95 % interval", "p (Holm)", "differ")
+    table = _new_table(title, "F1", "change", "95 % interval", "p (Holm)", "differ")
     for pair in comparison.pairs:
         d = pair.difference
         style = "bold" if pair.significant else ""
@@ -88,7 +92,7 @@ def _p(p: float) -> str:
 
 
 def _resources(pairs: Sequence[Compared], names: _Names) -> Table:
-    table = _drawn(
+    table = _new_table(
         "Size and speed, as a multiple of the reference's", "model", "memory", "tokens/s", "documents/s", "threads"
     )
     for pair in pairs:
@@ -97,8 +101,8 @@ def _resources(pairs: Sequence[Compared], names: _Names) -> Table:
     return table
 
 
-def _left(refused: Sequence[Refused]) -> Table:
-    table = _drawn("Not compared")
+def _refused(refused: Sequence[Refused]) -> Table:
+    table = _new_table("Not compared")
     table.add_column("reason", overflow="fold")
     for one in refused:
         table.add_row(Text(printable(f"{one.place.run.folder}: {one.place.cell.key}")), Text(printable(one.reason)))

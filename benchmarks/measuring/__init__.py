@@ -1,1 +1,1 @@
-"""What one process measures of one model: speed, memory, energy; and what it reads with, baselines among them."""
+"""What one process measures of one model: speed, memory, energy."""

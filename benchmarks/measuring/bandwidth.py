@@ -1,11 +1,11 @@
-"""How much memory can be moved, and how much of it a model moves: writing one token after the other reads every weight
-each time, so that what memory gives is the limit.
+"""Memory bandwidth, and the bytes of weights read per token: single-token decoding reads every weight, so bandwidth is
+its limit.
 
     echo '{"threads": 2}' | python -P -m bioner_edge.benchmarks.measuring.bandwidth
 
-copies a buffer on two cores and prints {"copy_bytes_per_s": …}: bytes read and bytes written, the best of five, counted
-as STREAM does (McCalpin 1995). A copy says no more than how fast a copy is: a machine that reads faster than it writes
-can go beyond it.
+copies a buffer on two cores and prints {"copy_bytes_per_s": …}: bytes read plus bytes written, the best of five,
+counted as in STREAM (McCalpin 1995). A copy measures only copying: a machine that reads faster than it writes can
+exceed it.
 """
 
 from __future__ import annotations
@@ -35,11 +35,17 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _LEAST = 256 << 20  # bytes
 _TIMES_CACHE = 8  # a buffer as large as the cache would partly stay in it
 _MULTIPLY = ("MatMul", "Gemm", "com.microsoft.FusedMatMul", "com.microsoft.MatMulNBits")  # the second input, on
-_RESHAPE = ("Cast", "DequantizeLinear", "Identity", "Reshape", "Transpose")  # of matrices, on their way there
+_RESHAPE = (
+    "Cast",
+    "DequantizeLinear",
+    "Identity",
+    "Reshape",
+    "Transpose",
+)  # operators between a matrix and its multiplication
 
 
 def main() -> int:
-    """The process: 0, or 2 for a number of threads that it cannot have."""
+    """Run the process: 0, or 2 for a number of threads that is not available."""
     try:
         rate = copy_bytes_per_s(json.load(sys.stdin)["threads"])
     except BionerError as error:
@@ -49,33 +55,33 @@ def main() -> int:
     return 0
 
 
-# --- What memory gives
+# --- Memory bandwidth
 
 
 def last_level_cache_bytes(folder: Path = _CACHES) -> int | None:
-    """The largest cache that the first core has, None where the system does not tell."""
+    """The largest cache of the first core; None where the system does not report it."""
     sizes = [_size(path) for path in folder.glob("index*/size")]
     return max(sizes, default=0) or None
 
 
 def _size(path: Path) -> int:
-    told = re.fullmatch(r"(\d+)([KMG]?)", path.read_text().strip())
-    return int(told[1]) * _UNITS[told[2]] if told else 0
+    match = re.fullmatch(r"(\d+)([KMG]?)", path.read_text().strip())
+    return int(match[1]) * _UNITS[match[2]] if match else 0
 
 
 def buffer_bytes() -> int:
-    """How much is copied: far more than the caches hold, but no more than half of a quarter of the free memory, since
-    the copy takes as much again."""
-    wanted = max(_LEAST, _TIMES_CACHE * (last_level_cache_bytes() or 0))
+    """The size of the copied buffer: far larger than the caches, at most an eighth of the free memory, since source and
+    target are both allocated."""
+    size = max(_LEAST, _TIMES_CACHE * (last_level_cache_bytes() or 0))
     free = memory.available()
-    return wanted if free is None else max(1 << 20, min(wanted, free // 8))
+    return size if free is None else max(1 << 20, min(size, free // 8))
 
 
 def copy_bytes_per_s(threads: int, *, bytes: int | None = None, repeats: int = 5) -> float:
-    """Bytes read and written in a second by a plain copy of `bytes` on `threads` cores, the best of `repeats`.
+    """Bytes read and written per second by a plain copy of `bytes` on `threads` cores, the best of `repeats`.
 
-    Each thread copies a share of its own, by numpy, which lets the others run meanwhile. Raises UsageError where this
-    process has not so many cores.
+    Each thread copies its own share with numpy, which releases the GIL. Raises UsageError where this process does not
+    have so many cores.
     """
     count = (bytes or buffer_bytes()) // 8
     source, target = np.ones(count), np.zeros(count)
@@ -88,16 +94,16 @@ def copy_bytes_per_s(threads: int, *, bytes: int | None = None, repeats: int = 5
             list(pool.map(lambda share: np.copyto(target[share], source[share]), shares))
             return time.perf_counter() - started
 
-        copied()  # the threads start, the pages of the target are there
+        copied()  # start the threads, map the target's pages
         return 16 * count / min(copied() for _ in range(repeats))
 
 
-# --- What a model takes
+# --- Bytes that a model reads
 
 
 def step_bytes(path: Path) -> int | None:
-    """Bytes of weights that must be read to write one token: the matrices, the output's too; of an embedding that is
-    nothing else only a row is read. None where it cannot be told, as for a mixture of experts.
+    """Bytes of weights read per token: all matrices, including the output's; only one row of an untied embedding. None
+    where unknown, as for a mixture of experts.
 
     Raises ModelError for a file that is damaged.
     """

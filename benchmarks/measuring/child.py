@@ -1,31 +1,30 @@
-"""One process that reads documents with one model at one number of threads, and says what it took.
+"""Measure one model at one number of threads in a process of its own.
 
     python -P -m bioner_edge.benchmarks.measuring.child [PARENT] < SPEC.json
 
-A process of its own, so that its memory is its own, and that nothing it leaves behind changes the next figure. It ends
-when the process with the number PARENT does. SPEC is one JSON object:
+A separate process has its own memory and leaves nothing behind that changes the next figure. It exits when the process
+with the number PARENT does. SPEC is one JSON object:
 
-    phase        "read": write what is found to `predictions`; "repetition": measure speed and memory
+    phase        "read": write predictions to `predictions`; "repetition": measure speed and memory
     model        a listed model's name, a GGUF file or the folder of an ONNX model
-    format, labels, guidelines (or null), unit (left out: that of the manifest), constraint: see baselines.load_reader
-    threads      of the runtime; the process stays on as many cores
-    documents    JSON Lines of documents: `id`, `text`, perhaps `title_end`; `limit` says how many of them, or null
-    predictions  read: the file that is appended to
-    warm_up      repetition: how many documents are read before the clock runs, by default 1
-    spawned      when this process was asked for, by `time.time`: then the answer has `start_s`, how long it took until
-                 its libraries were there, which any process that extracts needs
-    force        load a model that seems larger than the memory that is free, by default not
+    format, labels, guidelines (or null), unit (default: that of the manifest), constraint: see baselines.load_reader
+    threads      of the runtime; the process is bound to as many cores
+    documents    JSON Lines of documents: `id`, `text`, optional `title_end`; `limit` is how many to read, or null
+    predictions  read: the file to append to
+    warm_up      repetition: how many documents are read before timing starts, by default 1
+    spawned      when this process was requested, by `time.time`: the answer then has `start_s`, the time until its
+                 libraries were loaded, which every extracting process needs
+    force        load a model that seems too large for the free memory, by default not
 
-The documents of a reading are read in another process: one that ends it costs itself alone, and has `error`. Those of
-a repetition are read here, since its figures are those of one process: one that ends it costs the repetition.
+In phase "read", documents are read in a child process: one that crashes it is recorded with `error`, and the others are
+read. In phase "repetition" they are read in this process, whose figures are measured: a crash fails the repetition.
 
-One JSON object is written to standard output, and nothing else ever. An error that is the caller's to mend is one line
-on standard error and exit code 2; Ctrl-C is 130.
+One JSON object is written to standard output, and nothing else. A user's error is one line on standard error and exit
+code 2; Ctrl-C is 130.
 
-A line of predictions is what `bioner-edge extract` writes, with `cost` (what it took), `broken_answers` (those that do
-not parse or depart from the text) and `salvaged` (entities read from these). One for which nothing could be read has
-`error` instead of entities. Lines that are there already are kept, if they are whole, and are about the first
-documents: the rest is read.
+A line of predictions is what `bioner-edge extract` writes, with `cost` (time and tokens), `broken_answers` (those that
+do not parse or depart from the text) and `salvaged` (entities read from these). A document that could not be read has
+`error` instead of entities. Existing complete lines about the first documents are kept, and the rest is read.
 """
 
 from __future__ import annotations
@@ -65,9 +64,9 @@ _COUNTS = ("answers", "calls", "fed", "prompt", "tokens", "chosen")
 
 
 def main() -> int:
-    """The process: 0, 2 for what the caller has to mend, 130 for Ctrl-C."""
+    """Run the process: 0, 2 for a user's error, 130 for Ctrl-C."""
     answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what native code may print
+    os.dup2(2, 1)  # redirects output of native code
     warnings.simplefilter("ignore")
     try:
         found = run(json.load(sys.stdin))
@@ -82,7 +81,7 @@ def main() -> int:
 
 
 def run(spec: Spec) -> dict[str, Any]:
-    """What a spec asks for. Raises BionerError."""
+    """Run the phase of a spec. Raises BionerError."""
     phases = {"read": predict, "repetition": measure}
     if spec["phase"] not in phases:
         raise UsageError(unknown_name("phase", spec["phase"], phases))
@@ -91,14 +90,14 @@ def run(spec: Spec) -> dict[str, Any]:
         return phases[spec["phase"]](spec) | started
 
 
-def _asked(spec: Spec) -> dict[str, Any]:
-    """What `baselines.load_reader` is given."""
+def _reader_settings(spec: Spec) -> dict[str, Any]:
+    """The arguments of `baselines.load_reader`."""
     names = ("model", "constraint", "format", "labels", "guidelines", "unit", "threads", "force")
     return {name: spec[name] for name in names if name in spec}
 
 
 def _documents(spec: Spec) -> list[Document]:
-    """The documents, without annotations. Raises InputError for a file that is not the suite's."""
+    """The documents, without annotations. Raises InputError for a file that the suite did not write."""
     path = Path(spec["documents"])
     try:
         with path.open(encoding="utf-8") as lines:
@@ -114,16 +113,16 @@ def _documents(spec: Spec) -> list[Document]:
 
 
 def predict(spec: Spec) -> dict[str, Any]:
-    """Read the documents that have no line yet, each appended to the predictions as soon as it is done.
+    """Read the documents that have no line yet, appending each prediction at once.
 
-    Sums are over all lines, `new_seconds` over those that are new.
+    Sums are over all lines, `new_seconds` over the new ones.
     """
     documents, path = _documents(spec), Path(spec["predictions"])
     started = time.perf_counter()
-    opening = partial(baselines.open_reader, **_asked(spec))
-    with Guard(opening) as reader, open_locked(path) as out:  # a file is made only once there is a model
+    opening = partial(baselines.open_reader, **_reader_settings(spec))
+    with Guard(opening) as reader, open_locked(path) as out:  # create the file only after the model is loaded
         load_s = time.perf_counter() - started
-        costs = _kept(path, documents)
+        costs = _kept_costs(path, documents)
         resumed = len(costs)
         with name_file(path):
             _read_on(reader, documents[resumed:], out, costs)
@@ -133,18 +132,18 @@ def predict(spec: Spec) -> dict[str, Any]:
 
 
 def _read_on(reader: Reader, documents: Sequence[Document], out: FileIO, costs: list[dict[str, float]]) -> None:
-    """Read documents, each of which is a line of the file, and a cost, as soon as it is done.
+    """Read documents, appending a line and a cost for each at once.
 
-    Those that end the process that reads wait for one that does not. Raises ModelError where too many in a row do: then
-    it is not the documents, and they are to be read another time.
+    Documents that crash the reading process are written only after one that does not. Raises ModelError where too many
+    in a row crash: then the cause is not the documents, and they remain to be read.
     """
     waiting: list[dict[str, Any]] = []
     for number, document in enumerate(documents, start=1):
         record, crash = _read(reader, document)
         waiting.append(record)
         if crash and len(waiting) == MAX_CRASHES:
-            told = f"{MAX_CRASHES} documents in a row ended the process that reads them ({crash.how})"
-            raise ModelError(f"{told}; {remedy(crash.how)}")
+            message = f"{MAX_CRASHES} documents in a row ended the process that reads them ({crash.how})"
+            raise ModelError(f"{message}; {remedy(crash.how)}")
         if crash and number < len(documents):
             continue
         for row in waiting:
@@ -158,14 +157,14 @@ def _cost(record: dict[str, Any]) -> dict[str, float]:
 
 
 def _read(reader: Reader, document: Document) -> tuple[dict[str, Any], CrashError | None]:
-    """What is written of a document, and what happened to the process that read it."""
+    """The record of a document, and the crash of the process that read it, if any."""
     started = time.perf_counter()
     error: Exception | None = None
     try:
         found = reader(document)
     except LostError:
         raise
-    except Exception as failure:  # whatever one document does to a reader, the others are read
+    except Exception as failure:  # one document's failure must not stop the others
         found, error = Extraction(document, ()), failure
     cost: dict[str, float] = {"seconds": time.perf_counter() - started}
     cost |= {name: getattr(found, name) for name in _COUNTS}
@@ -176,17 +175,17 @@ def _read(reader: Reader, document: Document) -> tuple[dict[str, Any], CrashErro
 
 
 def _line(record: dict[str, Any]) -> bytes:
-    """As `extract` writes it; a text that is no Unicode is written with escapes, so that the line stays UTF-8."""
+    """As `extract` writes it; a text with lone surrogates is written with escapes, so that the line is valid UTF-8."""
     try:
         return json.dumps(record, ensure_ascii=False).encode() + b"\n"
     except UnicodeEncodeError:
         return json.dumps(record).encode() + b"\n"
 
 
-def _kept(path: Path, documents: Sequence[Document]) -> list[dict[str, float]]:
-    """What each line took that is there; what was broken off behind them is cut.
+def _kept_costs(path: Path, documents: Sequence[Document]) -> list[dict[str, float]]:
+    """The costs of the existing lines; an incomplete last line is cut off.
 
-    Raises InputError where they are not about the first documents: they are not ours to overwrite.
+    Raises InputError where they are not about the first documents, since they must not be overwritten.
     """
     try:
         data = path.read_bytes() if path.exists() else b""
@@ -209,11 +208,11 @@ def _kept(path: Path, documents: Sequence[Document]) -> list[dict[str, float]]:
 
 
 def measure(spec: Spec) -> dict[str, Any]:
-    """Load the model and read the documents once: the line of a repetition, but for its key and number."""
+    """Load the model and read the documents once: the line of a repetition, without its key and number."""
     documents, mark = _documents(spec), memory.Watermark()
     started = time.perf_counter()
-    with mark.looking():
-        reader = baselines.load_reader(**_asked(spec))
+    with mark.sample():
+        reader = baselines.load_reader(**_reader_settings(spec))
     load_s = time.perf_counter() - started
     with reader:
         loaded = time.perf_counter()
@@ -227,7 +226,7 @@ def measure(spec: Spec) -> dict[str, Any]:
 
         watch = speed.read(reader, documents, between)
         energy_j = meter.joules
-        peak = memory.peak_bytes()  # before the headers are read, which is not the model's
+        peak = memory.peak_bytes()  # before headers are read, which the model does not need
         context = reader.backend.context
     return {
         "threads": spec["threads"],
@@ -241,12 +240,12 @@ def measure(spec: Spec) -> dict[str, Any]:
         **_of_files(_path(spec["model"]), context, watch),
         "bandwidth_share": None,
         "energy_j": energy_j,
-        "energy_told": meter.told,
+        "energy_told": meter.source,
     }
 
 
 def _of_files(path: Path, context: int, watch: speed.Watch) -> dict[str, float | None]:
-    """What follows from the headers of a model's files."""
+    """Figures from the headers of a model's files."""
     step = bandwidth.step_bytes(path)
     steps_per_s = watch.decode_steps / watch.decode_s if watch.decode_steps else None
     return {
@@ -257,7 +256,7 @@ def _of_files(path: Path, context: int, watch: speed.Watch) -> dict[str, float |
 
 
 def _path(model: str) -> Path:
-    """The files of a model that was loaded by this name."""
+    """The files of a model loaded by this name."""
     rows = registry.listed_models()
     return rows[model].path if model in rows else Path(model)
 

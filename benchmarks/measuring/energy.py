@@ -1,11 +1,11 @@
-"""The energy that the processor took, as it counts it itself: joules by RAPL, or the reason why nobody knows.
+"""CPU package energy in joules from RAPL, or why it is unavailable.
 
-Intel's and AMD's processors count the energy of each package (socket), and Linux shows the counters under
-/sys/class/powercap/intel-rapl:N, on AMD too (https://docs.kernel.org/power/powercap/powercap.html). The packages are
-added up. Left out are what lies within them (`core`, `uncore`), what is not the processor (`dram`, `psys`, which on
-laptops is the whole machine) and the second way to the same counter (`intel-rapl-mmio`).
+Intel and AMD processors count the energy of each package (socket), and Linux exposes the counters in
+/sys/class/powercap/intel-rapl:N, on AMD too (https://docs.kernel.org/power/powercap/powercap.html). Packages are added
+up. Omitted are their parts (`core`, `uncore`), other components (`dram`, `psys`, which on laptops is the whole machine)
+and the second interface to the same counter (`intel-rapl-mmio`).
 
-A package counts for whoever uses it: other processes that run meanwhile, and its own idling, are in the figure.
+A package is shared: the figure includes other processes that run meanwhile, and idle power.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _ROOT = Path("/sys/class/powercap")
 
 @dataclass(slots=True)
 class _Domain:
-    """The counter of one package, which begins again at 0 after `range_uj`; `spent_uj` is what it went on by in all."""
+    """The counter of one package, which wraps to 0 after `range_uj`; `spent_uj` is its total increase."""
 
     folder: Path
     name: str
@@ -35,42 +35,42 @@ class _Domain:
 
 
 class Meter:
-    """Counts from when it is made. `told` says by what, or why nothing can be counted: then `joules` is None.
+    """Counts energy from its creation. `source` names the counters, or why there are none: then `joules` is None.
 
-    A counter that ran through its range between two looks would be taken for a slower one. Ranges are some 60 to 260
-    kJ, which takes 100 W more than ten minutes: call `look` more often than that.
+    A counter that wraps more than once between two readings is undercounted. Ranges are about 60 to 260 kJ, more than
+    ten minutes at 100 W: call `look` more often than that.
     """
 
     def __init__(self, root: Path = _ROOT) -> None:
         self._domains: list[_Domain] = []
-        self.told = "no RAPL on this machine"
+        self.source = "no RAPL on this machine"
         try:
             self._domains = _packages(root)
         except PermissionError as error:
-            self.told = f"no permission to read {error.filename}: run as root or chmod"
+            self.source = f"no permission to read {error.filename}: run as root or chmod"
         except (OSError, ValueError) as error:
-            self.told = f"RAPL cannot be read: {error}"
+            self.source = f"RAPL cannot be read: {error}"
         if self._domains:
-            self.told = f"RAPL, {' + '.join(domain.name for domain in self._domains)}"
+            self.source = f"RAPL, {' + '.join(domain.name for domain in self._domains)}"
 
     def look(self) -> None:
-        """Read the counters. One that cannot be read any more ends the count."""
+        """Read the counters. One that can no longer be read ends the measurement."""
         try:
             for domain in self._domains:
                 domain.read()
         except (OSError, ValueError) as error:
             self._domains = []
-            self.told = f"RAPL cannot be read any more: {error}"
+            self.source = f"RAPL cannot be read any more: {error}"
 
     @property
     def joules(self) -> float | None:
-        """Of all packages up to now."""
+        """The energy of all packages so far."""
         self.look()
         return sum(domain.spent_uj for domain in self._domains) / 1e6 if self._domains else None
 
 
 def _packages(root: Path) -> list[_Domain]:
-    """The domains of whole packages, read for the first time. Raises OSError and ValueError."""
+    """The package domains, with their first reading. Raises OSError and ValueError."""
     found = []
     for folder in sorted(root.glob("intel-rapl:*")):
         if folder.name.count(":") == 1 and (name := (folder / "name").read_text().strip()).startswith("package"):

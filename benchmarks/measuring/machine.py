@@ -1,4 +1,4 @@
-"""What a figure was measured on: the processor, its cores, the versions, and the memory of a process."""
+"""The machine of a measurement: processor, cores, library versions; and the memory of a process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bioner_edge.hardware.threads import cores
 
 __all__ = [
     "LIBRARIES",
-    "chosen_cores",
+    "choose_cores",
     "describe",
     "facts",
     "memory_bytes",
@@ -27,14 +27,16 @@ __all__ = [
 ]
 
 LIBRARIES = ("bioner-edge", "llama-cpp-python", "numpy", "onnxruntime", "tokenizers")
-"""What can change a figure of a run."""
+"""Libraries whose version can affect a figure."""
 _CPUINFO = Path("/proc/cpuinfo")
 _CPUS = Path("/sys/devices/system/cpu")
-_VECTORS = re.compile(r"avx|amx|fma|f16c|sse4|ssse3|asimd|neon|sve|sme\d*$|i8mm|bf16")  # what kernels ask for
+_VECTORS = re.compile(
+    r"avx|amx|fma|f16c|sse4|ssse3|asimd|neon|sve|sme\d*$|i8mm|bf16"
+)  # instruction sets that kernels use
 
 
 def _cpuinfo(*names: str) -> Iterator[str]:
-    """The values of the rows of /proc/cpuinfo that have one of these names."""
+    """The values of /proc/cpuinfo rows with one of these names."""
     lines = _CPUINFO.read_text("utf-8").splitlines() if _CPUINFO.exists() else []
     for line in lines:
         name, _, value = line.partition(":")
@@ -43,12 +45,12 @@ def _cpuinfo(*names: str) -> Iterator[str]:
 
 
 def processor() -> str:
-    """The CPU's name; /proc/cpuinfo knows it better than Python does."""
+    """The CPU's name, preferably from /proc/cpuinfo, which is more specific than Python."""
     return next(_cpuinfo("model name"), platform.processor() or platform.machine())
 
 
 def memory_bytes() -> int | None:
-    """The machine's memory; None where the system does not tell."""
+    """The machine's memory; None where the system does not report it."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
@@ -56,8 +58,8 @@ def memory_bytes() -> int | None:
 
 
 def facts() -> dict[str, Any]:
-    """The machine as the line of a run has it. `flags` are the vector instructions that the processor says it has,
-    none where it does not say; `cores` those that this process may use."""
+    """The machine as recorded in a run. `flags` are the vector instructions that the processor reports, empty where
+    unknown; `cores` those available to this process."""
     flags = {flag for flag in next(_cpuinfo("flags", "Features"), "").split() if _VECTORS.match(flag)}
     return {
         "processor": processor(),
@@ -69,7 +71,7 @@ def facts() -> dict[str, Any]:
 
 
 def versions(libraries: Sequence[str] = LIBRARIES) -> dict[str, str]:
-    """Versions of Python and of the libraries that are installed."""
+    """Versions of Python and of the installed libraries."""
     found = {"python": platform.python_version()}
     for name in libraries:
         try:
@@ -80,15 +82,15 @@ def versions(libraries: Sequence[str] = LIBRARIES) -> dict[str, str]:
 
 
 def describe(libraries: Sequence[str]) -> list[str]:
-    """Lines that say on what, and with which versions of Python and of `libraries`, something was measured."""
-    told = ", ".join(f"{name} {version(name)}" for name in libraries)
-    return [f"{processor()}, {cores()} cores, {platform.platform()}", f"Python {platform.python_version()}, {told}"]
+    """Lines that describe the machine, with versions of Python and `libraries`."""
+    listed = ", ".join(f"{name} {version(name)}" for name in libraries)
+    return [f"{processor()}, {cores()} cores, {platform.platform()}", f"Python {platform.python_version()}, {listed}"]
 
 
 def resident(pid: int | str) -> dict[str, int]:
-    """Bytes by kind (RssAnon, RssFile and others) that a process holds now; none for one that has just ended.
+    """Resident bytes of a process by kind (RssAnon, RssFile and others); empty for one that has just ended.
 
-    Linux only. What is mapped from files the kernel can take back at any time.
+    Linux only. The kernel can reclaim file-backed pages at any time.
     """
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
@@ -98,10 +100,10 @@ def resident(pid: int | str) -> dict[str, int]:
     return {name.rstrip(":"): int(kibibytes) * 1024 for name, kibibytes, _ in rows}
 
 
-def chosen_cores(threads: int, root: Path = _CPUS) -> list[int]:
-    """The first `threads` of the cores that this process may use, a second thread of a core only once all have one.
+def choose_cores(threads: int, root: Path = _CPUS) -> list[int]:
+    """The first `threads` cores available to this process; hyperthread siblings only after all physical cores.
 
-    Raises UsageError where it may use fewer.
+    Raises UsageError where fewer are available.
     """
     usable = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(cores()))
     if not 1 <= threads <= len(usable):
@@ -116,7 +118,7 @@ def chosen_cores(threads: int, root: Path = _CPUS) -> list[int]:
 
 
 def _siblings(core: int, root: Path) -> str:
-    """What the threads of one physical core have in common; each is its own core where the system does not tell."""
+    """An id of a physical core, shared by its hyperthreads; each is its own where the system does not report it."""
     try:
         return (root / f"cpu{core}" / "topology" / "thread_siblings_list").read_text().strip()
     except OSError:
@@ -125,11 +127,11 @@ def _siblings(core: int, root: Path) -> str:
 
 @contextmanager
 def pin(threads: int) -> Iterator[list[int]]:
-    """While it lasts this thread, and those that it starts, run on `threads` cores, which it gives.
+    """Bind this thread, and those that it starts, to `threads` cores, which it yields.
 
-    Where the system cannot bind (macOS) they run on any. Raises UsageError where there are not so many.
+    Where the system cannot bind (macOS) they run on any. Raises UsageError where there are too few.
     """
-    chosen = chosen_cores(threads)
+    chosen = choose_cores(threads)
     if not hasattr(os, "sched_setaffinity"):
         yield chosen
         return

@@ -1,7 +1,7 @@
-"""The memory that a process takes: at its peak, before and after a model is loaded, and how much of it is the cache.
+"""Memory of a process: peak, before and after loading a model, and the size of the KV cache.
 
-Of what is resident two kinds are told apart: anonymous memory, which is the process's own, and what is mapped from
-files, which the kernel can take back and read again. Linux says both; elsewhere only the peak is known.
+Resident memory is of two kinds: anonymous, the process's own, and file-backed, which the kernel can reclaim and read
+again. Linux reports both; elsewhere only the peak is known.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from bioner_edge.models.onnx.signature import signature
 __all__ = ["Watermark", "cache_bytes", "peak_bytes"]
 
 _KINDS = ("RssAnon", "RssFile")
-_EVERY_S = 0.005  # a look takes some 25 microseconds
-_CELLS = 256  # positions; llama.cpp makes whole stretches of as many
-# What makes a cache other than keys and values of all layers, of one size.
+_EVERY_S = 0.005  # a reading takes about 25 microseconds
+_CELLS = 256  # positions; llama.cpp allocates multiples of it
+# Keys of architectures whose cache is not keys and values of equal size in all layers.
 _UNLIKE = (
     "ssm.",
     "wkv.",
@@ -36,12 +36,12 @@ _UNLIKE = (
 
 
 class Watermark:
-    """The largest RssAnon and RssFile that were seen, each for itself; None where the system does not tell."""
+    """The largest RssAnon and RssFile seen, each separately; None where the system does not report them."""
 
     def __init__(self) -> None:
         now = resident("self")
         self.before_bytes: int | None = sum(now[kind] for kind in _KINDS) if now else None
-        """Resident when this was made."""
+        """Resident at creation."""
         self._seen = {kind: now.get(kind) for kind in _KINDS}
 
     @property
@@ -53,14 +53,14 @@ class Watermark:
         return self._seen["RssFile"]
 
     def look(self) -> None:
-        """Take what is resident now into account."""
+        """Update from the current resident memory."""
         for kind, count in resident("self").items():
             if kind in self._seen:
                 self._seen[kind] = max(count, self._seen[kind] or 0)
 
     @contextmanager
-    def looking(self) -> Iterator[None]:
-        """Looks every few milliseconds, from a thread: what is only held for a moment is seen too."""
+    def sample(self) -> Iterator[None]:
+        """Update every few milliseconds from a thread, to see short-lived memory too."""
         ended = threading.Event()
 
         def watch() -> None:
@@ -78,7 +78,7 @@ class Watermark:
 
 
 def peak_bytes() -> int | None:
-    """The most that this process ever had resident; None where the system does not tell (Windows)."""
+    """The peak resident memory of this process; None where the system does not report it (Windows)."""
     if found := resident("self").get("VmHWM"):
         return found
     try:
@@ -90,26 +90,26 @@ def peak_bytes() -> int | None:
 
 
 def cache_bytes(path: Path, context: int) -> int | None:
-    """Bytes of the KV cache of a model at `context` positions: what llama.cpp makes at once, in float16, and what
-    onnxruntime fills step by step for one sequence, in float32. None where the header does not tell.
+    """Bytes of a model's KV cache at `context` positions: in llama.cpp allocated at once, in float16; in onnxruntime
+    grown step by step for one sequence, in float32. None where the header does not say.
 
     Raises ModelError for a file that is damaged.
     """
     if path.is_dir():
         return context * signature(onnx_folder.check_confined(path), path / "model.onnx").bytes_per_position
-    told = gguf_header.check(path)
-    prefix = f"{told['general.architecture']}."
-    if any(key.startswith(tuple(prefix + part for part in _UNLIKE)) for key in told):
+    header = gguf_header.check(path)
+    prefix = f"{header['general.architecture']}."
+    if any(key.startswith(tuple(prefix + part for part in _UNLIKE)) for key in header):
         return None
-    return _of_layers({key.removeprefix(prefix): value for key, value in told.items()}, context)
+    return _of_layers({key.removeprefix(prefix): value for key, value in header.items()}, context)
 
 
-def _of_layers(told: dict[str, Any], context: int) -> int | None:
-    heads = told.get("attention.head_count")
-    kept = told.get("attention.head_count_kv", heads)
-    if isinstance(heads, Array) or isinstance(kept, Array) or not heads:  # of each layer its own
+def _of_layers(header: dict[str, Any], context: int) -> int | None:
+    heads = header.get("attention.head_count")
+    kept = header.get("attention.head_count_kv", heads)
+    if isinstance(heads, Array) or isinstance(kept, Array) or not heads:  # differs by layer
         return None
-    size = told.get("embedding_length", 0) // heads
-    parts = told.get("attention.key_length", size) + told.get("attention.value_length", size)
+    size = header.get("embedding_length", 0) // heads
+    parts = header.get("attention.key_length", size) + header.get("attention.value_length", size)
     positions = -(-context // _CELLS) * _CELLS
-    return int(positions * told["block_count"] * kept * parts * 2)
+    return int(positions * header["block_count"] * kept * parts * 2)

@@ -1,15 +1,14 @@
-"""How fast documents are read: the model's steps and whole answers, timed from outside, so that the core stays clean.
+"""Speed of extraction: model steps and whole answers, timed from outside, so that the core has no timing code.
 
     document  |-- chunks, tokens, constraint --| prompt | step  step  step … | reading the answer | next chunk …
     ttft_s    |----------------------------------------|                       of its first answer
     prefill                                    |--------|
     decode                                              |--------------------|
 
-Prefill is the steps up to the one that reads the end of a prompt, whatever forced tokens that one reads too. Decoding
-is wall time from there to the end of the answer, with all that is not the model: constraint, choice, our own Python.
-Tokens that are forced count as written, for they are part of the answer; `forced_share` says how many they are.
-
-Two clock readings and two additions a step are what the timing takes, under a microsecond.
+Prefill is the steps up to the one that reads the end of a prompt, including forced tokens read in that step. Decoding
+is the wall time from there to the end of the answer, including constraint, choice and our own Python. Forced tokens
+count as written, since they are part of the answer; `forced_share` is their share. Timing costs two clock readings and
+two additions per step, under a microsecond.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ from bioner_edge.errors import InputError
 from bioner_edge.extract import Extractor
 from bioner_edge.extraction import Extraction
 
-__all__ = ["Watch", "figures", "read", "warm_up", "watching"]
+__all__ = ["Watch", "figures", "read", "warm_up", "watch_reader"]
 
 
 @dataclass(slots=True)
 class Watch:
-    """What was timed of a reader. Seconds are by `time.perf_counter`."""
+    """Timings of a reader. Seconds are by `time.perf_counter`."""
 
     reader: Extractor
     prefill_s: float = 0.0
@@ -44,19 +43,19 @@ class Watch:
     latencies_s: list[float] = field(default_factory=list)
     found: list[Extraction] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
-    _document: float | None = None  # when it began, None once its first prompt is read
-    _answer: float | None = None  # since when it is decoded, None outside of one
+    _document: float | None = None  # start time, None once its first prompt is read
+    _answer: float | None = None  # start of its decoding, None outside an answer
     _steps: int = 0  # of this answer
 
     def document(self, document: Document) -> None:
-        """Read a document. Raises what the reader raises; its steps until then stay counted, the document does not."""
+        """Read a document. Raises what the reader raises; its steps until then count, the document does not."""
         self._document = started = time.perf_counter()
         extraction = self.reader(document)
         self.latencies_s.append(time.perf_counter() - started)
         self.found.append(extraction)
 
     def step(self, inner: Callable[..., Any]) -> Callable[..., Any]:
-        """A step of the model, whose last argument is the tokens that it reads."""
+        """Wrap a step of the model, whose last argument is the tokens that it reads."""
 
         def timed(*arguments: Any) -> Any:
             count, started = len(arguments[-1]), time.perf_counter()
@@ -64,23 +63,23 @@ class Watch:
             if self._steps:
                 self._steps += 1
             else:
-                self._prefilled(started, count)
+                self._end_prefill(started, count)
             return result
 
         return timed
 
-    def _prefilled(self, started: float, count: int) -> None:
+    def _end_prefill(self, started: float, count: int) -> None:
         ended = time.perf_counter()
         self.prefill_s += ended - started
         self.prefill_tokens += count
-        if self._answer is not None:  # else it is what several answers share, and their prompts go on
+        if self._answer is not None:  # otherwise it is a prefix that several prompts share
             self._answer, self._steps = ended, 1
             if self._document is not None:
                 self.ttfts_s.append(ended - self._document)
                 self._document = None
 
     def answer(self, inner: Callable[..., Any]) -> Callable[..., Any]:
-        """What writes an answer, and returns it as an `Answer`."""
+        """Wrap a function that decodes an answer and returns an `Answer`."""
 
         def timed(*arguments: Any, **settings: Any) -> Any:
             self._answer = time.perf_counter()
@@ -97,10 +96,10 @@ class Watch:
 
 
 @contextmanager
-def watching(reader: Extractor) -> Iterator[Watch]:
-    """Times the steps and answers of a reader, under whatever constraint, while it lasts; one reader at a time."""
+def watch_reader(reader: Extractor) -> Iterator[Watch]:
+    """Time the steps and answers of a reader, under any constraint; one reader at a time."""
     watch = Watch(reader)
-    model: Any = getattr(reader.backend, "llama", reader.backend)  # llama-cpp-python's own object calls itself
+    model: Any = getattr(reader.backend, "llama", reader.backend)  # llama-cpp-python's object calls its own methods
     step, row = model.eval, reader.constraint
     model.eval, reader.constraint = watch.step(step), replace(row, decode=watch.answer(row.decode))
     try:
@@ -110,18 +109,19 @@ def watching(reader: Extractor) -> Iterator[Watch]:
 
 
 def warm_up(reader: Extractor, documents: Sequence[Document]) -> None:
-    """Read documents for what is done once only: the instruction, the threads, the states of a grammar."""
+    """Read documents for one-time costs: the instruction, the threads, the states of a grammar."""
     for document in documents:
         _attempt(reader, document)
 
 
 def read(reader: Extractor, documents: Sequence[Document], between: Callable[[], object]) -> Watch:
-    """Read documents against the clock, calling `between` after each.
+    """Time the reading of documents, calling `between` after each.
 
-    One that cannot be read is left out, whatever it raises; `unread` has its id. Raises InputError where none can be.
+    A document that cannot be read is skipped, whatever it raises; `unread` has its id. Raises InputError where none can
+    be.
     """
     failure: Exception = InputError("there is none")
-    with watching(reader) as watch:
+    with watch_reader(reader) as watch:
         for document in documents:
             if failed := _attempt(watch.document, document):
                 failure = failed
@@ -143,7 +143,7 @@ def _attempt(action: Callable[[Document], object], document: Document) -> Except
 
 
 def figures(watch: Watch) -> dict[str, Any]:
-    """What the line of a repetition has of speed; None for what did not occur."""
+    """The speed figures of a repetition; None for what did not occur."""
     seconds = sum(watch.latencies_s)
     answers = sum(extraction.answers for extraction in watch.found)
     tokens, chosen = sum(e.tokens for e in watch.found), sum(e.chosen for e in watch.found)

@@ -1,10 +1,11 @@
-"""The report of runs: tables for a terminal, report.md, report.html in one file, pictures as PNG.
+"""The report of runs: tables for a terminal, report.md, a single-file report.html, plots as PNG.
 
     from bioner_edge.benchmarks import report
+
     report.write([Run.load(folder)], folder, CostInputs.load())
 
-All are drawn from the same sheets (`rows`, `setup`), so that they cannot disagree, and hold no time but the runs' own:
-the same runs give the same bytes.
+All are drawn from the same sheets (`rows`, `setup`), so that they agree, and contain no time but the runs' own: the
+same runs give the same bytes.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _TITLE = "Benchmark: accuracy, speed, memory, cost"
 
 
 def tables(runs: Sequence[Run], inputs: CostInputs, *, reference: str | None = None) -> list[Table]:
-    """The tables for a terminal. `reference` and what is raised: as for `write`."""
+    """The tables for a terminal. `reference` and errors: as in `write`."""
     from bioner_edge.benchmarks.report.table import to_table
 
     return [to_table(sheet) for sheet in cell_sheets(_entries(runs, inputs, reference), inputs) if sheet.terminal]
@@ -48,11 +49,11 @@ def write(
     *,
     reference: str | None = None,
 ) -> list[Path]:
-    """Write report.md, report.html and the pictures into the folder `out`; their paths.
+    """Write report.md, report.html and the plots to the folder `out`; returns their paths.
 
-    `reference` is the level or model that others are tested against, see `compare.versus_reference`. Where there is no
-    matplotlib, the rest is written, and `complain` and the report itself say so. Raises InputError for a run without
-    a cell, and where a file cannot be written; UsageError for a reference that a run does not have.
+    `reference` is the level or model that others are tested against, see `compare.versus_reference`. Without matplotlib
+    there are no plots, which `complain` and the report state. Raises InputError for a run without a cell, and where a
+    file cannot be written; UsageError for a reference that a run does not have.
     """
     entries = _entries(runs, inputs, reference)
     sheets = [*cell_sheets(entries, inputs), *setup_sheets(runs, entries, inputs)]
@@ -82,7 +83,7 @@ def _against(run: Run, reference: str | None) -> Against:
 
 
 def _plots(entries: Sequence[Entry]) -> tuple[list[Plot], list[str]]:
-    """The pictures, or why there are none."""
+    """The plots, or why there are none."""
     from bioner_edge.benchmarks.report.plots import draw
 
     try:

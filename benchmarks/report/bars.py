@@ -1,4 +1,4 @@
-"""The picture of the formats: what was reached in each, and what could be at most."""
+"""The plot of formats: the F1 reached in each, and its ceiling."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["best", "formats"]
 
 
 def best(group: Group) -> list[Entry]:
-    """The cell with the highest F1 of each format and constraint; those of a format together."""
+    """The cell with the highest F1 for each format and constraint; those of a format together."""
     found: dict[tuple[str, str], Entry] = {}
     for entry in group.entries:
         key = (entry.cell.key.format, entry.cell.key.constraint)
@@ -34,13 +34,13 @@ def formats(group: Group) -> Plot:
         several = len({entry.cell.key.model for entry in group.entries}) > 1
         for row, entry in enumerate(bars):
             _bar(axes, row, entry, several)
-        axes.set_yticks(range(len(bars)), [_called(entry) for entry in bars])
+        axes.set_yticks(range(len(bars)), [_cell_name(entry) for entry in bars])
         axes.set_ylim(len(bars) - 0.4, -0.6)
         axes.set_xlim(0, 1)
         axes.set_xlabel("strict F1 with its interval" + ("; of the best model" if several else "") + "; | the ceiling")
         axes.grid(visible=False, axis="y")
-        told = ", ".join(f"{_called(entry)} {entry.interval[0]:.3f}" for entry in bars)
-        return save(figure, f"formats{group.slug}", f"{title}. {told}")
+        values = ", ".join(f"{_cell_name(entry)} {entry.interval[0]:.3f}" for entry in bars)
+        return save(figure, f"formats{group.slug}", f"{title}. {values}")
 
 
 def _bar(axes: Axes, row: int, entry: Entry, several: bool) -> None:
@@ -54,6 +54,6 @@ def _bar(axes: Axes, row: int, entry: Entry, several: bool) -> None:
         axes.vlines(ceiling["f1"], row - 0.45, row + 0.45, color=MUTED, lw=2, zorder=3)
 
 
-def _called(entry: Entry) -> str:
+def _cell_name(entry: Entry) -> str:
     key = entry.cell.key
     return shorten(printable(f"{key.format or '–'} {key.constraint}"))

@@ -1,4 +1,4 @@
-"""A sheet for one picture, and its bytes: the same for the same picture, in SVG with colours that a page can choose."""
+"""Render one figure as PNG and SVG: the same bytes for the same figure, SVG colors that a page can set."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", PAGE: "--page", BA
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """A picture by the name of its file, with what it shows for those who cannot see it."""
+    """A plot by file name, with a text description."""
 
     name: str
     shown: str
@@ -35,13 +35,14 @@ class Plot:
 
 @contextmanager
 def sheet(name: str, title: str, width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
-    """A figure of so many inches, whatever the user's settings of matplotlib are. Raises ImportError without it."""
+    """A figure of the given size in inches, whatever matplotlib's user settings. Raises ImportError without
+    matplotlib."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(), warnings.catch_warnings():
-        # A box stands for what no installed font can write; a browser finds others.
+        # Glyphs missing in all installed fonts become boxes; a browser finds other fonts.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_settings(name))
@@ -56,14 +57,14 @@ def sheet(name: str, title: str, width: float, height: float) -> Iterator[tuple[
 
 
 def _settings(name: str) -> Any:
-    """The values of matplotlib's settings by name."""
+    """matplotlib's settings by name."""
     from matplotlib import font_manager
 
     there = set(font_manager.get_font_names())
     return {
         "font.family": [font for font in _FONTS if font in there],
         "font.size": 8.5,
-        "text.parse_math": False,  # a name may hold two dollars
+        "text.parse_math": False,  # a name may contain two dollar signs
         "text.color": INK,
         "axes.labelcolor": INK,
         "axes.edgecolor": LINE,
@@ -78,7 +79,7 @@ def _settings(name: str) -> Any:
 
 
 def save(figure: Figure, name: str, shown: str) -> Plot:
-    """The figure in both forms."""
+    """The figure in both file formats."""
     png, svg = io.BytesIO(), io.StringIO()
     figure.savefig(png, format="png", metadata={"Software": None})
     figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
@@ -86,16 +87,16 @@ def save(figure: Figure, name: str, shown: str) -> Plot:
 
 
 def _inline(svg: str, name: str) -> str:
-    """An SVG that can stand in a page beside others: its own ids, the page's colours, as wide as there is room."""
+    """An SVG to embed in a page with others: its own ids, the page's colors, full width."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
-    # Inside of attributes alone, so that a name that is a colour stays one.
-    svg = re.sub(r'(?<=style=")[^"]*', lambda found: _coloured(found.group()), svg)
+    # Only inside attributes, so that a name that looks like a color is unchanged.
+    svg = re.sub(r'(?<=style=")[^"]*', lambda found: _replace_colors(found.group()), svg)
     return re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true">', svg, count=1)
 
 
-def _coloured(style: str) -> str:
+def _replace_colors(style: str) -> str:
     for colour, variable in _VARIABLES.items():
         style = style.replace(colour, f"var({variable})")
     return style

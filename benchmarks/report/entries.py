@@ -1,4 +1,4 @@
-"""The cells of one or several runs as a report shows them, and which of them can be held against each other."""
+"""The cells of runs as a report shows them, grouped by comparability."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from bioner_edge.errors import printable
 __all__ = ["AXES", "Against", "Axis", "Entry", "Group", "gather", "groups", "joules_per_document"]
 
 Against = Mapping[Key, Mapping[str, Any]]
-"""Cells of a run held against their reference level: `compare.versus_reference`."""
+"""Cells of a run compared with their reference level: `compare.versus_reference`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """A figure that F1 is traded for; drawn divided by `scale`."""
+    """A figure traded off against F1; plotted divided by `scale`."""
 
     name: str
     slug: str
@@ -41,7 +41,7 @@ AXES = (
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A cell. `model` is the model's name without its level, as long as no other model is then called the same."""
+    """A cell. `model` is the model's name without its level, unless another model would then have the same name."""
 
     run: str
     model: str
@@ -52,46 +52,46 @@ class Entry:
 
     @property
     def strict(self) -> Line | None:
-        """Precision, recall, F1 and its interval, strict, over all labels; None where it was not scored."""
+        """Strict precision, recall, F1 and its interval over all labels; None where it was not scored."""
         accuracy = self.cell.accuracy
         return accuracy["scores"]["strict"]["micro"] if accuracy else None
 
     @property
     def interval(self) -> tuple[float, float, float]:
-        """Strict F1 and its interval, which is a point where none was computed. Raises KeyError where not scored."""
+        """Strict F1 and its interval, a point where none was computed. Raises KeyError where not scored."""
         strict = self.strict or {}
         f1: float = strict["f1"]
         return f1, strict.get("low", f1), strict.get("high", f1)
 
     @property
     def comparable(self) -> tuple[str, int, tuple[str, ...]] | None:
-        """What F1 was taken over: that of others can be held against it where this is the same."""
+        """The key of comparability: corpus, documents and labels that F1 was computed on."""
         accuracy = self.cell.accuracy
         return (self.cell.key.corpus, accuracy["documents"], tuple(accuracy["labels"])) if accuracy else None
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The scored cells of one corpus, the same documents and labels. `slug` is part of a file's name."""
+    """The scored cells of one corpus with the same documents and labels. `slug` is part of a file name."""
 
     title: str
     slug: str
     entries: tuple[Entry, ...]
 
     def points(self, axis: Axis) -> list[tuple[Entry, Stat]]:
-        """The cells of which the figure was measured."""
+        """The cells for which the figure was measured."""
         measured = [(entry, entry.cell.figure(axis.name)) for entry in self.entries]
         return [(entry, figure) for entry, figure in measured if figure]
 
     def front(self, axis: Axis) -> list[Entry]:
-        """The cells that no other beats, best figure first."""
+        """The cells on the Pareto front, best figure first."""
         points = self.points(axis)
         placed = [(figure.median, entry.strict["f1"]) for entry, figure in points if entry.strict]
         return [points[i][0] for i in front(placed, less_is_better=axis.less_is_better)]
 
 
 def gather(runs: Sequence[Run], inputs: CostInputs, against: Sequence[Against]) -> list[Entry]:
-    """The cells of the runs, in their order; `against` has a mapping for each run."""
+    """The cells of the runs, in order; `against` has a mapping for each run."""
     names = _run_names(runs)
     cells = [cell for run in runs for cell in run.cells]
     models = _short_names(cells)
@@ -103,7 +103,7 @@ def gather(runs: Sequence[Run], inputs: CostInputs, against: Sequence[Against]) 
 
 
 def groups(entries: Sequence[Entry]) -> list[Group]:
-    """Scored cells that can be held against each other, together."""
+    """Scored cells, grouped by comparability."""
     found: dict[tuple[str, int, tuple[str, ...]], list[Entry]] = {}
     for entry in entries:
         if entry.comparable:
@@ -126,19 +126,19 @@ def _costs(cell: Cell, inputs: CostInputs) -> Costs | None:
 
 
 def joules_per_document(cell: Cell, threads: int | None = None) -> Stat | None:
-    """Measured energy by document; None where the machine does not tell it."""
-    told = [line for line in cell.timed(threads) if line.get("energy_j") is not None and line.get("documents")]
-    return Stat.of([line["energy_j"] / line["documents"] for line in told])
+    """Measured energy per document; None where the machine does not report it."""
+    lines = [line for line in cell.timed(threads) if line.get("energy_j") is not None and line.get("documents")]
+    return Stat.of([line["energy_j"] / line["documents"] for line in lines])
 
 
 def _run_names(runs: Sequence[Run]) -> list[str]:
-    """The folders' own names, or their paths where two have the same."""
+    """The folders' names, or their paths where two have the same name."""
     own = [run.folder.resolve().name for run in runs]
     return own if len(set(own)) == len(own) else [str(run.folder) for run in runs]
 
 
 def _short_names(cells: Sequence[Cell]) -> dict[str, str]:
-    """What to call each model beside its level, so that no two are called the same."""
+    """A name for each model beside its level, such that all differ."""
     short = {cell.key.model: (family(cell), _level(cell)) for cell in cells}
     often = Counter(short.values())
     return {model: called[0] if often[called] == 1 else model for model, called in short.items()}
@@ -149,7 +149,7 @@ def _level(cell: Cell) -> str:
 
 
 def _slugs(names: Sequence[str]) -> Iterator[str]:
-    """A part of a file's name for each, no two the same; none is needed for one alone."""
+    """Unique parts of file names; empty for a single one."""
     taken: set[str] = set()
     for name in names:
         safe = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:60] or "corpus"

@@ -1,7 +1,7 @@
-"""What a report is made of: sheets of values, each as it is read and as it is sorted.
+"""The data of a report: sheets of values, each with its text and its sort key.
 
-Terminal, Markdown and HTML draw the same sheets, so that they cannot disagree. Text of a value, a heading or a note is
-printable: what could do something to a terminal is U+FFFD already.
+Terminal, Markdown and HTML render the same sheets, so that they agree. Text of values, headings and notes is printable:
+control characters are already replaced by U+FFFD.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ __all__ = ["MISSING", "Column", "Sheet", "Value", "megabytes", "number", "score"
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """`text` is what is read, with `range` behind it in brackets or below it; `sort` a number to sort by, None for
-    text. `tone` is how it is coloured (failed, front, assumed, muted); what it means is in the text too."""
+    """`text` is shown, with `range` after it in brackets or below it; `sort` is a numeric sort key, None for text.
+    `tone` selects the color (failed, front, assumed, muted); its meaning is in the text too."""
 
     text: str
     sort: float | None = None
@@ -32,8 +32,8 @@ MISSING = Value("–", tone="muted")
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column by the key of its values. Those that `identify` a cell say which it is, and are no figures. What is
-    `lesser` is left out where there is little room."""
+    """A column by the key of its values. Columns that `identify` a cell are not figures. `lesser` columns are omitted
+    where space is short."""
 
     key: str
     heading: str
@@ -44,8 +44,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """A table. A row may lack values. `notes` stand below it. `terminal`: whether it is short and telling enough for
-    one."""
+    """A table. A row may lack values. `notes` are printed below it. `terminal` says that it is shown on a terminal."""
 
     name: str
     title: str
@@ -56,20 +55,20 @@ class Sheet:
 
 
 def text(value: object, tone: str = "") -> Value:
-    """Text from anywhere, on one line; nothing is missing."""
-    told = printable(" ".join(str(value).split()))
-    return Value(told, tone=tone) if told else MISSING
+    """Arbitrary text on one line; empty text is missing."""
+    line = printable(" ".join(str(value).split()))
+    return Value(line, tone=tone) if line else MISSING
 
 
 def number(value: float | None, tone: str = "") -> Value:
-    """A count in full; of what is measured three significant digits, whole from 100 on."""
+    """A count in full; a measurement with three significant digits, whole from 100 on."""
     if value is None:
         return MISSING
     return Value(f"{value:,}" if isinstance(value, int) else _digits(value), float(value), tone=tone)
 
 
 def score(value: float | None, low: float | None = None, high: float | None = None) -> Value:
-    """A share of 1, such as F1, with its interval."""
+    """A fraction of 1, such as F1, with its interval."""
     if value is None:
         return MISSING
     return Value(f"{value:.4f}", value, "" if low is None or high is None else f"{low:.3f}–{high:.3f}")
@@ -85,7 +84,7 @@ def megabytes(value: float | None) -> Value:
 
 
 def stat(measured: Stat | None, scale: float = 1.0) -> Value:
-    """The median of repetitions, and between what they lie where that can be seen; divided by `scale`."""
+    """The median of repetitions, with their range where it is visible; divided by `scale`."""
     if measured is None:
         return MISSING
     low, high = _digits(measured.low / scale), _digits(measured.high / scale)
@@ -102,6 +101,6 @@ def _digits(value: float) -> str:
 
 
 def _sign(value: float, digits: int) -> str:
-    """With its sign, a real minus; what rounds to nothing has none."""
+    """With its sign, a real minus; without sign where it rounds to zero."""
     message = f"{value:+.{digits}f}"
     return message[1:] if not float(message) else message.replace("-", "−")

@@ -1,4 +1,4 @@
-"""Which cell a row is about, and what it says where it has no figures."""
+"""The columns that identify a row's cell, and what it shows without figures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ THREADS = Column("threads", "threads")
 
 
 def identity(entries: Sequence[Entry]) -> tuple[Column, ...]:
-    """The columns that tell cells apart; run and corpus where there are several."""
+    """The columns that identify cells; run and corpus where there are several."""
     keys = [("model", "model"), ("level", "level"), ("format", "format"), ("constraint", "constraint")]
     if len({entry.cell.key.corpus for entry in entries}) > 1:
         keys.insert(0, ("corpus", "corpus"))
@@ -37,8 +37,8 @@ def who(entry: Entry) -> Row:
     }
 
 
-def _lacking(entry: Entry) -> Value:
-    """What stands where a cell has no figure."""
+def _missing_value(entry: Entry) -> Value:
+    """The value shown where a cell has no figure."""
     if failed := entry.cell.failed:
         return Value("does not fit" if failed["predicted"] else "failed", tone="failed")
     return Value("not measured", tone="muted")
@@ -49,17 +49,17 @@ def each(entries: Sequence[Entry], row: Callable[[Entry], Row]) -> list[Row]:
 
 
 def timed_rows(entries: Sequence[Entry], row: Callable[[Entry, int], Row]) -> list[Row]:
-    """A row for each number of threads, and one for what could not be timed."""
+    """A row for each number of threads, and one for a cell that could not be timed."""
     rows = []
     for entry in entries:
         rows += [{**who(entry), "threads": number(n), **row(entry, n)} for n in entry.cell.threads]
         if failed := entry.cell.failed:
             at = f"{failed['threads']}: " if failed.get("threads") else ""
-            told = _lacking(entry)
-            rows.append({**who(entry), "threads": Value(at + told.text, failed.get("threads"), tone=told.tone)})
+            missing = _missing_value(entry)
+            rows.append({**who(entry), "threads": Value(at + missing.text, failed.get("threads"), tone=missing.tone)})
     return rows
 
 
 def f1(entry: Entry) -> Value:
     s = entry.strict
-    return score(s["f1"], s.get("low"), s.get("high")) if s else _lacking(entry)
+    return score(s["f1"], s.get("low"), s.get("high")) if s else _missing_value(entry)

@@ -1,4 +1,4 @@
-"""Where the names of points go, so that none hides a point or another name."""
+"""Place the labels of points without covering a point or another label."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Box = tuple[float, float, float, float]
 """Left, bottom, right, top in pixels."""
 
 _STEP = 0.70710678
-# Directions in which a name is tried: right and left first, as names are wide.
+# Directions to try: right and left first, as names are wide.
 _WAYS = (
     (1.0, 0.0),
     (-1.0, 0.0),
@@ -28,21 +28,21 @@ _WAYS = (
     (0.0, -1.0),
 )
 _DISTANCES = (9.0, 17.0, 27.0, 40.0)  # points of 1/72 inch
-_POINT = 6.0  # half of what a point takes, in the same
+_POINT = 6.0  # half the size of a point, in the same unit
 _BEHIND = {"facecolor": PAGE, "edgecolor": "none", "alpha": 0.75, "pad": 0.6}
-_NEAR = 18.0  # half of the square around a point in which a name needs no line to it
+_NEAR = 18.0  # half the square around a point within which a label needs no line
 
 
 def place(
     axes: Axes,
     points: Sequence[tuple[float, float]],
-    told: Sequence[tuple[int, str]],
+    labels: Sequence[tuple[int, str]],
     colour: str,
     avoid: Sequence[Box] = (),
 ) -> int:
-    """Write names beside some of the points, each as (index, name), with a line to those that had to go far.
+    """Write labels beside some of the points, each as (index, name), with a line where a label is far away.
 
-    The names that there is no room for are left out; how many were written. The layout must be final.
+    Labels without room are omitted; returns the number written. The layout must be final.
     """
     figure = axes.get_figure(root=True)
     assert figure
@@ -52,7 +52,7 @@ def place(
     pixels = [(float(x), float(y)) for x, y in axes.transData.transform(list(points))]
     taken = [*avoid, *(_around(x, y, _POINT * scale) for x, y in pixels)]
     written = 0
-    for index, name in told:
+    for index, name in labels:
         style: dict[str, Any] = {"textcoords": "offset points", "size": 8, "color": colour, "zorder": 6}
         style["bbox"] = _BEHIND
         measured = axes.annotate(name, points[index], (0, 0), **style)
@@ -73,7 +73,7 @@ def place(
 def free_place(
     point: tuple[float, float], size: tuple[float, float], taken: Sequence[Box], within: Box, scale: float
 ) -> Box | None:
-    """The nearest box of a size beside a point that touches nothing taken; None where there is none."""
+    """The nearest free box of this size beside a point; None where there is none."""
     (x, y), (width, height) = point, size
     for distance in _DISTANCES:
         for across, up in _WAYS:

@@ -1,7 +1,7 @@
 
 "use strict";
-// A click on a heading sorts its table by that column, another click the other way round. In either, words stand
-// behind figures ("failed" is no figure), and what is missing is last.
+// A click on a heading sorts its table by that column, another click reverses the order. In either, words come
+// after figures ("failed" is not a figure), and missing values are last.
 function key(row, column, numeric) {
   const cell = row.cells[column];
   const given = cell.dataset.sort;

@@ -1,4 +1,4 @@
-"""Sheets and pictures as one HTML page: no network, no other file, no script but its own."""
+"""Render sheets and plots as one self-contained HTML page: no network, no other files, only its own script."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["render"]
 
 
 def render(title: str, sheets: Sequence[Sheet], plots: Sequence[Plot], notes: Sequence[str]) -> str:
-    """The page. All text is escaped; the pictures, our own, are not."""
+    """The page. All text is escaped, except the plots, which are ours."""
     parts = {name: _part(f"page.{name}") for name in ("html", "css", "js")}
     environment = jinja2.Environment(
         autoescape=True,

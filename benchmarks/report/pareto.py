@@ -1,4 +1,4 @@
-"""Which systems nothing beats: no other is at least as good in both figures and better in one."""
+"""Pareto front: the systems for which no other is at least as good in both figures and better in one."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ __all__ = ["front"]
 
 
 def front(points: Sequence[tuple[float, float]], *, less_is_better: bool = False) -> list[int]:
-    """The indices of (figure, score) points that nothing beats, best figure first. The more score the better; of the
-    figure the more, or with `less_is_better` (memory) the less. Equal points stand or fall together."""
+    """The indices of (figure, score) points on the Pareto front, best figure first. A higher score is better, and a
+    higher figure or, with `less_is_better` (memory), a lower one. Of equal points all or none are included."""
     sign = 1.0 if less_is_better else -1.0
     ranked = sorted(range(len(points)), key=lambda i: (sign * points[i][0], -points[i][1], i))
     found: list[int] = []

@@ -1,7 +1,7 @@
-"""Pictures: strict F1 against what it costs, with the front that nothing beats, and the formats with their ceilings.
+"""Plots: strict F1 against each cost, with the Pareto front, and the formats with their ceilings.
 
-Drawn with matplotlib, once as PNG for the folder, once as SVG for the page, whose colours the page chooses. The same
-cells give the same bytes.
+Drawn with matplotlib, as PNG for the folder and as SVG for the page, which sets the colors. The same cells give the
+same bytes.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 __all__ = ["draw"]
 
 _ROW = 96  # characters in a row of the legend
-_CROWD = 14  # cells above which only those on the front are named
+_CROWD = 14  # above this number of cells only those on the front are labeled
 
 
 def draw(groups: Sequence[Group]) -> list[Plot]:
-    """The pictures of each group for which something was measured. Raises ImportError where there is no matplotlib."""
+    """The plots of each group with measurements. Raises ImportError without matplotlib."""
     plots = []
     for group in groups:
         plots += [_scatter(group, axis) for axis in AXES if group.points(axis)]
@@ -43,11 +43,11 @@ def _scatter(group: Group, axis: Axis) -> Plot:
         _scale(axes, [figure.median / axis.scale for _, figure in group.points(axis)])
         axes.set_xlabel(axis.heading)
         axes.set_ylabel("strict F1")
-        x, side, told = (0.015, "left", "↖ better") if axis.less_is_better else (0.985, "right", "better ↗")
-        corner = axes.text(x, 0.975, told, transform=axes.transAxes, ha=side, va="top", color=MUTED, fontsize=8)
+        x, side, label = (0.015, "left", "↖ better") if axis.less_is_better else (0.985, "right", "better ↗")
+        corner = axes.text(x, 0.975, label, transform=axes.transAxes, ha=side, va="top", color=MUTED, fontsize=8)
         _legend(figure, entries)
         figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # the names below are placed on what lies where it lies now
+        figure.set_layout_engine("none")  # freeze the layout: labels are placed in its coordinates
         _name(axes, group, axis, corner)
         unbeaten = set(map(id, group.front(axis)))
         front = [name for entry, name in zip(entries, names(entries), strict=True) if id(entry) in unbeaten]
@@ -56,7 +56,7 @@ def _scatter(group: Group, axis: Axis) -> Plot:
 
 
 def _points(axes: Axes, group: Group, axis: Axis) -> None:
-    """The cells with their intervals, and a line of steps through those that nothing beats."""
+    """The cells with their intervals, and a step line through the Pareto front."""
     points = group.points(axis)
     tints, _ = colours([entry for entry, _ in points])
     at = {id(entry): (figure.median / axis.scale, entry.interval[0]) for entry, figure in points}
@@ -76,19 +76,19 @@ def _points(axes: Axes, group: Group, axis: Axis) -> None:
 
 
 def _name(axes: Axes, group: Group, axis: Axis, corner: Text) -> None:
-    """Names beside the points, those of the front first; of the others only where there are few."""
+    """Label the points, those of the front first; others only where there are few."""
     taken = corner.get_window_extent()
     points = group.points(axis)
-    told = names([entry for entry, _ in points], beside_shapes=True)
+    labels = names([entry for entry, _ in points], beside_shapes=True)
     unbeaten = set(map(id, group.front(axis)))
     order = sorted(range(len(points)), key=lambda i: (id(points[i][0]) not in unbeaten, i))
     chosen = [i for i in order if id(points[i][0]) in unbeaten or len(points) <= _CROWD]
     at = [(figure.median / axis.scale, entry.interval[0]) for entry, figure in points]
-    place(axes, at, [(i, told[i]) for i in chosen], INK, [(taken.x0, taken.y0, taken.x1, taken.y1)])
+    place(axes, at, [(i, labels[i]) for i in chosen], INK, [(taken.x0, taken.y0, taken.x1, taken.y1)])
 
 
 def _scale(axes: Axes, values: Sequence[float]) -> None:
-    """A logarithmic axis where the largest value is more than ten times the smallest; numbers in full."""
+    """A logarithmic axis where the largest value exceeds ten times the smallest; numbers in full."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     if min(values) > 0 and max(values) > 10 * min(values):
@@ -100,7 +100,7 @@ def _scale(axes: Axes, values: Sequence[float]) -> None:
 
 
 def _legend(figure: Figure, entries: Sequence[Entry]) -> None:
-    """What colours and shapes mean, below; nothing where there is only one of each."""
+    """Explain colors and shapes below the plot; nothing where there is only one of each."""
     from matplotlib.lines import Line2D
 
     _, meaning = colours(entries)

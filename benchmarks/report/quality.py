@@ -1,4 +1,4 @@
-"""The sheets about what is right and wrong in what was found."""
+"""The sheets on accuracy."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def accuracy(entries: Sequence[Entry]) -> Sheet:
     )
     notes = (
         "Over all labels together (micro), with its 95 % interval, bootstrapped over documents.",
-        "Ceiling: the strict F1 of one who always writes the right answer in that format.",
+        "Ceiling: the strict F1 of an extractor that always writes the right answer in that format.",
         "Broken documents: those with an answer that could not be read whole.",
     )
     return Sheet("accuracy", "Accuracy", (*identity(entries), *columns), each(entries, row), notes, terminal=True)
@@ -53,8 +53,8 @@ def modes(entries: Sequence[Entry]) -> Sheet:
 
     columns = (*(Column(mode, mode) for mode in MODES), Column("macro", "strict, macro"))
     notes = (
-        "F1 by what counts as right. Exact: all offsets, whatever the label. Relaxed: the label, and a character in "
-        "common. Surface: label and text, wherever it stands. Macro: the mean over the labels.",
+        "F1 by mode. Exact: all offsets, whatever the label. Relaxed: the label, and a common character. "
+        " Surface: label and text, anywhere in the document. Macro: the mean over the labels.",
     )
     rows = each([entry for entry in entries if entry.cell.accuracy], row)
     return Sheet("modes", "Accuracy, counted in other ways", (*identity(entries), *columns), rows, notes)
@@ -67,13 +67,13 @@ def reference(entries: Sequence[Entry]) -> Sheet:
         versus = entry.against
         assert versus is not None
         held = named[entry.run, versus["reference"]]
-        told = Value("yes", 1.0, tone="failed") if versus["significant"] else Value("no", 0.0)
+        differs = Value("yes", 1.0, tone="failed") if versus["significant"] else Value("no", 0.0)
         return {
             "reference": text(held.level if held.model == entry.model and held.level else held.cell.key.model),
             "difference": signed_value(versus["difference"], versus["low"], versus["high"]),
             "p": score(versus["p"]),
             "p_holm": score(versus["p_holm"]),
-            "significant": told,
+            "significant": differs,
         }
 
     columns = (
@@ -84,8 +84,8 @@ def reference(entries: Sequence[Entry]) -> Sheet:
         Column("significant", "differs"),
     )
     notes = (
-        "Strict F1 less that of the reference level, on the same documents (paired bootstrap, 95 % interval). Differs: "
-        "p, adjusted for all comparisons of the run, is below 0.05.",
+        "Strict F1 minus that of the reference level, on the same documents (paired bootstrap, 95 % interval). "
+        "Differs: p, adjusted for all comparisons of the run, is below 0.05.",
     )
     rows = each([entry for entry in entries if entry.against], row)
     title = "Against the reference level"
@@ -142,7 +142,7 @@ def labels(entries: Sequence[Entry]) -> Sheet:
 
 
 def _of(part: int | None, whole: int | None) -> Value:
-    """So many of so many, where both are known."""
+    """A part of a whole, where both are known."""
     if part is None or whole is None:
         return number(part)
     return Value(f"{part:,} of {whole:,}", part / whole if whole else 0.0)

@@ -1,4 +1,4 @@
-"""The sheets about what reading takes: time, memory, energy, money."""
+"""The sheets on resources: time, memory, energy, money."""
 
 from __future__ import annotations
 
@@ -70,9 +70,9 @@ def decoding(entries: Sequence[Entry]) -> Sheet:
         Column("bandwidth_share", "share of a copy"),
     )
     notes = (
-        "Forced: the share of the tokens that the constraint left no choice in. Share of a copy: bytes of weights read "
-        "per second while writing, by the bytes that a plain copy on this machine reads and writes per second. A model "
-        "that fits into the processor's cache is not read from memory: of it the share says nothing, and may exceed 1.",
+        "Forced: the share of tokens where the constraint allowed only one. Share of a copy: bytes of weights read "
+        "per second while writing, over the bytes that a plain copy on this machine reads and writes per second. A "
+        "model that fits into the processor's cache is not read from memory: its share means nothing and may exceed 1.",
     )
     return Sheet("decoding", "Decoding", (*identity(entries), *columns), timed_rows(entries, row), notes)
 
@@ -84,8 +84,8 @@ def memory(entries: Sequence[Entry]) -> Sheet:
         figures = {name: stat(entry.cell.figure(name, threads), 1e6) for name in names}
         model = entry.cell.figure("model_bytes", threads)
         energy = joules_per_document(entry.cell, threads)
-        told = stat(energy) if energy else Value("n/a", tone="muted")
-        return {**figures, "on_disk": megabytes(model.median if model else None), "energy": told}
+        energy_value = stat(energy) if energy else Value("n/a", tone="muted")
+        return {**figures, "on_disk": megabytes(model.median if model else None), "energy": energy_value}
 
     columns = (
         THREADS,
@@ -128,9 +128,9 @@ def cost(entries: Sequence[Entry], inputs: CostInputs) -> Sheet:
     priced = [entry for entry in entries if entry.costs]
     api = money(priced[0], "api_cost").text if priced else ""
     notes = (
-        "Of documents as long as these, at the most threads. ~ rests on an input that was assumed, not measured.",
-        f"Break-even: so many a month, and the machine is cheaper than the API, which takes {api} {inputs.currency} "
-        "for 1,000. What all this rests on is listed in the report, under Inputs of the costs.",
+        "For documents of this length, at the most threads. ~ depends on an input that was assumed, not measured.",
+        f"Break-even: from this number a month on, the machine is cheaper than the API, which costs {api} "
+        f"{inputs.currency} per 1,000. The report lists the inputs, under Inputs of the costs.",
     )
     return Sheet("cost", "Cost", (*identity(entries), *columns), each(priced, row), notes, terminal=True)
 
@@ -138,11 +138,11 @@ def cost(entries: Sequence[Entry], inputs: CostInputs) -> Sheet:
 def money(entry: Entry, name: str) -> Value:
     if entry.costs is None:
         return MISSING
-    return _assumed(entry, name, number(getattr(entry.costs, name)))
+    return _mark_assumed(entry, name, number(getattr(entry.costs, name)))
 
 
-def _assumed(entry: Entry, name: str, value: Value) -> Value:
-    """The value, marked where it rests on an assumption."""
+def _mark_assumed(entry: Entry, name: str, value: Value) -> Value:
+    """The value, marked where it depends on an assumed input."""
     if entry.costs is None or name not in entry.costs.assumed:
         return value
     return Value(f"~{value.text}", value.sort, value.range, "assumed")
@@ -153,15 +153,15 @@ def _ram(entry: Entry) -> Value:
     if size is None:
         return MISSING
     message = f"{size:.0f} GB" if math.isfinite(size) else "over 64 GB"
-    return _assumed(entry, "ram_gb", Value(message, size))
+    return _mark_assumed(entry, "ram_gb", Value(message, size))
 
 
 def _break_even(entry: Entry) -> Value:
     assert entry.costs
     if entry.costs.break_even is None:
-        return _assumed(entry, "break_even", Value("never", math.inf, entry.costs.never))
-    # Rounded up to two significant digits: more would pretend to know the inputs.
+        return _mark_assumed(entry, "break_even", Value("never", math.inf, entry.costs.never))
+    # Rounded up to two significant digits, since the inputs are not more exact.
     step = 10 ** max(0, math.floor(math.log10(max(entry.costs.break_even, 1))) - 1)
-    return _assumed(
+    return _mark_assumed(
         entry, "break_even", Value(f"{math.ceil(entry.costs.break_even / step) * step:,}", entry.costs.break_even)
     )

@@ -1,4 +1,4 @@
-"""The sheets about cells, all of them, in the order of a report."""
+"""All sheets on cells, in report order."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["cell_sheets"]
 
 
 def cell_sheets(entries: Sequence[Entry], inputs: CostInputs) -> list[Sheet]:
-    """All sheets about cells; one that would be empty is left out, the first excepted."""
+    """All sheets on cells; empty ones are omitted, except the first."""
     sheets = [
         _overview(entries, inputs),
         quality.accuracy(entries),
@@ -22,14 +22,14 @@ def cell_sheets(entries: Sequence[Entry], inputs: CostInputs) -> list[Sheet]:
         quality.reference(entries),
         quality.broken(entries),
         quality.labels(entries),
-        *_measured(entries, inputs),
-        _failed(entries),
+        *_resource_sheets(entries, inputs),
+        _failures(entries),
     ]
     return [sheet for sheet in sheets if sheet.rows or sheet is sheets[0]]
 
 
-def _measured(entries: Sequence[Entry], inputs: CostInputs) -> Iterator[Sheet]:
-    """The sheets about what reading takes; none of a run that times nothing."""
+def _resource_sheets(entries: Sequence[Entry], inputs: CostInputs) -> Iterator[Sheet]:
+    """The sheets on resources; none for a run without timings."""
     if any(entry.cell.repetitions for entry in entries):
         yield resources.speed(entries)
         yield resources.waiting(entries)
@@ -47,14 +47,14 @@ def _overview(entries: Sequence[Entry], inputs: CostInputs) -> Sheet:
 
     def row(entry: Entry) -> Row:
         cell = entry.cell
-        told = ", ".join(unbeaten.get(id(entry), []))
+        axes = ", ".join(unbeaten.get(id(entry), []))
         return {
             "f1": f1(entry),
             "memory": stat(cell.figure("peak_rss_bytes"), 1e6),
             "tokens": stat(cell.figure("decode_tokens_per_s")),
             "documents": stat(cell.figure("documents_per_s")),
             "cost": resources.money(entry, "cost"),
-            "front": Value(told, float(told.count(",") + 1), tone="front") if told else MISSING,
+            "front": Value(axes, float(axes.count(",") + 1), tone="front") if axes else MISSING,
         }
 
     columns = (
@@ -71,24 +71,24 @@ def _overview(entries: Sequence[Entry], inputs: CostInputs) -> Sheet:
         "highest.",
         "Unbeaten at: no other cell on the same documents has as good a figure and as high an F1, and one of them "
         "better.",
-        *_incomparable(entries),
+        *_comparability_notes(entries),
     )
     return Sheet("overview", "Overview", (*identity(entries), *columns), each(entries, row), notes)
 
 
-def _incomparable(entries: Sequence[Entry]) -> Iterator[str]:
-    """A warning where rows of one corpus are not about the same documents or labels."""
+def _comparability_notes(entries: Sequence[Entry]) -> Iterator[str]:
+    """A warning where rows of one corpus differ in documents or labels."""
     corpora = [corpus for corpus, _, _ in {entry.comparable for entry in entries if entry.comparable}]
     for corpus in sorted({corpus for corpus in corpora if corpora.count(corpus) > 1}):
         yield text(f"{corpus}: not all cells were scored on the same documents and labels, so compare with care.").text
 
 
-def _failed(entries: Sequence[Entry]) -> Sheet:
+def _failures(entries: Sequence[Entry]) -> Sheet:
     def row(entry: Entry) -> Row:
         failed = entry.cell.failed
         assert failed
-        told = "predicted not to fit, never started" if failed["predicted"] else failed["phase"]
-        return {"phase": text(told), "reason": text(failed["reason"], tone="failed")}
+        phase = "predicted not to fit, never started" if failed["predicted"] else failed["phase"]
+        return {"phase": text(phase), "reason": text(failed["reason"], tone="failed")}
 
     columns = (Column("phase", "at", numeric=False), Column("reason", "reason", numeric=False))
     rows = each([entry for entry in entries if entry.cell.failed], row)

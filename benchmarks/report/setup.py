@@ -1,4 +1,4 @@
-"""The sheets about what the figures were taken with: machine, versions, models, corpora, inputs of the costs."""
+"""The sheets on the setup: machine, versions, models, corpora, inputs of the costs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bioner_edge.benchmarks.results import Line, Run
 
 __all__ = ["setup_sheets", "summary"]
 
-_MOST_NOTICES = 20  # of a corpus; all of them stand in results.jsonl
+_MOST_NOTICES = 20  # per corpus; results.jsonl has all
 _Row = dict[str, Value]
 
 
@@ -22,7 +22,7 @@ def setup_sheets(runs: Sequence[Run], entries: Sequence[Entry], inputs: CostInpu
 
 
 def summary(runs: Sequence[Run], entries: Sequence[Entry]) -> str:
-    """One line on what was measured, where and when."""
+    """One line: what was measured, where and when."""
     corpora = dict.fromkeys(entry.cell.key.corpus for entry in entries)
     machines = dict.fromkeys(str((run.header.get("machine") or {}).get("processor", "unknown")) for run in runs)
     days = dict.fromkeys(str(run.header.get("started", ""))[:10] for run in runs)
@@ -60,14 +60,14 @@ def _runs(runs: Sequence[Run]) -> Sheet:
     columns = (
         Column("run", "run", numeric=False, identifies=True),
         Column("what", "what", numeric=False),
-        Column("told", "value", numeric=False),
+        Column("value", "value", numeric=False),
     )
     rows = [
-        {"run": text(run.folder.name), "what": text(what), "told": text(told)}
+        {"run": text(run.folder.name), "what": text(what), "value": text(value)}
         for run in runs
-        for what, told in _facts(run)
+        for what, value in _facts(run)
     ]
-    return Sheet("runs", "Machine and settings", columns, rows, tuple(_taken_up(runs)))
+    return Sheet("runs", "Machine and settings", columns, rows, tuple(_mixed_machine_notes(runs)))
 
 
 def _facts(run: Run) -> Iterator[tuple[str, str]]:
@@ -84,18 +84,18 @@ def _facts(run: Run) -> Iterator[tuple[str, str]]:
     yield "CPU features", " ".join(map(str, machine.get("flags") or []))
     yield "versions", ", ".join(f"{name} {version}" for name, version in sorted((header.get("versions") or {}).items()))
     copies = header.get("copy_bytes_per_s") or {}
-    told = [f"{rate / 1e9:.1f} GB/s at {n} thread{'s' * (n != '1')}" for n, rate in sorted(copies.items()) if rate]
-    yield "plain copy", ", ".join(told)
+    rates = [f"{rate / 1e9:.1f} GB/s at {n} thread{'s' * (n != '1')}" for n, rate in sorted(copies.items()) if rate]
+    yield "plain copy", ", ".join(rates)
 
 
-def _taken_up(runs: Sequence[Run]) -> Iterator[str]:
-    """A warning about runs whose parts are from different machines or versions."""
+def _mixed_machine_notes(runs: Sequence[Run]) -> Iterator[str]:
+    """A warning for runs whose parts are from different machines or versions."""
     for run in runs:
         made = {_json({name: start.get(name) for name in ("machine", "versions")}) for start in run.starts}
         if len(made) > 1:
             yield text(f"{run.folder.name}: earlier parts of it were measured elsewhere or with other versions.").text
     if len({_json(run.header.get("machine")) for run in runs}) > 1:
-        yield "The runs were measured on different machines: their speeds cannot be held against each other."
+        yield "The runs were measured on different machines: their speeds cannot be compared."
 
 
 def _models(entries: Sequence[Entry]) -> Sheet:

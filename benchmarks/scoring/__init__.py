@@ -1,1 +1,1 @@
-"""What is right in predictions: matched with the gold, counted, with intervals; and the most that a format allows."""
+"""Score predictions: matching with the gold, counts, intervals; and the ceiling of each format."""

@@ -1,17 +1,17 @@
-"""What was right: predictions against gold, in four modes, none of which depends on any order.
+"""Score predictions against gold in four modes, all independent of order.
 
-    strict     label and all offsets are those of a gold entity
-    exact      all offsets are, whatever the label
-    relaxed    the label is, and at least one character is in common
-    surface    label and mention occur among the gold of the document, wherever
+    strict     label and all offsets equal those of a gold entity
+    exact      all offsets are equal, whatever the label
+    relaxed    the label is equal, and the offsets overlap by at least one character
+    surface    label and mention occur anywhere in the gold of the document
 
-Strict and surface are arithmetic of sets. In exact and relaxed a prediction is paired with one gold entity at most and
-a gold entity with one prediction: relaxed by a maximum matching; exact by first pairing equal labels at a place, then,
-in alphabetical order, as many of the others as both sides have. In all modes what is there twice counts once.
+Strict and surface are set operations. In exact and relaxed a prediction is matched with at most one gold entity and
+vice versa: relaxed by a maximum matching; exact by first pairing equal labels at the same offsets, then, in
+alphabetical order, as many of the others as both sides have. In all modes duplicates count once.
 
-Micro-averaged: counts are added over documents and labels, then P = TP / (TP + FP), R = TP / (TP + FN) and
-F1 = 2 TP / (2 TP + FP + FN). Macro: the mean over the labels that occur in gold or prediction. Nothing predicted where
-nothing is gold scores 1.0; any other 0 / 0 is 0.0.
+Micro-averaged: counts are summed over documents and labels, then P = TP / (TP + FP), R = TP / (TP + FN) and F1 = 2 TP /
+(2 TP + FP + FN). Macro: the mean over the labels that occur in gold or prediction. With neither predictions nor gold
+the scores are 1.0; any other 0 / 0 is 0.0.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """One row of a tally: how many were predicted, how many are gold, and how many of each were hits."""
+    """One row of a tally: predicted and gold entities, and the hits among each."""
 
     hits_predicted: int = 0
     predicted: int = 0
@@ -80,17 +80,17 @@ class Counts:
         return float(ratios(row)[place])
 
     def to_json(self) -> dict[str, Any]:
-        """As they stand in results: precision, recall, F1, and what is right, too much and missing."""
+        """As in results: precision, recall, F1, and TP, FP, FN."""
         found = {"precision": self.precision, "recall": self.recall, "f1": self.f1}
         return {**found, "tp": self.tp, "fp": self.fp, "fn": self.fn}
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """What somebody found in a document, beside its gold.
+    """The predictions for a document, and its gold.
 
-    `key` tells the document from all others. `astray` are the labels of predictions that are not in the text where
-    they say: each counts as predicted and is never right.
+    `key` identifies the document. `astray` are the labels of predictions that are not in the text at their offsets:
+    each counts as predicted and is never right.
     """
 
     key: str
@@ -105,7 +105,7 @@ def tally(
 ) -> Ints:
     """The counts of one document: hits among the predicted, predicted, hits among the gold, gold; see `Counts`.
 
-    Entities with another label than `labels` are left out. Shape: (modes, labels, 4).
+    Entities with other labels than `labels` are ignored. Shape: (modes, labels, 4).
     """
     index = {label: place for place, label in enumerate(labels)}
     ours = {e.key: e for e in predicted if e.label in index}
@@ -130,7 +130,7 @@ def tally(
 
 
 def micro(pairs: Iterable[Pair], labels: Sequence[str], mode: str = "strict") -> Counts:
-    """The counts of all documents and labels together, in one mode."""
+    """The summed counts of all documents and labels, in one mode."""
     place = MODES.index(mode)
     rows = (tally(p.predicted, p.gold, p.text, labels, p.astray)[place].sum(axis=0) for p in pairs)
     return Counts.of(sum(rows, np.zeros(4, np.int64)))
@@ -143,7 +143,7 @@ def _both(common: Iterable[tuple[str, object]]) -> Hits:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tallies:
-    """The counts of all documents, from which every figure can be worked out again.
+    """The counts of all documents, from which every figure can be recomputed.
 
     Shape of `counts`: (modes, documents, labels, 4), see `tally`.
     """
@@ -154,7 +154,7 @@ class Tallies:
 
     @classmethod
     def of(cls, pairs: Iterable[Pair], labels: Sequence[str]) -> Tallies:
-        """The tallies of documents, of `labels` alone. Raises ValueError for two with one key."""
+        """The tallies of documents for `labels`. Raises ValueError for duplicate keys."""
         rows = {}
         for pair in pairs:
             if pair.key in rows:
@@ -164,7 +164,7 @@ class Tallies:
         return cls(list(rows), tuple(labels), np.stack([*rows.values()], axis=1) if rows else empty)
 
     def save(self, path: Path) -> None:
-        """Write them as JSON; `path` never holds half of them. Raises OSError, with the path."""
+        """Write them as JSON, atomically. Raises OSError, with the path."""
         record = {"modes": MODES, "labels": self.labels, "documents": self.documents, "counts": self.counts.tolist()}
         partial = path.with_name(path.name + ".partial")
         with name_file(path):
@@ -173,9 +173,9 @@ class Tallies:
 
     @classmethod
     def load(cls, path: Path) -> Tallies:
-        """Those that were saved at `path`. Raises InputError for a file that is not there or no such file."""
+        """The tallies saved at `path`. Raises InputError for a missing or invalid file."""
         try:
-            return _sound(json.loads(path.read_text("utf-8")))
+            return _from_json(json.loads(path.read_text("utf-8")))
         except OSError as error:
             raise InputError(f"{path}: cannot be read: {error.strerror}") from None
         except json.JSONDecodeError as error:
@@ -185,8 +185,8 @@ class Tallies:
         raise InputError(f"{path}: no tallies of `bioner-edge bench`: {reason}; score the predictions again")
 
 
-def _sound(record: Any) -> Tallies:
-    """The tallies in a value of JSON. Raises ValueError, with what is wrong, or TypeError, where there are none."""
+def _from_json(record: Any) -> Tallies:
+    """The tallies in a JSON value. Raises ValueError, with the reason, or TypeError, where it is invalid."""
     if not isinstance(record, dict) or record.get("modes") != list(MODES):
         raise ValueError(f"it must be an object with the modes {', '.join(MODES)}")
     documents, labels = record.get("documents"), record.get("labels")
@@ -198,7 +198,7 @@ def _sound(record: Any) -> Tallies:
     if raw.shape != shape and (raw.size or 0 not in shape):
         raise ValueError(f"counts of the shape {raw.shape}, not {shape}")
     if not all(isinstance(count, int) and 0 <= count < 1 << 31 for count in raw.flat):
-        raise ValueError("a count is no whole number")
+        raise ValueError("a count is not an integer")
     counts = raw.astype(np.int64).reshape(shape)
     if (counts[..., 0] > counts[..., 1]).any() or (counts[..., 2] > counts[..., 3]).any():
         raise ValueError("more hits than entities")
@@ -208,8 +208,8 @@ def _sound(record: Any) -> Tallies:
 def ratios(counts: NDArray[Any]) -> Floats:
     """Precision, recall and F1 of counts. Shape: (…, 4) to (…, 3).
 
-    F1 is the harmonic mean of the two: 2 TP / (2 TP + FP + FN), but for one label in mode exact, where the hits among
-    the predicted and among the gold can differ.
+    F1 is the harmonic mean of the two: 2 TP / (2 TP + FP + FN), except for a single label in mode exact, where the hits
+    among the predicted and among the gold can differ.
     """
     hits_predicted, predicted, hits_gold, gold = np.moveaxis(counts.astype(np.float64), -1, 0)
     nothing = np.where(predicted + gold == 0, 1.0, 0.0)
@@ -222,7 +222,7 @@ def ratios(counts: NDArray[Any]) -> Floats:
 
 
 def macro(counts: NDArray[Any]) -> Floats:
-    """The means, over the labels that occur, of precision, recall and F1. Shape: (…, labels, 4) to (…, 3)."""
+    """The means of precision, recall and F1 over the labels that occur. Shape: (…, labels, 4) to (…, 3)."""
     occurs = (counts[..., 1] + counts[..., 3] > 0)[..., None]
     number = occurs.sum(axis=-2)
     total = np.where(occurs, ratios(counts), 0.0).sum(axis=-2)
@@ -231,8 +231,8 @@ def macro(counts: NDArray[Any]) -> Floats:
 
 
 def scores(tallies: Tallies) -> dict[str, Any]:
-    """All figures by mode: {"micro": S, "macro": S, "labels": {label: S}}, S with precision, recall, f1, and, but for
-    macro, tp, fp, fn (which are hits among the predicted, the rest of them, and the rest of the gold)."""
+    """All figures by mode: {"micro": S, "macro": S, "labels": {label: S}}, S with precision, recall, f1 and, except for
+    macro, tp, fp, fn (hits among the predicted, the other predicted, the other gold)."""
     by_label = tallies.counts.sum(axis=1)
     return {
         mode: {

@@ -1,10 +1,10 @@
-"""Predictions of anybody beside the gold of a corpus, document by document.
+"""Align predictions of any tool with the gold of a corpus, document by document.
 
-A document is known by its id, its second occurrence as `ID#2`, its third as `ID#3`, on both sides. A prediction counts
-where it is about the text of the gold; white space may be another, one character for one. About any other text, or
-where there is no prediction, all gold of the document is missed, and the document is named.
+A document is identified by its id, a second occurrence as `ID#2`, a third as `ID#3`, on both sides. A prediction counts
+if it is about the gold's text; whitespace may differ, one character for one. For any other text, or without a
+prediction, all gold of the document is missed, and the document is reported.
 
-A predicted entity that is not in the text where it says is ASTRAY. It counts as predicted and is never right: left out,
+A predicted entity that is not in the text at its offsets is ASTRAY. It counts as predicted and is never right: dropping
 it would raise precision.
 """
 
@@ -35,10 +35,10 @@ __all__ = ["Alignment", "Prediction", "align", "keys", "read_predictions", "same
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What somebody found in a document: its entities, and the labels of those that are astray.
+    """The predictions for a document: its entities, and the labels of those that are astray.
 
-    The rest is what `bioner-edge extract` tells of its answers: the kinds of their problems; how many answers have one,
-    and how many entities were read from these, None where that is not told; why the document could not be read at all.
+    The other fields are reported by `bioner-edge extract`: the kinds of problems in its answers; how many answers have
+    problems, and how many entities were read from these, None where unknown; why the document could not be read at all.
     """
 
     document: Document
@@ -51,10 +51,10 @@ class Prediction:
 
 @dataclass(slots=True)
 class Alignment:
-    """The gold documents, in their order, each with what was found in it.
+    """The gold documents, in order, each with its predictions.
 
-    `missing` have no prediction, `changed` one about another text, `failed` one that says it could not be made: of all
-    these nothing counts as found. `used` are the others, `beside` tells how many no gold document asks for.
+    `missing` have no prediction, `changed` one for another text, `failed` one that reports a failure: nothing in these
+    counts as found. `used` are the others; `beside` is the number of predictions without a gold document.
     """
 
     pairs: list[Pair] = field(default_factory=list)
@@ -66,13 +66,13 @@ class Alignment:
 
 
 def keys(documents: Iterable[Document]) -> Iterator[tuple[str, Document]]:
-    """Each document with what tells it from all others of its side."""
+    """Each document with a key that is unique on its side."""
     taken: set[str] = set()
     often = Counter[str]()
     for document in documents:
         often[document.id] += 1
         key = document.id if often[document.id] == 1 else f"{document.id}#{often[document.id]}"
-        while key in taken:  # an id that ends in "#2" itself
+        while key in taken:  # an id that itself ends in "#2"
             often[document.id] += 1
             key = f"{document.id}#{often[document.id]}"
         taken.add(key)
@@ -80,7 +80,7 @@ def keys(documents: Iterable[Document]) -> Iterator[tuple[str, Document]]:
 
 
 def same_text(one: str, other: str) -> bool:
-    """Whether two texts are the same but for white space that stands for white space, one for one."""
+    """Whether two texts are equal, except that one whitespace character may replace another."""
     return one == other or (
         len(one) == len(other) and all(a == b or (a.isspace() and b.isspace()) for a, b in zip(one, other, strict=True))
     )
@@ -89,7 +89,8 @@ def same_text(one: str, other: str) -> bool:
 def align(
     predictions: Iterable[Prediction], gold: Sequence[Document], names: Mapping[str, str] | None = None
 ) -> Alignment:
-    """Predictions beside their gold. `names` are the gold's labels by those of the predictions, where they differ."""
+    """Align predictions with their gold. `names` maps labels of the predictions to those of the gold, where they
+    differ."""
     listed = list(predictions)
     found = {key: p for (key, _), p in zip(keys(p.document for p in listed), listed, strict=True)}
     aligned = Alignment()
@@ -116,9 +117,11 @@ def _pair(key: str, gold: Document, prediction: Prediction, names: Mapping[str, 
 
 
 def read_predictions(paths: Sequence[str], report: Callable[[Notice], None]) -> Iterator[Prediction]:
-    """The predictions in files, folders and globs, of the formats of `scorable`; `-` is JSON Lines on standard input.
+    """The predictions in files, folders and globs, in the file formats of `scorable`; `-` is JSON Lines on standard
+    input.
 
-    What cannot be used goes to `report`. Raises InputError for a file that is not there or cannot be opened.
+    Rows that cannot be used are passed to `report`. Raises InputError for a file that does not exist or cannot be
+    opened.
     """
     inputs = Inputs(paths, report, annotated=True)
     for notice in inputs.notices:
@@ -128,17 +131,17 @@ def read_predictions(paths: Sequence[str], report: Callable[[Notice], None]) -> 
         if path is None:
             yield from _json_lines(sys.stdin.buffer, name, report)
         elif found is STANDARD:
-            with _opened(path) as stream:
+            with _open(path) as stream:
                 yield from _json_lines(stream, name, report)
         elif found and found.row_label:
-            yield from _annotated(path, name, found.row_label, report)
+            yield from _from_annotations(path, name, found.row_label, report)
         else:
             neither = " nor ".join(known.title for known in scorable() if not known.beside)
             beside = alternatives(known.suffixes[0] for known in scorable() if known.beside)
             report(Notice(name, None, f"no prediction in it: neither {neither}, and no {beside} beside it"))
 
 
-def _opened(path: Path) -> BinaryIO:
+def _open(path: Path) -> BinaryIO:
     try:
         return path.open("rb")
     except OSError as error:
@@ -146,7 +149,7 @@ def _opened(path: Path) -> BinaryIO:
 
 
 class _Lines:
-    """Lines of a stream; `last` is the one that was taken last."""
+    """Lines of a stream; `last` is the most recent one."""
 
     def __init__(self, stream: Iterable[bytes]) -> None:
         self._stream = stream
@@ -159,11 +162,11 @@ class _Lines:
 
 
 def _json_lines(stream: BinaryIO, name: str, report: Callable[[Notice], None]) -> Iterator[Prediction]:
-    """The predictions of a stream, each with what else its line tells."""
+    """The predictions of a stream, each with the other fields of its line."""
     lines = _Lines(stream)
     for document in jsonl.read(Source(cast(BinaryIO, lines), name, annotated=True), report):
         record = json.loads(lines.last.decode("utf-8-sig"))
-        kinds = tuple(_kind(problem) for problem in _listed(record, "problems"))
+        kinds = tuple(_kind(problem) for problem in _list_of(record, "problems"))
         written = Counter(label for row in annotation_rows(record) for label in labels_of(row))
         written.subtract(entity.label for entity in document.entities)
         yield Prediction(
@@ -176,7 +179,7 @@ def _json_lines(stream: BinaryIO, name: str, report: Callable[[Notice], None]) -
         )
 
 
-def _listed(record: Mapping[str, Any], name: str) -> list[Any]:
+def _list_of(record: Mapping[str, Any], name: str) -> list[Any]:
     value = record.get(name)
     return value if isinstance(value, list) else []
 
@@ -190,15 +193,17 @@ def _count(record: Mapping[str, Any], name: str, default: int | None) -> int | N
     return value if isinstance(value, int) and value >= 0 else default
 
 
-def _annotated(path: Path, name: str, row: re.Pattern[str], report: Callable[[Notice], None]) -> Iterator[Prediction]:
-    """The predictions of a file; rows that its reader refuses are astray entities of the document that comes next."""
+def _from_annotations(
+    path: Path, name: str, row: re.Pattern[str], report: Callable[[Notice], None]
+) -> Iterator[Prediction]:
+    """The predictions of a file; rows that its reader refuses are astray entities of the next document."""
     refused: list[Notice] = []
 
-    def noted(notice: Notice) -> None:
+    def note(notice: Notice) -> None:
         refused.append(notice)
         report(notice)
 
-    for document in read_file(path, noted, name=name):
+    for document in read_file(path, note, name=name):
         labels = (match[1].rstrip("\r") for notice in refused if (match := row.match(notice.row)))
         yield Prediction(document, tuple(labels))
         refused.clear()

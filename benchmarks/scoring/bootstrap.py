@@ -1,13 +1,13 @@
-"""How sure a score is, and whether two differ: by drawing the documents anew, with replacement, many times.
+"""Bootstrap over documents: confidence intervals of scores, and paired tests of differences.
 
-Documents are drawn, not entities: the entities of one text are right or wrong together. Each draw gives the F1 that
-another sample of as many documents could have had; 95 % of them lie in the percentile interval (Efron and Tibshirani
-1993, "An Introduction to the Bootstrap", chapter 13).
+Documents are resampled, not entities, since the entities of one text are right or wrong together. Each resample gives
+the F1 that another sample of as many documents could have had; 95 % of them lie in the percentile interval (Efron and
+Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13).
 
-Two systems are compared on the same draws. The p-value is the share of draws in which their difference departs from
-the one observed by at least as much as that departs from zero (two-sided form of Berg-Kirkpatrick, Burkett and Klein
-2012, "An Empirical Investigation of Statistical Significance in NLP", https://aclanthology.org/D12-1091), one added
-above and below, so that it is never zero. Of many p-values the smallest are partly luck: see `holm`.
+Two systems are compared on the same resamples. The p-value is the share of resamples in which their difference departs
+from the observed one by at least as much as that departs from zero (two-sided form of Berg-Kirkpatrick, Burkett and
+Klein 2012, "An Empirical Investigation of Statistical Significance in NLP", https://aclanthology.org/D12-1091), with
+one added to numerator and denominator, so that it is never zero. Of many p-values some are small by chance: see `holm`.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ __all__ = ["RESAMPLES", "Difference", "compare_paired", "holm", "intervals"]
 
 RESAMPLES = 10_000
 _TAILS = (0.025, 0.975)
-_CHUNK = 1 << 20  # documents drawn at a time: 8 MiB an array
-_F1 = 2  # its place in `ratios`
+_CHUNK = 1 << 20  # documents drawn at a time: 8 MiB per array
+_F1 = 2  # its index in `ratios`
 Floats = NDArray[np.float64]
 Interval = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """F1 of one system less that of another, over the documents that both have read.
+    """F1 of one system minus that of another, over the documents that both have read.
 
-    `low` and `high` bound the 95 % interval. `differing` documents have other counts in the one than in the other;
-    `left_out` were read by one of the two alone.
+    `low` and `high` bound the 95 % interval. `differing` is the number of documents with different counts; `left_out`
+    were read by only one of the two.
     """
 
     scores: tuple[float, float]
@@ -79,16 +79,16 @@ def compare_paired(
 ) -> Difference:
     """The difference in micro F1 of two systems in a mode.
 
-    Where only a few documents differ, all of them in one direction, hardly any draw could contradict them; so p is
-    never below what exchanging the two systems document by document could reach, two of 2 ** `differing` outcomes.
-    Raises InputError where they cannot be compared: other labels, no document in common, or other gold.
+    Where only a few documents differ, all in one direction, hardly any resample contradicts them; so p is never below
+    what exchanging the two systems document by document could reach, two of 2 ** `differing` outcomes. Raises
+    InputError where they cannot be compared: different labels, no common document, or different gold.
     """
     ours, theirs, left_out = _in_common(one, other, mode)
     drawn = np.concatenate([*_sums(np.concatenate([ours, theirs], axis=1), seed, resamples)])
     differences = ratios(drawn[:, :4])[:, _F1] - ratios(drawn[:, 4:])[:, _F1]
     scores = (float(ratios(ours.sum(axis=0))[_F1]), float(ratios(theirs.sum(axis=0))[_F1]))
     observed = scores[0] - scores[1]
-    slack = 1e-12  # equal ratios of other counts may differ by rounding
+    slack = 1e-12  # equal ratios of different counts may differ by rounding
     beyond = int((np.abs(differences - observed) >= abs(observed) - slack).sum())
     differing = int((ours != theirs).any(axis=1).sum())
     p = min(1.0, max((1 + beyond) / (1 + resamples), 2.0 ** (1 - differing)))
@@ -97,10 +97,11 @@ def compare_paired(
 
 
 def _in_common(one: Tallies, other: Tallies, mode: str) -> tuple[Floats, Floats, int]:
-    """The counts of both, (documents, 4), for the documents that both have, and how many only one has."""
+    """The counts of both, (documents, 4), for the documents that both have, and the number of documents that only one
+    has."""
     if set(one.labels) != set(other.labels):
-        told = " and ".join(", ".join(sorted(tallies.labels)) for tallies in (one, other))
-        raise InputError(f"other labels were scored: {told}")
+        labels = " and ".join(", ".join(sorted(tallies.labels)) for tallies in (one, other))
+        raise InputError(f"other labels were scored: {labels}")
     places = {key: place for place, key in enumerate(other.documents)}
     rows = [(place, places[key]) for place, key in enumerate(one.documents) if key in places]
     if not rows:
@@ -116,9 +117,9 @@ def _in_common(one: Tallies, other: Tallies, mode: str) -> tuple[Floats, Floats,
 
 
 def _sums(counts: Floats, seed: int, resamples: int) -> Iterator[Floats]:
-    """The counts of each draw, added up. Shape: (documents, columns) to (draws, columns), some draws at a time.
+    """The summed counts of each resample. Shape: (documents, columns) to (draws, columns), some draws at a time.
 
-    Which documents a draw holds depends on the seed and on how many documents there are, and on nothing else.
+    The documents of a resample depend only on the seed and on the number of documents.
     """
     generator = np.random.Generator(np.random.PCG64(seed))
     documents = len(counts)
@@ -135,7 +136,7 @@ def _sums(counts: Floats, seed: int, resamples: int) -> Iterator[Floats]:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """The p-values of several comparisons, so adjusted that each may be held against the level of one.
+    """Holm-adjusted p-values of several comparisons, each to be compared with the level of a single test.
 
     Holm 1979, "A simple sequentially rejective multiple test procedure" (https://www.jstor.org/stable/4615733): the
     smallest is multiplied by their number, the next by one less, and none is smaller than one before it.

@@ -2,11 +2,12 @@
 
     bioner-edge formats check CORPUS...
 
-Each gold document is rendered, and the answer read back from the text alone: strict micro P, R and F1 of what is read
+Each gold document is rendered, and the answer parsed with the text alone: strict micro P, R and F1 of the result
 against the gold, both as sets of (label, fragments), by `accuracy.micro`. What a format cannot express costs recall;
-what it reads beside the gold costs precision: a term stands for every place where it occurs, annotated or not.
+what it reads beyond the gold costs precision: a term stands for all its occurrences, annotated or not.
 
-A format must read its own answers without a problem and lose just what it says it cannot express; else it has a defect.
+A format must read its own answers without a problem and lose exactly what it says it cannot express; otherwise it has a
+bug.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ __all__ = ["Ceiling", "Checked", "check", "gold", "measure", "table"]
 
 @dataclass
 class Ceiling:
-    """What one format makes of a corpus. `characters` and `tokens` are of all answers, None where not counted."""
+    """The ceiling of one format on a corpus. `characters` and `tokens` are over all answers, None where not counted."""
 
     format: str
     documents: int = 0
@@ -69,7 +70,7 @@ class Ceiling:
 
 @dataclass(frozen=True)
 class Checked:
-    """The rows, the labels measured, and what the readers had to say: notices, and those among them of lost text."""
+    """The rows, the measured labels, and the readers' notices, in total and of lost text."""
 
     rows: list[Ceiling]
     labels: list[str]
@@ -78,7 +79,7 @@ class Checked:
 
     @property
     def exit_code(self) -> int:
-        """0 all is well; 1 a format is defective, or text of the corpus is missing from the figures."""
+        """0 if all is well; 1 if a format has a bug, or text of the corpus is missing from the figures."""
         return 1 if self.lost or any(row.defects for row in self.rows) else 0
 
 
@@ -90,12 +91,12 @@ def check(
     complain: Callable[[str], None],
     report: Report | None = None,
 ) -> Checked:
-    """The ceilings of some formats, by default all, on a corpus. Defects go to `complain`.
+    """The ceilings of formats, by default all, on a corpus. Bugs are passed to `complain`.
 
-    Raises UsageError for a format or label that cannot be, InputError for a corpus without gold.
+    Raises UsageError for an unknown format or unsupported label, InputError for a corpus without gold.
     """
     for name in names or ():
-        formats.get(name)  # known before a large corpus is read
+        formats.get(name)  # fails before a large corpus is read
     notices: list[Notice] = []
     report = report or Report()
 
@@ -130,7 +131,8 @@ def check(
 
 
 def gold(documents: Sequence[Document], labels: Sequence[str] | None) -> tuple[list[Document], list[str]]:
-    """The documents with each entity once, of `labels` alone; by default all labels, by their first appearance.
+    """The documents with duplicates of entities removed, and only `labels`; by default all, in order of first
+    appearance.
 
     Raises InputError where no entity is left to measure.
     """
@@ -147,7 +149,7 @@ def gold(documents: Sequence[Document], labels: Sequence[str] | None) -> tuple[l
 
 
 def _refuse_labels(names: Sequence[str], labels: Sequence[str]) -> None:
-    """Raise UsageError where one of the formats is not known or cannot write one of the labels."""
+    """Raises UsageError for an unknown format, or a label that one of them cannot write."""
     for name in names:
         try:
             formats.get(name).questions(labels)
@@ -165,9 +167,9 @@ def measure(
     defective: Callable[[str], None],
     advance: Callable[[], None] = lambda: None,
 ) -> Ceiling:
-    """The ceiling of one format. `count` tells the tokens of an answer, `defective` is told of each defect in one line.
+    """The ceiling of one format. `count` counts the tokens of an answer, `defective` receives each bug in one line.
 
-    `documents` are as `gold` gives them; `advance` is called after each.
+    `documents` are as returned by `gold`; `advance` is called after each.
     """
     form = formats.get(name)
     calls = form.questions(labels)
@@ -198,8 +200,8 @@ def measure(
             if differing := unread ^ {e.key for e, _ in lost}:
                 label, fragments = min(differing, key=lambda key: (key[1], key[0]))
                 place = ", ".join(f"[{f.start}, {f.end})" for f in fragments)
-                told = "is lost without a reason" if (label, fragments) in unread else "is not lost, as it says"
-                complain(document, f"{label} at {place} {told}")
+                mismatch = "is lost without a reason" if (label, fragments) in unread else "is not lost, as it says"
+                complain(document, f"{label} at {place} {mismatch}")
             yield Pair(document.id, document.text, read, document.entities)
             advance()
 
@@ -208,7 +210,7 @@ def measure(
 
 
 def table(rows: Sequence[Ceiling], labels: Sequence[str]) -> Table:
-    """The rows for people. Raises IndexError for none."""
+    """The rows as a table. Raises IndexError for no rows."""
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left", caption_justify="left")
     first = rows[0].to_json()
     message = f"{first['documents']} documents, {first['entities']} entities; labels: {', '.join(labels)}"

@@ -1,8 +1,8 @@
-"""Which predictions can be paired with which gold entities, each with one at most, whatever their order.
+"""Match predictions with gold entities, each with at most one, independent of order.
 
-Of pairs that need one character in common the largest number is looked for, by augmenting paths (Berge 1957,
-doi:10.1073/pnas.43.9.842; Kuhn 1955, doi:10.1002/nav.3800020109). Giving each prediction the first gold entity that is
-free would let the order decide: of [0, 10) and [0, 2) against [0, 10) and [8, 10) that finds one pair or two.
+For overlapping pairs a maximum matching is computed, by augmenting paths (Berge 1957, doi:10.1073/pnas.43.9.842; Kuhn
+1955, doi:10.1002/nav.3800020109). Giving each prediction the first free gold entity would depend on the order: [0, 10)
+and [0, 2) against [0, 10) and [8, 10) would give one pair or two.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ __all__ = ["Hits", "maximum", "overlapping", "overlaps", "same_place"]
 
 Fragments = tuple[Span, ...]
 Keys = Iterable[tuple[str, Fragments]]
-"""Entities of one side, each once: label and offsets."""
+"""Unique entities of one side: label and offsets."""
 Hits = tuple[list[str], list[str]]
-"""The labels of those that were paired, of the predicted and of the gold."""
+"""The labels of the paired entities, of the predicted and of the gold."""
 
 
 def same_place(ours: Keys, theirs: Keys) -> Hits:
@@ -37,7 +37,7 @@ def same_place(ours: Keys, theirs: Keys) -> Hits:
 
 
 def overlapping(ours: Keys, theirs: Keys) -> Hits:
-    """As many pairs as there can be with the same label and at least one character in common."""
+    """As many pairs as possible with the same label and at least one common character."""
     places: defaultdict[str, tuple[list[Fragments], list[Fragments]]] = defaultdict(lambda: ([], []))
     for side, keys in enumerate((ours, theirs)):
         for label, fragments in keys:
@@ -47,7 +47,7 @@ def overlapping(ours: Keys, theirs: Keys) -> Hits:
 
 
 def overlaps(ours: Sequence[Fragments], theirs: Sequence[Fragments]) -> list[set[int]]:
-    """For each of ours the numbers of theirs that it has at least one character in common with."""
+    """For each of ours the indices of theirs that share at least one character with it."""
     found: list[set[int]] = [set() for _ in ours]
     spans = [(s.start, s.end, 0, i) for i, fragments in enumerate(ours) for s in fragments]
     spans += [(s.start, s.end, 1, i) for i, fragments in enumerate(theirs) for s in fragments]
@@ -62,16 +62,16 @@ def overlaps(ours: Sequence[Fragments], theirs: Sequence[Fragments]) -> list[set
 
 
 def maximum(neighbours: Sequence[Collection[int]]) -> int:
-    """The size of a maximum matching. `neighbours` are the nodes on the right that each on the left may have."""
+    """The size of a maximum matching. `neighbours` are the right-hand nodes adjacent to each left-hand node."""
     left_of: dict[int, int] = {}
     right_of: dict[int, int] = {}
-    return sum(_augmented(start, neighbours, left_of, right_of) for start in range(len(neighbours)))
+    return sum(_augment(start, neighbours, left_of, right_of) for start in range(len(neighbours)))
 
 
-def _augmented(
+def _augment(
     start: int, neighbours: Sequence[Collection[int]], left_of: dict[int, int], right_of: dict[int, int]
 ) -> bool:
-    """Match `start` too, where others can make room for it; False where they cannot."""
+    """Match `start` too, along an augmenting path; False where there is none."""
     reached_from: dict[int, int] = {}
     waiting = deque([start])
     while waiting:
@@ -84,7 +84,7 @@ def _augmented(
                 waiting.append(left_of[right])
                 continue
             free: int | None = right
-            while free is not None:  # back to the start: each takes what is free and leaves what it had
+            while free is not None:  # back along the path: each node takes the free one and frees its own
                 taker = reached_from[free]
                 left_of[free], right_of[taker], free = taker, free, right_of.get(taker)
             return True

@@ -1,9 +1,9 @@
-"""How good are predictions, whoever made them?
+"""Score predictions of any tool.
 
     bioner-edge bench score predictions.jsonl bc5cdr:dev
 
-They are aligned with the gold (`alignment`) and tallied in four modes (`accuracy`); every F1 gets the interval in which
-it could have come out on other documents (`bootstrap`).
+They are aligned with the gold (`alignment`) and counted in four modes (`accuracy`); every F1 has a bootstrap confidence
+interval (`bootstrap`).
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _NAMED = 5  # documents that a notice lists
 
 @dataclass(slots=True)
 class Scored:
-    """Predictions beside their gold, tallied. `unused` is what the readers of the predictions refused, `unscored` how
-    many predicted entities have a label that is not scored, by label."""
+    """Predictions aligned with their gold, and their counts. `unused` are the notices of their readers, `unscored` the
+    numbers of predicted entities by label that is not scored."""
 
     tallies: Tallies
     alignment: Alignment
@@ -44,43 +44,43 @@ class Scored:
 
     @property
     def astray(self) -> int:
-        """Predicted entities that are not in the text where they say; not those of labels that are not scored."""
+        """Predicted entities that are not in the text at their offsets, in scored labels."""
         return sum(label in ("", *self.tallies.labels) for pair in self.alignment.pairs for label in pair.astray)
 
     @property
     def exit_code(self) -> int:
-        """0 every gold document has a prediction of its text, and all that is predicted is in it; 1 not so."""
+        """0 if every gold document has a prediction of its text and nothing is astray, else 1."""
         a = self.alignment
         return 1 if a.missing or a.changed or a.failed or self.astray else 0
 
     @property
     def notices(self) -> list[str]:
-        """What one must know to read the scores rightly, a line each."""
+        """Notices needed to interpret the scores, a line each."""
         return [*self._notices()]
 
     def _notices(self) -> Iterator[str]:
         a = self.alignment
-        for ids, told in (
+        for ids, detail in (
             (a.missing, "have no prediction: all they have counts as missed"),
             (a.changed, "have a prediction of another text: it counts for nothing"),
             (a.failed, "could not be read, as their predictions say: all they have counts as missed"),
         ):
             if ids:
-                yield f"{len(ids)} gold documents {told}: {', '.join(ids[:_NAMED])}{', …' if ids[_NAMED:] else ''}"
+                yield f"{len(ids)} gold documents {detail}: {', '.join(ids[:_NAMED])}{', …' if ids[_NAMED:] else ''}"
         if a.beside:
             yield f"{a.beside} predictions that no gold document asks for are left out"
         if self.astray:
             yield f"{self.astray} predicted entities are not in the text where they say: each counts as wrong"
         if self.unscored:
-            told = ", ".join(f"{number} {label}" for label, number in self.unscored.most_common())
-            yield f"predicted entities of labels that are not scored are left out: {told}"
+            detail = ", ".join(f"{number} {label}" for label, number in self.unscored.most_common())
+            yield f"predicted entities of labels that are not scored are left out: {detail}"
         if broken := self.broken()["documents"]:
             kinds = Counter(kind for prediction in a.used for kind in prediction.problems)
-            told = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common())
-            yield f"{broken} documents have answers that could not be read whole: {told}"
+            detail = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common())
+            yield f"{broken} documents have answers that could not be read whole: {detail}"
 
     def broken(self) -> dict[str, Any]:
-        """What could not be read of the answers; None where the predictions do not tell."""
+        """Problems in the answers; None where the predictions do not report them."""
         used = self.alignment.used
         kinds = Counter(kind for prediction in used for kind in prediction.problems)
         return {
@@ -93,12 +93,12 @@ class Scored:
         }
 
     def to_json(self, seed: int = 0, resamples: int = RESAMPLES) -> dict[str, Any]:
-        """The figures as they stand in the results of a run."""
+        """The figures as in the results of a run."""
         a = self.alignment
         return {
             "labels": list(self.tallies.labels),
             "documents": len(self.tallies.documents),
-            "scores": _with_intervals(scores(self.tallies), intervals(self.tallies, seed, resamples)),
+            "scores": _add_intervals(scores(self.tallies), intervals(self.tallies, seed, resamples)),
             "broken": self.broken(),
             "unpredicted": {"missing": len(a.missing), "changed": len(a.changed), "failed": len(a.failed)},
             "beside": a.beside,
@@ -107,12 +107,12 @@ class Scored:
 
 
 def _sum(numbers: Sequence[int | None]) -> int | None:
-    """None where one is not known."""
+    """None where one is unknown."""
     known = [number for number in numbers if number is not None]
     return sum(known) if len(known) == len(numbers) else None
 
 
-def _with_intervals(figures: dict[str, Any], bounds: Mapping[str, Any]) -> dict[str, Any]:
+def _add_intervals(figures: dict[str, Any], bounds: Mapping[str, Any]) -> dict[str, Any]:
     for mode, found in figures.items():
         labels = [(found["labels"][label], bounds[mode]["labels"][label]) for label in found["labels"]]
         for figure, (low, high) in [*labels, *((found[name], bounds[mode][name]) for name in ("micro", "macro"))]:
@@ -126,11 +126,11 @@ def score_predictions(
     labels: Sequence[str] | None = None,
     names: Mapping[str, str] | None = None,
 ) -> Scored:
-    """Score what lies in files, folders and globs against gold documents.
+    """Score files, folders and globs against gold documents.
 
-    `labels` are those to score, by default those of the gold; `names` are the gold's labels by those of the
-    predictions, where they have others. Raises InputError where there is nothing to score, or a file cannot be read,
-    and UsageError for a label that is given a name which is not scored.
+    `labels` are those to score, by default the gold's; `names` maps labels of the predictions to those of the gold,
+    where they differ. Raises InputError where there is nothing to score or a file cannot be read, UsageError for a
+    label renamed to one that is not scored.
     """
     asked = list(labels or dict.fromkeys(e.label for d in gold for e in d.entities))
     if not gold or not asked:
@@ -138,7 +138,7 @@ def score_predictions(
             "the gold has no documents" if not gold else "the gold has no annotated entity; name the labels"
         )
     if wrong := next((name for name in (names or {}).values() if name not in asked), None):
-        raise UsageError(f"{wrong!r} is none of the labels that are scored: {', '.join(asked)}")
+        raise UsageError(f"{wrong!r} is not a scored label; scored are: {', '.join(asked)}")
     unused: list[Notice] = []
     alignment = align(read_predictions(predictions, unused.append), gold, names)
     found = (label for p in alignment.pairs for label in (*(e.label for e in p.predicted), *p.astray))
@@ -155,13 +155,13 @@ def accuracy_line(
     spent: Mapping[str, Any] | None = None,
     ceiling: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The line of a cell in the results of a run. What predictions of another tool took is not known, and null."""
-    told = {"tuned": tuned, **dict.fromkeys(_SPENT), **(spent or {})}
-    return {"kind": "accuracy", **key.to_json(), **told, **scored.to_json(seed), "ceiling": ceiling}
+    """The `accuracy` line of a cell. The cost of another tool's predictions is unknown, and null."""
+    detail = {"tuned": tuned, **dict.fromkeys(_SPENT), **(spent or {})}
+    return {"kind": "accuracy", **key.to_json(), **detail, **scored.to_json(seed), "ceiling": ceiling}
 
 
 def table(figures: Mapping[str, Any], notices: Sequence[str] = ()) -> Table:
-    """What `Scored.to_json` tells, for people."""
+    """The result of `Scored.to_json` as a table."""
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left", caption_justify="left")
     strict = figures["scores"]["strict"]
     entities = strict["micro"]["tp"] + strict["micro"]["fn"]

@@ -1,1 +1,1 @@
-"""Scripts that measured a decision, each with its figures in docs/results.md and the pages beside it."""
+"""Scripts that measured single decisions; their figures are in docs/results.md and the pages beside it."""

@@ -1,16 +1,14 @@
-"""What fits and runs in 1, 2 and 4 GB?
+"""Which models fit and run in 1, 2 and 4 GB?
 
     python -m bioner_edge.benchmarks.studies.capped SOURCE... [--caps 1,2,4] [--gguf Q8_0,Q4_K_M] [--onnx int8,int4]
 
-A SOURCE is a model (a listed name, a GGUF file or an ONNX folder), a checkpoint's folder, or a shape of
-`benchmarks.studies.conversion` (0.5B, 1.5B), which stands for a model of that shape with random weights; the last two
-are converted first. Each model reads a text by `bioner-edge extract` in a memory control group of each size (a GB is
-10⁹ bytes), where this process may make one (Linux, mostly as root), else under `ulimit -v`, which counts addresses and
-is stricter.
+A SOURCE is a model (a listed name, a GGUF file or an ONNX folder), a checkpoint folder, or a shape of
+`benchmarks.studies.conversion` (0.5B, 1.5B), a model of that shape with random weights; the last two are converted
+first. Each model reads a text by `bioner-edge extract` in a memory cgroup of each size (a GB is 10⁹ bytes), where this
+process may create one (Linux, mostly as root), else under `ulimit -v`, which limits address space and is stricter.
 
-A model that seems too large is refused before it is loaded; then it is asked once more with --force, which shows
-whether that was right. Prints a Markdown table: what was estimated, then for each cap the peak resident memory of the
-run, or how it ended.
+A model that seems too large is refused before loading; it is then run again with --force, to see whether that was
+right. Prints a Markdown table: the estimate, then for each cap the peak resident memory or how the run ended.
 """
 
 from __future__ import annotations
@@ -39,13 +37,13 @@ __all__ = ["main"]
 _COMMAND = Path(sys.executable).with_name("bioner-edge")
 _NOTE = Path(bioner_edge.__file__).parent / "examples" / "note.txt"
 _GROUPS = Path("/sys/fs/cgroup")
-_PATIENCE_S = 600  # where memory is short a process may do nothing but read its own code again and again
-_NEVER = 1000  # the code of one that had no end
+_PATIENCE_S = 600  # short of memory, a process may only page its own code in and out
+_NEVER = 1000  # the exit code for a timeout
 _LIBRARIES = ("bioner-edge", "llama-cpp-python", "onnxruntime")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The script. Returns 0, or 2 where a source cannot be measured."""
+    """Run the script. Returns 0, or 2 where a source cannot be measured."""
     parser = argparse.ArgumentParser(prog="python -m bioner_edge.benchmarks.studies.capped", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("sources", nargs="+", metavar="SOURCE", help="a model, a checkpoint's folder, 0.5B or 1.5B")
@@ -79,7 +77,7 @@ def _report(asked: argparse.Namespace) -> None:
 
 
 def _text() -> str:
-    """The beginning of an example: a random model may write on and on about a long text."""
+    """The beginning of an example: a random model may ramble about a long text."""
     return _NOTE.read_text("utf-8")[:600]
 
 
@@ -92,34 +90,34 @@ def _models(source: str, work: Path, asked: argparse.Namespace) -> list[Path]:
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """How an extraction ended: exit code (negative: killed by that signal), last line of what it said, peak RSS."""
+    """How an extraction ended: exit code (negative: killed by that signal), last line of its output, peak RSS."""
 
     code: int
-    told: str
+    message: str
     peak_bytes: int
 
 
 def _cell(path: Path, cap: int, group: Path | None) -> str:
-    """What is in the table about a model under a limit, in bytes."""
+    """The table cell of a model under a limit in bytes."""
     end = _run(path, cap, group, [])
-    if end.code == 2 and "of memory" in end.told:
-        return f"refused (with --force: {_ended(_run(path, cap, group, ['--force']))})"
-    return _ended(end)
+    if end.code == 2 and "of memory" in end.message:
+        return f"refused (with --force: {_describe_end(_run(path, cap, group, ['--force']))})"
+    return _describe_end(end)
 
 
-def _ended(end: _End) -> str:
+def _describe_end(end: _End) -> str:
     if not end.code:
         return f"runs, {end.peak_bytes / 1e6:,.0f} MB"
     if end.code == _NEVER:
         return f"no end in {_PATIENCE_S // 60} minutes"
-    return "killed" if end.code < 0 else f"fails ({end.told})"
+    return "killed" if end.code < 0 else f"fails ({end.message})"
 
 
 def _run(path: Path, cap: int, group: Path | None, more: Sequence[str]) -> _End:
     command = [str(_COMMAND), "extract", "--model", str(path), "--quiet", *more]
     command += ["--format", "multi_code", "--labels", "Chemical,Disease"]
     with (
-        _limited(group, cap) as enter,
+        _limit(group, cap) as enter,
         tempfile.TemporaryFile("w+", encoding="utf-8") as said,
         tempfile.TemporaryFile() as text,
     ):
@@ -138,8 +136,8 @@ def _run(path: Path, cap: int, group: Path | None, more: Sequence[str]) -> _End:
 
 
 @contextmanager
-def _limited(group: Path | None, cap: int) -> Iterator[Callable[[], object]]:
-    """What a new process calls so that it may take `cap` bytes at most."""
+def _limit(group: Path | None, cap: int) -> Iterator[Callable[[], object]]:
+    """A function for a new process to call, which limits it to `cap` bytes."""
     if group is None:
         yield lambda: resource.setrlimit(resource.RLIMIT_AS, (cap, cap))
         return
@@ -149,7 +147,7 @@ def _limited(group: Path | None, cap: int) -> Iterator[Callable[[], object]]:
         limits = [own / name for name in ("memory.max", "memory.limit_in_bytes") if (own / name).exists()]
         limits[0].write_text(str(cap))
         for swap in ("memory.swap.max", "memory.memsw.limit_in_bytes"):
-            with suppress(OSError):  # not there where the kernel does not count swap
+            with suppress(OSError):  # missing where the kernel does not account swap
                 (own / swap).write_text("0" if swap.endswith("max") else str(cap))
         yield lambda: (own / "cgroup.procs").write_text(str(os.getpid()))
     finally:
@@ -157,7 +155,7 @@ def _limited(group: Path | None, cap: int) -> Iterator[Callable[[], object]]:
 
 
 def _memory_group() -> Path | None:
-    """Where groups with a limit of memory can be made; None where this process may not."""
+    """A cgroup in which groups with a memory limit can be created; None where this process may not."""
     for group in (_GROUPS / "memory", _GROUPS):
         probe = group / f"bioner-edge-probe-{os.getpid()}"
         try:

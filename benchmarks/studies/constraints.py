@@ -1,23 +1,25 @@
-"""What a constraint costs: to build for a document, and at each token; beside llama.cpp's own sampler and llguidance.
+"""Cost of a constraint: to build it for a document, and at each token; compared with llama.cpp's sampler and
+llguidance.
 
     python -m bioner_edge.benchmarks.studies.constraints --vocab FILE [--corpus FILE] [--documents 20] [--formats A,B]
 
-No weights are needed. `--vocab` is any GGUF file, of which the vocabulary alone is read. One of 152k tokens comes with
+No weights are needed. `--vocab` is any GGUF file, of which only the vocabulary is read. One of 152k tokens comes with
 the source of llama-cpp-python:
 
     pip download --no-binary llama-cpp-python --no-deps llama-cpp-python==0.3.36
     tar xzf llama_cpp_python-0.3.36.tar.gz --strip-components=4 --wildcards '*/models/ggml-vocab-qwen2.gguf'
 
-Every figure is taken along the gold answer of a document, in two ways. At every token: what may come next is asked
-before each token of the answer's canonical tokenization. At choices: the decode loop writes the answer, with a model
-that always likes the longest token which goes on with it, so that what is forced is skipped; µs are then all that the
-loop asked of the constraint between two steps of the model. `loop` is the time of the whole loop for one answer, the
-model's own left out. A grounded constraint is built for each document and starts with an empty cache, as in extraction;
-a grammar is built once and keeps its cache. llama.cpp tests either the whole vocabulary, as llama-cpp-python does, or
-only the one token that comes, as the baseline `llama-gbnf` does; llguidance makes a mask for the same grammar.
+Every figure is measured along the gold answer of a document, in two ways. At every token: the allowed tokens are
+computed before each token of the answer's canonical tokenization. At choices: the decode loop writes the answer, with a
+fake model that prefers the longest token that continues it, so that forced tokens are skipped; µs are then the time
+spent in the constraint between two steps of the model. `loop` is the time of the whole loop for one answer, without the
+model's. A grounded constraint is built for each document and starts with an empty cache, as in extraction; a grammar is
+built once and keeps its cache. llama.cpp tests either the whole vocabulary, as llama-cpp-python does, or only the next
+token, as the baseline `llama-gbnf` does; llguidance computes a mask for the same grammar.
 
-The second table is growth: abstracts joined to 1k, 10k and 100k characters, one answer. Peak memory is what tracemalloc
-saw of constraint and mask, as a multiple of the text's bytes; it is taken in a run of its own, since tracing is slow.
+The second table is growth: abstracts joined to 1k, 10k and 100k characters, one answer. Peak memory is that of
+constraint and mask by tracemalloc, as a multiple of the text's bytes; it is measured in a separate run, since tracing
+is slow.
 """
 
 from __future__ import annotations
@@ -67,7 +69,7 @@ Answers = list[tuple[list[str], list[tuple[Document, bytes]]]]
 
 
 class Player(VocabOnly):
-    """The vocabulary of a GGUF file without its weights, which plays a model that writes `answer`."""
+    """The vocabulary of a GGUF file without its weights, as a fake model that writes `answer`."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -75,7 +77,7 @@ class Player(VocabOnly):
         self._logits = np.zeros(self.vocabulary_size, np.float32)
 
     def write(self, answer: bytes, mask: _Timed) -> int:
-        """Have the decode loop write `answer`; returns the time of the loop in ns."""
+        """Write `answer` with the decode loop; returns the time of the loop in ns."""
         self._answer, self._mask, self._at, self._own_ns = answer, mask, 0, 0
         started = time.perf_counter_ns()
         found = decode(self, CachedSequence(0), [], mask, budget=1 << 30, removed_mass=False)
@@ -106,7 +108,7 @@ class Player(VocabOnly):
 
 @dataclass
 class Steps:
-    """Times of single steps, and how many tokens were allowed at each."""
+    """Times of single steps, and the number of tokens allowed at each."""
 
     ns: list[int] = field(default_factory=list)
     ids: list[int] = field(default_factory=list)
@@ -120,7 +122,7 @@ class Steps:
 
 
 class _Timed(TokenMask):
-    """A mask that notes what it is asked."""
+    """A mask that times its calls."""
 
     def __init__(self, automaton: ByteAutomaton, vocabulary: Vocabulary, steps: Steps) -> None:
         self.steps, self.open_ns, self.open_ids = steps, 0, 0
@@ -134,7 +136,7 @@ class _Timed(TokenMask):
         return found
 
     def asked(self) -> None:
-        """What was asked since the last time was one step."""
+        """Record the calls since the last time as one step."""
         self.steps.ns.append(self.open_ns)
         self.steps.ids.append(self.open_ids)
         self.open_ns = 0
@@ -164,7 +166,7 @@ class Row:
 
 
 def rows(player: Player, name: str, labels: Sequence[str], documents: Sequence[Document]) -> Iterator[Row]:
-    """The rows of one format; what fails is a row too."""
+    """The rows of one format, including failures."""
     form = formats.get(name)
     answers = [(asked, [(d, form.render(d, asked).encode()) for d in documents]) for asked in form.questions(labels)]
     for constraint, measure in _MEASURES.items():
@@ -186,7 +188,7 @@ def _ours(player: Player, row: Row, answers: Answers) -> None:
 
 
 def _maker(player: Player, labels: list[str], row: Row, steps: Steps) -> Callable[[Document], _Timed]:
-    """A function that builds the mask of a document, or hands out again the one that all documents share."""
+    """A function that returns a document's mask, or one mask shared by all documents."""
     form, grounded = formats.get(row.format), row.constraint == "grounded"
     shared: list[_Timed] = []
 
@@ -205,7 +207,7 @@ def _maker(player: Player, labels: list[str], row: Row, steps: Steps) -> Callabl
 
 
 def _walk(mask: TokenMask, tokens: Sequence[int]) -> None:
-    """Ask before each token."""
+    """Query the mask before each token."""
     state: State = mask.automaton.start
     for token in tokens:
         mask.allowed(state)
@@ -243,7 +245,7 @@ def _llguidance(player: Player, row: Row, answers: Answers) -> None:
 
     tokenizer = _tokenizer(player)
     for labels, asked in answers:
-        lark = gbnf_to_lark(_spelled_out(formats.get(row.format).gbnf(labels)))
+        lark = gbnf_to_lark(_unescape(formats.get(row.format).gbnf(labels)))
         started = time.perf_counter_ns()
         matcher = llguidance.LLMatcher(tokenizer, llguidance.LLMatcher.grammar_from_lark(lark))
         row.build_ns.append(time.perf_counter_ns() - started)
@@ -281,7 +283,7 @@ def _tokenizer(player: Player) -> Any:
         return lltokenizer_from_vocab(player._vocab)
 
 
-def _spelled_out(gbnf: str) -> str:
+def _unescape(gbnf: str) -> str:
     r"""The grammar with the characters themselves for \u… and \U…, whose zeros llguidance's converter drops."""
 
     def plain(match: re.Match[str]) -> str:
@@ -295,7 +297,7 @@ def _spelled_out(gbnf: str) -> str:
 
 
 def joined(documents: Sequence[Document], size: int) -> Document:
-    """Documents one after another, from the first again where they are too few, up to `size` characters."""
+    """Documents joined, repeated where too few, up to `size` characters."""
     text, entities = "", list[Entity]()
     while len(text) < size:
         for document in documents:
@@ -309,12 +311,13 @@ def joined(documents: Sequence[Document], size: int) -> Document:
 def growth(
     player: Player, name: str, labels: Sequence[str], document: Document, limit_s: float = _LIMIT_S
 ) -> dict[str, Any]:
-    """Build, ask before each token of the gold answer, step; then again under tracemalloc. `failed`: what took long."""
+    """Build, query before each token of the gold answer, step; then again under tracemalloc. `failed`: what took too
+    long."""
     form, row = formats.get(name), Row(name, "grounded")
     asked = form.questions(labels)[0]
     found: dict[str, Any] = {"format": name, "characters": len(document.text)}
     try:
-        with _within(limit_s):
+        with _time_limit(limit_s):
             tokens = player.tokenize(form.render(document, asked).encode(), False)
             mask = _maker(player, asked, row, row.tokens)(document)
             started = time.perf_counter()
@@ -322,7 +325,7 @@ def growth(
             found["walk_s"] = round(time.perf_counter() - started, 3)
         found |= {"build_ms": round(row.build_ns[0] / 1e6, 2), "tokens": row.tokens.figures()}
         del mask
-        with _within(limit_s):
+        with _time_limit(limit_s):
             tracemalloc.start()
             try:
                 _walk(TokenMask(form.constraint(document, asked), player.vocabulary), tokens)
@@ -336,8 +339,8 @@ def growth(
 
 
 @contextmanager
-def _within(seconds: float) -> Iterator[None]:
-    """Raises TimeoutError in the main thread once the time is over, wherever the program then is."""
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError in the main thread once the time is over."""
 
     def over(*_: object) -> None:
         raise TimeoutError
@@ -355,7 +358,7 @@ def _within(seconds: float) -> Iterator[None]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The script. Returns 0, or 2 where a file cannot be read or a format is not known."""
+    """Run the script. Returns 0, or 2 where a file cannot be read or a format is unknown."""
     parser = argparse.ArgumentParser(
         prog="python -m bioner_edge.benchmarks.studies.constraints", description="Constraints."
     )

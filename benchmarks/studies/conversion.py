@@ -1,11 +1,11 @@
-"""How long does a conversion take, and how much memory, for models of the sizes that people tune?
+"""Time and memory of conversions, for models of common sizes.
 
     python -m bioner_edge.benchmarks.studies.conversion [--shapes 0.5B,1.5B] [--levels Q8_0,Q4_K_M]
         [--exporters builder,optimum] [--work FOLDER]
 
 Random weights in the shapes of Qwen2.5 (bfloat16, the embedding tied, 151,936 tokens) and a LoRA adapter of rank 16 on
-every linear layer are written into a folder that is removed afterwards. Each step then runs once, in a process of its
-own, without verification, which needs torch and as much memory as the model has in float32:
+every linear layer are written to a temporary folder. Each step then runs once, in its own process, without
+verification, which needs torch and as much memory as the model has in float32:
 
     merge           base and adapter to safetensors shards, float32: `convert --keep-merged` does it on the way
     onnx builder …  the merged model to a graph in float32, by each of --exporters: `convert --to onnx` starts there
@@ -14,8 +14,8 @@ own, without verification, which needs torch and as much memory as the model has
 
 An exporter needs the extra onnx or optimum, and may take minutes; by default none is run.
 
-Prints a Markdown table: seconds, peak anonymous and file-backed RSS of the process (looked at every 10 ms; Linux only),
-and the size of what was written. Peak RSS of mapped files is memory that the kernel can take back at any time.
+Prints a Markdown table: seconds, peak anonymous and file-backed RSS of the process (sampled every 10 ms; Linux only),
+and the size of the output. File-backed RSS is memory that the kernel can reclaim at any time.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from bioner_edge.hardware.threads import cores
 
 __all__ = ["COMMON", "SHAPES", "Row", "linears", "main", "write_adapter", "write_base", "write_tokenizer"]
 
-# The config.json of Qwen2.5's sizes, what counts of it.
+# The relevant values of config.json for Qwen2.5's sizes.
 SHAPES: dict[str, dict[str, int]] = {
     "0.5B": {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14},
     "1.5B": {"hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28, "num_attention_heads": 12},
@@ -82,7 +82,7 @@ quantize(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One step: wall time, peak RSS of its process, and the size of what it wrote."""
+    """One step: wall time, peak RSS of its process, and the size of its output."""
 
     shape: str
     step: str
@@ -93,7 +93,7 @@ class Row:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The script. Returns 0, or 2 where a step fails."""
+    """Run the script. Returns 0, or 2 where a step fails."""
     parser = argparse.ArgumentParser(prog="python -m bioner_edge.benchmarks.studies.conversion", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--shapes", default="0.5B,1.5B", help="comma-separated [default: 0.5B,1.5B]")
@@ -112,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if shape not in SHAPES:
                 raise UsageError(unknown_name("shape", shape, SHAPES))
             with tempfile.TemporaryDirectory(dir=asked.work) as folder:
-                for row in _measured(shape, asked.levels.split(","), exporters, Path(folder)):
+                for row in _measure(shape, asked.levels.split(","), exporters, Path(folder)):
                     sizes = (row.anonymous_bytes, row.file_bytes, row.written_bytes)
                     shown = " | ".join(f"{size / 1e6:,.0f}" for size in sizes)
                     print(f"| {row.shape} | {row.step} | {row.seconds:.1f} | {shown} |", flush=True)
@@ -122,8 +122,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _measured(shape: str, levels: Sequence[str], exporters: Sequence[str], work: Path) -> Iterator[Row]:
-    """The steps of one shape; what a step wrote and no later one reads is removed at once."""
+def _measure(shape: str, levels: Sequence[str], exporters: Sequence[str], work: Path) -> Iterator[Row]:
+    """The steps of one shape; intermediate files are removed once no later step reads them."""
     base, adapter, merged, out = work / "base", work / "adapter", work / "merged", work / "out"
     config = {**COMMON, **SHAPES[shape]}
     write_base(base, config)
@@ -131,7 +131,7 @@ def _measured(shape: str, levels: Sequence[str], exporters: Sequence[str], work:
 
     yield _run(shape, "merge", [sys.executable, "-c", _MERGE, base, adapter, merged], merged)
     for exporter in exporters:
-        yield _exported(shape, exporter, merged, work / exporter)
+        yield _export(shape, exporter, merged, work / exporter)
         shutil.rmtree(work / exporter)
     shutil.rmtree(merged)
     command = [Path(sys.executable).with_name("bioner-edge"), "convert", "--base", base, "--adapter", adapter]
@@ -144,8 +144,9 @@ def _measured(shape: str, levels: Sequence[str], exporters: Sequence[str], work:
         path.unlink()
 
 
-def _exported(shape: str, exporter: str, merged: Path, out: Path) -> Row:
-    """The process that `convert --to onnx` exports in; what it prints is left out, its reason to refuse is not."""
+def _export(shape: str, exporter: str, merged: Path, out: Path) -> Row:
+    """Run the process in which `convert --to onnx` exports; its output is discarded, its reason for a failure is
+    not."""
     out.mkdir()
     command = [sys.executable, "-P", "-m", "bioner_edge.convert.onnx.child", exporter, merged, out, cores()]
     try:
@@ -161,7 +162,7 @@ def _run(shape: str, step: str, command: Sequence[object], product: Path, **sett
     started = time.monotonic()
     peaks = {"RssAnon": 0, "RssFile": 0}
     given = [str(part) for part in command]
-    # an exporter ends with its standard input, so that it outlives nobody
+    # an exporter exits when its standard input closes
     with subprocess.Popen(given, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, **settings) as process:
         while process.poll() is None:
             now = machine.resident(process.pid)
@@ -189,7 +190,7 @@ def linears(config: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
 
 
 def write_base(folder: Path, config: Mapping[str, Any]) -> None:
-    """A bfloat16 checkpoint with a tokenizer of the 256 bytes; the embedding's other rows are padding."""
+    """A bfloat16 checkpoint with a tokenizer of the 256 bytes; the other rows of the embedding are padding."""
     hidden = config["hidden_size"]
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config["vocab_size"], hidden)}
     for layer in range(config["num_hidden_layers"]):
@@ -222,7 +223,7 @@ def write_adapter(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def _write_safetensors(path: Path, shapes: Mapping[str, tuple[int, ...]], kind: str) -> None:
-    """Random tensors, one in memory at a time; norms and all else lie around zero, which no timing notices."""
+    """Random tensors, one in memory at a time; norms are around zero too, which does not affect timing."""
     width = {"F32": 4, "BF16": 2}[kind]
     header, at = {}, 0
     for name, shape in shapes.items():
@@ -240,7 +241,7 @@ def _write_safetensors(path: Path, shapes: Mapping[str, tuple[int, ...]], kind: 
 
 
 def write_tokenizer(folder: Path) -> None:
-    """A tokenizer.json of the 256 bytes, one merge and an end, the token 257."""
+    """A tokenizer.json of the 256 bytes, one merge and an end token, 257."""
     vocabulary = {letter: number for number, letter in enumerate(BYTES.values())} | {"ab": 256}
     end = {"id": 257, "content": "<|end|>", "special": True}
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}

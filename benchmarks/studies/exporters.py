@@ -1,10 +1,11 @@
-"""Which exporter for which family? The same random model by each, with its proof and its speed.
+"""Compare exporters by model family: verification and speed of the same random model.
 
     python -m bioner_edge.benchmarks.studies.exporters [--rounds 5] [--threads N] [ARCHITECTURE...]
 
-For each architecture a model of 8 layers × 512 with random weights is converted at F32 by every exporter that writes
-it, verified against transformers, and read by the back end as `extract` does: in turn, medians.
-Needs the extras onnx and optimum. Prints a Markdown table; "*" marks the exporter that `auto` takes.
+For each architecture a model of 8 layers × 512 with random weights is converted at F32 by every exporter that supports
+it, verified against transformers, and run by the back end as in `extract`: in turn, medians.
+
+Needs the extras onnx and optimum. Prints a Markdown table; "*" marks the exporter of `auto`.
 """
 
 from __future__ import annotations
@@ -42,18 +43,18 @@ SHAPE: dict[str, Any] = {
     "max_position_embeddings": 2048,
     "original_max_position_embeddings": 2048,
     "initializer_range": 0.05,
-    "query_pre_attn_scalar": 64,  # Gemma's, and Granite's: its own default is for another training
+    "query_pre_attn_scalar": 64,  # for Gemma and Granite, whose defaults do not fit this shape
     "attention_multiplier": 0.125,
     "eos_token_id": 257,
     "bos_token_id": None,
     "pad_token_id": None,
 }
-"""What the models are; a key that an architecture does not have changes nothing."""
+"""The configuration of the models; keys unknown to an architecture have no effect."""
 _PROMPT, _TOKENS = 128, 64
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The script. Returns 0, or 2 where a model cannot be made or a proof fails."""
+    """Run the script. Returns 0, or 2 where a model cannot be made or verification fails."""
     parser = argparse.ArgumentParser(prog="python -m bioner_edge.benchmarks.studies.exporters", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("architectures", nargs="*", metavar="ARCHITECTURE", help="of config.json [default: all]")
@@ -85,7 +86,7 @@ def _rows(architecture: str, work: Path, rounds: int, threads: int | None) -> It
     found: dict[str, list[tuple[float, float, float]]] = {exporter: [] for exporter in paths}
     for _ in range(rounds):
         for exporter, path in paths.items():
-            found[exporter].append(_measured(path, threads))
+            found[exporter].append(_measure(path, threads))
     for exporter, path in paths.items():
         proof = {row["stage"].split(":")[0]: row["figure"] for row in Manifest.load(manifest_path(path)).verification}
         load, prefill, decode = (statistics.median(column) for column in zip(*found[exporter], strict=True))
@@ -97,13 +98,13 @@ def _rows(architecture: str, work: Path, rounds: int, threads: int | None) -> It
         )
 
 
-def _measured(path: Path, threads: int | None) -> tuple[float, float, float]:
+def _measure(path: Path, threads: int | None) -> tuple[float, float, float]:
     """Seconds to load, to read a prompt, and to read single tokens."""
     started = time.perf_counter()
     with closing(load_backend(path, threads=threads)) as backend:
         loaded = time.perf_counter() - started
         ids = list(range(_PROMPT))
-        models.read(backend, ids[:8], 2)  # what a runtime does once only
+        models.read(backend, ids[:8], 2)  # one-time costs of the runtime
         return loaded, *models.read(backend, ids, _TOKENS)
 
 

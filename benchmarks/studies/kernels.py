@@ -1,16 +1,16 @@
-"""Which kernels of llama.cpp are fast here, and what waiting threads cost: one model, all settings in turn.
+"""Compare llama.cpp's kernels and the cost of waiting threads on this machine: one model, all settings in turn.
 
     python -m bioner_edge.benchmarks.studies.kernels SOURCE... [--rounds 5] [--busy 2]
 
-A SOURCE is a GGUF file, or a shape of `benchmarks.studies.conversion` (0.5B, 1.5B), which stands for random weights of
-that shape at `--levels`. Each is run with each of `backends.kernels.KERNELS`; by threads that wait as ours do, asleep,
-or in a loop, as those of libgomp do; and by one thread. Each time it is a process of its own. With `--busy N` all of it
-is done once more beside N processes that do nothing but keep processors busy.
+A SOURCE is a GGUF file, or a shape of `benchmarks.studies.conversion` (0.5B, 1.5B) with random weights at `--levels`.
+Each is run with each of `backends.kernels.KERNELS`; with threads that sleep while waiting, as ours do, or spin, as
+those of libgomp do; and with one thread. Each run is a process of its own. With `--busy N` everything is repeated
+beside N processes that keep processors busy.
 
-To compare AMX with its absence, build llama.cpp on a processor that has it, with Clang, GCC 12.4, 13.3, 14 or newer, or
+To compare with and without AMX, build llama.cpp on a processor that has it, with Clang, GCC 12.4, 13.3, 14 or newer, or
 `CFLAGS=-fno-dse CXXFLAGS=-fno-dse` (older ones then keep the stores of the tile configuration): "all" uses AMX then.
 
-Prints a Markdown table of medians: tokens/s of a prompt of 300 (prefill) and of 64 single ones (decode).
+Prints a Markdown table of medians: tokens/s of a prompt of 300 (prefill) and of 64 single tokens (decode).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _WAITS = {"ours": WAITING, "asleep": {"OMP_WAIT_POLICY": "passive"}, "loop": {"O
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The script. Returns 0, or 2 where a source cannot be measured."""
+    """Run the script. Returns 0, or 2 where a source cannot be measured."""
     parser = argparse.ArgumentParser(prog="python -m bioner_edge.benchmarks.studies.kernels", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("sources", nargs="+", metavar="SOURCE", help="a GGUF file, or 0.5B or 1.5B")
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     try:
         if asked.measure:
-            print(json.dumps(_measured(Path(asked.measure[0]), asked.measure[1], int(asked.measure[2]))))
+            print(json.dumps(_measure(Path(asked.measure[0]), asked.measure[1], int(asked.measure[2]))))
         else:
             _report(asked)
     except (BionerError, subprocess.CalledProcessError) as error:
@@ -87,14 +87,14 @@ def _rows(path: Path, busy: int, rounds: int) -> None:
     found: dict[tuple[str, int, str], list[list[float]]] = {setting: [] for setting in settings}
     for _ in range(rounds):
         for setting in settings:
-            found[setting].append(_apart(path, *setting))
+            found[setting].append(_measure_in_process(path, *setting))
     for (kernels, threads, waiting), figures in found.items():
         medians = " | ".join(f"{statistics.median(column):,.0f}" for column in zip(*figures, strict=True))
         others = f"{busy} busy" if busy else "quiet"
         print(f"| {path.stem} | {kernels} | {threads} | {waiting} | {others} | {medians} |", flush=True)
 
 
-def _apart(path: Path, kernels: str, threads: int, waiting: str) -> list[float]:
+def _measure_in_process(path: Path, kernels: str, threads: int, waiting: str) -> list[float]:
     command = [sys.executable, "-m", "bioner_edge.benchmarks.studies.kernels", "-", "--measure"]
     command += [str(path), kernels, str(threads)]
     environment = {name: value for name, value in os.environ.items() if name not in WAITING} | _WAITS[waiting]
@@ -103,21 +103,21 @@ def _apart(path: Path, kernels: str, threads: int, waiting: str) -> list[float]:
     return found
 
 
-def _measured(path: Path, kernels: str, threads: int) -> list[float]:
+def _measure(path: Path, kernels: str, threads: int) -> list[float]:
     """Tokens/s of a prompt and of single tokens, in this process."""
     from bioner_edge.backends.llama_cpp import LlamaCpp
 
     with LlamaCpp(path, threads=threads, kernels=kernels) as backend:
         ids = [token for token in range(backend.vocabulary_size) if backend.piece(token)]
         ids = (ids * (_PROMPT // len(ids) + 1))[:_PROMPT]
-        models.read(backend, ids[:8], 2)  # what a runtime does once only
+        models.read(backend, ids[:8], 2)  # one-time costs of the runtime
         prefill, decode = models.read(backend, ids, _TOKENS)
     return [_PROMPT / prefill, _TOKENS / decode]
 
 
 @contextmanager
 def _busy(count: int) -> Iterator[None]:
-    """So many processes that do nothing but run, while it lasts."""
+    """Run `count` processes that only keep processors busy."""
     started = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
     try:
         yield

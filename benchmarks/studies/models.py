@@ -1,4 +1,4 @@
-"""What several studies share: models of a shape with random weights, and the time of reading with one."""
+"""Shared parts of studies: models of a shape with random weights, and the time to read with one."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ __all__ = ["convert_shape", "read"]
 
 
 def convert_shape(source: str, work: Path, asked: argparse.Namespace) -> list[Path]:
-    """The models of a source at each level of `asked.gguf` and `asked.onnx`, not verified. A source is a checkpoint's
-    folder or one of the shapes of `conversion`. Raises UsageError for any other."""
+    """The unverified models of a source at each level of `asked.gguf` and `asked.onnx`. A source is a checkpoint folder
+    or a shape of `conversion`. Raises UsageError for any other."""
     base = Path(source)
     if source in conversion.SHAPES:
         base = work / source
@@ -26,13 +26,13 @@ def convert_shape(source: str, work: Path, asked: argparse.Namespace) -> list[Pa
         raise UsageError(f"{unknown_name('shape', source, conversion.SHAPES)}; or give a checkpoint's folder")
     about, paths = About.of([base]), []
     for to, levels in (("gguf", asked.gguf), ("onnx", asked.onnx)):
-        wanted = [level for level in levels.split(",") if level]
-        paths += convert(base, work / "out", wanted, about, to=to, check=False) if wanted else []
+        chosen = [level for level in levels.split(",") if level]
+        paths += convert(base, work / "out", chosen, about, to=to, check=False) if chosen else []
     return paths
 
 
 def read(backend: Backend, ids: Sequence[int], tokens: int) -> tuple[float, float]:
-    """Seconds of reading a prompt, and of `tokens` more, one by one."""
+    """Seconds to read a prompt, and `tokens` more, one by one."""
     sequence = backend.new_sequence()
     started = time.perf_counter()
     backend.eval(sequence, ids)

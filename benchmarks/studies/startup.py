@@ -1,10 +1,10 @@
-"""How long a user waits: for the help, and for the entities of one abstract, from shell to result.
+"""Startup time from shell to result: the help, and the entities of one abstract.
 
     python -m bioner_edge.benchmarks.studies.startup [--model NAME_OR_FILE] [--threads N] [--repeats N]
 
-Prints a Markdown table, with the machine and the versions above it. Every command runs once before it is measured, so
-that files come from the page cache. Peak RSS is what the kernel says of the finished process; loading and decoding are
-taken apart by running the same abstract in this process, a new model each time.
+Prints a Markdown table, with the machine and the versions above it. Every command runs once before measuring, so that
+files come from the page cache. Peak RSS is the kernel's figure for the finished process; loading and decoding are
+separated by running the same abstract in this process, with a newly loaded model each time.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes the
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The script. Returns 0, or 2 where there is no model to measure or it fails."""
+    """Run the script. Returns 0, or 2 where there is no model to measure or it fails."""
     parser = argparse.ArgumentParser(
         prog="python -m bioner_edge.benchmarks.studies.startup", description="Waiting times."
     )
@@ -61,9 +61,9 @@ def _report(model: str | None, threads: int | None, repeats: int) -> None:
         extract = ["extract", str(abstract), "--model", str(path)]
         if threads:
             extract += ["--threads", str(threads)]
-        helps = _measured(["--help"], repeats)
-        runs = _measured(extract, repeats)
-    # Only now: a child's peak RSS is never below that of the process which started it, so this one was kept small.
+        helps = _measure(["--help"], repeats)
+        runs = _measure(extract, repeats)
+    # Only now: a child's peak RSS is at least that of its parent, so this process was kept small.
     loading, decoding = _in_process(path, text, threads, repeats)
 
     print("\n".join(f"- {line}" for line in _machine(path, threads)))
@@ -81,8 +81,8 @@ def _row(name: str, values: Sequence[float]) -> None:
     print(f"| {name} | {min(values):.{digits}f} | {statistics.median(values):.{digits}f} |")
 
 
-def _measured(arguments: Sequence[str], repeats: int) -> list[tuple[float, int]]:
-    """(wall time in s, peak RSS in bytes) of each run of the command but the first."""
+def _measure(arguments: Sequence[str], repeats: int) -> list[tuple[float, int]]:
+    """(wall time in s, peak RSS in bytes) of each run of the command except the first."""
     return [_run(arguments) for _ in range(repeats + 1)][1:]
 
 
@@ -91,14 +91,14 @@ def _run(arguments: Sequence[str]) -> tuple[float, int]:
     process = subprocess.Popen([_COMMAND, *arguments], stdout=subprocess.DEVNULL)
     _, status, used = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - started
-    process.returncode = os.waitstatus_to_exitcode(status)  # else Popen would wait for it again
+    process.returncode = os.waitstatus_to_exitcode(status)  # otherwise Popen would wait for it again
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, [_COMMAND.name, *arguments])
     return seconds, used.ru_maxrss * _RSS_UNIT
 
 
 def _in_process(path: Path, text: str, threads: int | None, repeats: int) -> tuple[list[float], list[float]]:
-    """Seconds of loading and of decoding, the first time, which also imports the runtime, left out."""
+    """Seconds of loading and of decoding, without the first run, which also imports the runtime."""
     loading, decoding = [], []
     for _ in range(repeats + 1):
         started = time.perf_counter()

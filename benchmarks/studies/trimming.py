@@ -2,10 +2,10 @@
 
     python -m bioner_edge.benchmarks.studies.trimming FOLDER_WITH_TOKENIZER TEXT.jsonl OTHER.jsonl [--documents 2000]
 
-Trims the tokenizer to the first `--documents` documents of one file, reads the first 300 of another with both, and
-prints how many tokens were kept, how many of the running tokens of the other documents are gone, how many more tokens
-they then take, and the time. Checks that the given documents have the ids that they had, and that every document comes
-back byte by byte. `.xz` is unpacked on the way.
+Trims the tokenizer to the first `--documents` documents of one file, tokenizes the first 300 of another with both, and
+prints the number of tokens kept, the share of the other documents' running tokens that were removed, how many more
+tokens they then take, and the time. Checks that the given documents keep their ids, and that every document is restored
+byte by byte. `.xz` is decompressed on the fly.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _measure(folder: Path, given: Path, other: Path, documents: int, out: Path) 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The script. Returns 0, or 2 where a file cannot be used or a check does not hold."""
+    """Run the script. Returns 0, or 2 where a file cannot be used or a check fails."""
     parser = argparse.ArgumentParser(prog="python -m bioner_edge.benchmarks.studies.trimming", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("folder", type=Path, help="a model's folder, of which the tokenizer is read")

@@ -1,12 +1,12 @@
-"""A GGUF file as a checkpoint again, so that the other levels can be made of a model whose checkpoint is not at hand.
+"""Unpack a GGUF file to a checkpoint, to make other levels of a model whose checkpoint is not available.
 
     python -m bioner_edge.benchmarks.studies.unpack chemdis-9m build/unpacked --tokenizer chemdis-9m-onnx
     bioner-edge convert --base build/unpacked/chemdis-9m --out dist --quant F32,Q8_0,Q6_K,Q5_K_M,Q4_K_M,IQ4_XS,Q4_0 \\
         --labels Chemical,Disease --format multi_tag --unit sentence
 
-The weights are the file's, taken back to float32: what quantization took away is gone. Of a Q8_0 file that is little (a
-mean KL divergence of 0.001 for the bundled model), and Q8_0 made again is the same to the bit; but F32, F16 and BF16
-made of it are no better than it is. The tokenizer is that of an ONNX folder of the same model. Needs the extra
+The weights are the file's, converted to float32: precision lost in quantization is not restored. For a Q8_0 file the
+loss is small (a mean KL divergence of 0.001 for the bundled model), and Q8_0 made again is bit-identical; but F32, F16
+and BF16 made from it are no better. The tokenizer is that of an ONNX folder of the same model. Needs the extra
 `[convert]`.
 """
 
@@ -27,7 +27,7 @@ __all__ = ["main", "unpack"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The script. Returns 0, or 2 for what cannot be unpacked."""
+    """Run the script. Returns 0, or 2 for a model that cannot be unpacked."""
     parser = argparse.ArgumentParser(prog="python -m bioner_edge.benchmarks.studies.unpack", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("model", help="a listed model's name or a GGUF file")
@@ -43,15 +43,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def unpack(model: Path, out: Path, tokenizer: Path) -> Path:
-    """The checkpoint of a GGUF file in `out`, in a folder of the model's name. Raises UsageError and ModelError."""
+    """Unpack a GGUF file to a checkpoint in `out`, in a folder of the model's name. Raises UsageError and
+    ModelError."""
     import torch
     from transformers import AutoModelForCausalLM
 
     if model.is_dir() or not tokenizer.is_dir():
         raise UsageError("a GGUF file is unpacked, with the tokenizer of an ONNX folder")
-    runtime, told = Runtime.load(tokenizer), gguf_header.check(model)
+    runtime, header = Runtime.load(tokenizer), gguf_header.check(model)
     words = len(json.loads((tokenizer / "tokenizer.json").read_text("utf-8"))["model"]["vocab"])
-    tokens = told.get("tokenizer.ggml.tokens")
+    tokens = header.get("tokenizer.ggml.tokens")
     if not isinstance(tokens, gguf_header.Array) or words > tokens.length:
         raise ModelError(f"{tokenizer}: has {words} tokens, more than {model}; give the ONNX model of the same model")
     network = AutoModelForCausalLM.from_pretrained(model.parent, gguf_file=model.name, dtype=torch.float32)

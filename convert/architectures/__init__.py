@@ -1,9 +1,9 @@
-"""What each model family needs to become a GGUF: a table of facts, one module per family or close relatives.
+"""How each model family is converted to GGUF: a table of rows, one module per family or group of related families.
 
-A row says which GGUF architecture it is, which tensors must be there and how they are shaped, which of them change on
-the way, which metadata follow from config.json, and which of its values cannot be converted. A new family is a row in a
-module and in the table. What llama.cpp computes was read in its sources (src/models, as llama-cpp-python 0.3.36 has
-them) and is held against transformers by tests.
+A row gives the GGUF architecture, the required tensors and their shapes, the tensors that are changed on conversion,
+the metadata derived from config.json, and the values that cannot be converted. A new family is a row in a module and in
+the table. What llama.cpp computes was read in its sources (src/models, as of llama-cpp-python 0.3.36); tests compare it
+with transformers.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ ARCHITECTURES: dict[str, Architecture] = {
     "Olmo2ForCausalLM": olmo.OLMO2,
 }
 
-# What is close to a row, and is none -> what to do.
+# Unsupported architectures related to a row -> what to do.
 _ALMOST = {
-    "Gemma3ForConditionalGeneration": "it reads images too: save its language_model as Gemma3ForCausalLM, use that",
+    "Gemma3ForConditionalGeneration": "it is multimodal: save its language_model as Gemma3ForCausalLM and use that",
 }
 
 
 def of(config: Config) -> Architecture:
     """The row of config.json's architecture.
 
-    Raises ModelError for one that is not in the table, and for values that llama.cpp would not compute with.
+    Raises ModelError for an unknown architecture and for values that llama.cpp does not support.
     """
     named = config.get("architectures")
     name = str(named[0]) if isinstance(named, list) and named else "none given"
@@ -47,5 +47,5 @@ def of(config: Config) -> Architecture:
         raise ModelError(f"config.json: {unknown_name('architecture', name, ARCHITECTURES)}; {todo}")
     architecture = ARCHITECTURES[name]
     architecture.metadata(config)
-    architecture.made(config)
+    architecture.derived_tensors(config)
     return architecture

@@ -1,4 +1,4 @@
-"""What an architecture is: a row of facts, and how a checkpoint's config.json and tensors become a GGUF by it."""
+"""What an architecture is: a row that says how config.json and the tensors of a checkpoint become a GGUF."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def _nothing(config: Config) -> Metadata:
 class Architecture:
     """How one Hugging Face architecture is written as GGUF.
 
-    `layer` are the tensors of a layer, and `biases` those that it has where a key of config.json is true. `defaults`
-    is what its configuration class assumes where config.json is silent, `base` the same for the rotary embedding.
-    `only` are the values that llama.cpp takes for granted: with others config.json is refused. `ropes` are the kinds of
-    rotary scaling that llama.cpp computes for it, `parts` whether a head may be rotated in part, and `rope_layers` the
-    layers that the rotary keys speak of, where not all have the same. `changes` has a function per ending of a tensor's
-    name in the checkpoint; `more` gives the metadata that others do not have, and refuses what they cannot say.
-    `own_output` tells that llama.cpp wants an output matrix even where it is the embedding. `tolerance` is how far a
-    logit of an F32 file may lie from transformers', in standard deviations, where nothing is wrong.
+    `layer` are the tensors of a layer, `biases` those present where a key of config.json is true. `defaults` are the
+    defaults of its configuration class, `base` the default rotary base. `only` are the values that llama.cpp assumes;
+    any other is refused. `ropes` are the kinds of rotary scaling that llama.cpp supports for it, `parts` whether it
+    supports partial rotation of a head, and `rope_layers` the type of layers that the rotary keys describe, where
+    layers differ. `changes` maps the ending of a checkpoint tensor's name to a function that changes the tensor; `more`
+    returns the metadata specific to this architecture and refuses values that cannot be written. `own_output` says that
+    llama.cpp needs an output matrix even where it is tied to the embedding. `tolerance` is the largest accepted
+    difference of an F32 logit from transformers', in standard deviations.
     """
 
     gguf: MODEL_ARCH
@@ -71,11 +71,11 @@ class Architecture:
 
     @property
     def name(self) -> str:
-        """The value of general.architecture and the prefix of the keys."""
+        """The value of general.architecture, and the prefix of the keys."""
         return str(MODEL_ARCH_NAMES[self.gguf])
 
     def metadata(self, config: Config) -> Metadata:
-        """The keys without the architecture's prefix. Raises ModelError for what llama.cpp would not compute."""
+        """The keys without the architecture's prefix. Raises ModelError for what llama.cpp does not support."""
         config = self._whole(config)
         for key, allowed in self.only.items():
             only(config, key, *allowed)
@@ -96,7 +96,7 @@ class Architecture:
         }
 
     def shapes(self, config: Config) -> Shapes:
-        """The tensors that must be there, by their name in the checkpoint."""
+        """The shapes of the required tensors, by checkpoint name."""
         config = self._whole(config)
         size = sizes(config)
         layer = dict(self.layer)
@@ -111,18 +111,18 @@ class Architecture:
             found[_OUTPUT] = found[_EMBEDDING]
         return found
 
-    def made(self, config: Config) -> dict[str, Weights]:
-        """Tensors, by their name in the GGUF, that follow from config.json alone."""
+    def derived_tensors(self, config: Config) -> dict[str, Weights]:
+        """Tensors computed from config.json alone, by GGUF name."""
         config = self._whole(config)
         return rope.tensors(self._rope(config), config)
 
-    def copied(self, config: Config) -> dict[str, str]:
-        """Tensors, by their name in the GGUF, that are written once more -> their name in the checkpoint."""
+    def duplicated(self, config: Config) -> dict[str, str]:
+        """Tensors that are written a second time: GGUF name -> checkpoint name."""
         tied = self._whole(config).get("tie_word_embeddings")
         return {"output.weight": _EMBEDDING} if tied and self.own_output else {}
 
-    def changed(self, name: str, tensor: Weights, config: Config) -> Weights:
-        """The tensor as the GGUF holds it. Shape: as it came."""
+    def convert_tensor(self, name: str, tensor: Weights, config: Config) -> Weights:
+        """The tensor as the GGUF stores it. Shape: unchanged."""
         for ending, change in self.changes.items():
             if name.endswith(ending):
                 return change(tensor, self._whole(config))
@@ -134,8 +134,6 @@ class Architecture:
     def _rope(self, config: Config) -> rope.Rope:
         found = rope.read(config, self.ropes, self.base, self.rope_layers)
         if found.rotated != heads(config)[2] and not self.parts:
-            message = f"{found.rotated} of {heads(config)[2]} numbers of a head are rotated"
-            raise ModelError(
-                f"config.json: partial_rotary_factor: {message}; this cannot be converted, only all of them"
-            )
+            message = f"{found.rotated} of {heads(config)[2]} dimensions of a head are rotated"
+            raise ModelError(f"config.json: partial_rotary_factor: {message}; only full rotation can be converted")
         return found

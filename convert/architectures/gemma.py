@@ -1,7 +1,7 @@
-"""Gemma 2 and the text model of Gemma 3: norms that are stored less one, and layers with a sliding window between.
+"""Gemma 2 and the text model of Gemma 3: norm weights stored minus one, sliding-window layers between full ones.
 
-llama.cpp multiplies the embedding by the root of its width itself. It derives the scale of the attention too, from the
-number of layers: so only the value that it comes to can be converted.
+llama.cpp itself scales the embedding by the root of its width, and derives the attention scale from the number of
+layers, so only that scale can be converted.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from bioner_edge.errors import ModelError
 
 __all__ = ["GEMMA2", "GEMMA3"]
 
-# Numbers of layers by which llama.cpp knows the largest of each family, whose attention is scaled by another width.
+# The layer count by which llama.cpp recognizes the largest model of a family, whose attention scale differs.
 _LARGEST = {MODEL_ARCH.GEMMA2: 46, MODEL_ARCH.GEMMA3: 62}
 
 
@@ -44,17 +44,17 @@ def _gemma3(config: Config) -> Metadata:
 
 
 def _attention_scale(config: Config, family: MODEL_ARCH) -> None:
-    """Raises ModelError where q is not divided by the root of what llama.cpp divides by (models/gemma3.cpp)."""
+    """Raises ModelError unless the attention scale is the one that llama.cpp uses (models/gemma3.cpp)."""
     count, _, width = heads(config)
     if positive(config, "num_hidden_layers") == _LARGEST[family]:
         width = positive(config, "hidden_size") // count
     if number(config, "query_pre_attn_scalar") != width:
         message = f"query_pre_attn_scalar {config['query_pre_attn_scalar']} cannot be converted"
-        raise ModelError(f"config.json: {message}, only {width}: llama.cpp knows no other at this size")
+        raise ModelError(f"config.json: {message}, only {width}: llama.cpp supports no other at this size")
 
 
 def _windows(config: Config, period: int) -> Metadata:
-    """The window and which layers have it; by default all but every `period`-th. Nothing where no layer has it."""
+    """The window and which layers use it; by default all but every `period`-th. Empty where no layer does."""
     layers = positive(config, "num_hidden_layers")
     types = config.get("layer_types")
     if types is None:
@@ -89,7 +89,7 @@ _DEFAULTS = {
     "sliding_window": 4096,
     "tie_word_embeddings": True,
 }
-# ggml looks GELU up in a table of float16 (ggml-cpu/vec.h): each layer adds some 3e-4 of its output in noise.
+# ggml looks up GELU in a float16 table (ggml-cpu/vec.h), so each layer adds noise of about 3e-4 of its output.
 _TOLERANCE = 1e-2
 
 GEMMA2 = Architecture(

@@ -1,6 +1,6 @@
-"""Llama, SmolLM2 (which calls itself Llama), Mistral, Granite, SmolLM3: q and k change their order.
+"""Llama, SmolLM2 (a Llama architecture), Mistral, Granite, SmolLM3: the rows of q and k are reordered.
 
-A checkpoint stores the two halves of each head apart; for these architectures llama.cpp rotates neighbouring pairs.
+A checkpoint stores the two halves of each head separately; for these architectures llama.cpp rotates adjacent pairs.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ __all__ = ["GRANITE", "LLAMA", "MISTRAL", "SMOLLM3"]
 _NO_ROPE_STEP = 4  # llama.cpp leaves every fourth layer of SmolLM3 without rotary embedding (models/smollm3.cpp)
 
 
-def _paired(tensor: Weights, count: int) -> Weights:
-    """Each head's rows from halves to pairs: 0, n/2, 1, n/2 + 1, … Shape: (count * width, …) both ways."""
+def _pair(tensor: Weights, count: int) -> Weights:
+    """Reorder each head's rows from halves to pairs: 0, n/2, 1, n/2 + 1, … Shape: (count * width, …) both ways."""
     halves = tensor.reshape(count, 2, tensor.shape[0] // count // 2, *tensor.shape[1:])
     return halves.swapaxes(1, 2).reshape(tensor.shape)
 
 
-def _paired_q(tensor: Weights, config: Config) -> Weights:
-    return _paired(tensor, heads(config)[0])
+def _pair_q(tensor: Weights, config: Config) -> Weights:
+    return _pair(tensor, heads(config)[0])
 
 
-def _paired_k(tensor: Weights, config: Config) -> Weights:
-    return _paired(tensor, heads(config)[1])
+def _pair_k(tensor: Weights, config: Config) -> Weights:
+    return _pair(tensor, heads(config)[1])
 
 
 def _mistral(config: Config) -> Metadata:
@@ -47,7 +47,7 @@ def _granite(config: Config) -> Metadata:
 
 
 def _smollm3(config: Config) -> Metadata:
-    """Raises ModelError where other layers have no rotary embedding than those that llama.cpp leaves without."""
+    """Raises ModelError unless the layers without rotary embedding are those that llama.cpp leaves without."""
     layers = positive(config, "num_hidden_layers")
     step = positive(config, "no_rope_layer_interval", _NO_ROPE_STEP)
     given = config.get("no_rope_layers") or [(layer + 1) % step for layer in range(layers)]
@@ -57,16 +57,16 @@ def _smollm3(config: Config) -> Metadata:
     if rotated != [bool((layer + 1) % _NO_ROPE_STEP) for layer in range(layers)]:
         without = [layer for layer, value in enumerate(rotated) if not value]
         message = f"layers {without} have no rotary embedding"
-        raise ModelError(f"config.json: {message}; llama.cpp leaves every {_NO_ROPE_STEP}th without, not these")
+        raise ModelError(f"config.json: {message}; in llama.cpp it is every {_NO_ROPE_STEP}th layer")
     return within_window(config, sliding=bool(config.get("use_sliding_window")))
 
 
 _SILU = {"hidden_act": ("silu", "swish")}
 _PAIRS = {
-    "q_proj.weight": _paired_q,
-    "q_proj.bias": _paired_q,
-    "k_proj.weight": _paired_k,
-    "k_proj.bias": _paired_k,
+    "q_proj.weight": _pair_q,
+    "q_proj.bias": _pair_q,
+    "k_proj.weight": _pair_k,
+    "k_proj.bias": _pair_k,
 }
 _LAYER: Layer = {**LINEAR, **NORMS}
 _BIASES: dict[str, Layer] = {

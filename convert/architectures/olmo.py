@@ -1,4 +1,4 @@
-"""OLMo 2: norms after attention and feed-forward instead of before, and of all of q and all of k."""
+"""OLMo 2: norms after attention and feed-forward instead of before, and over all heads of q and of k."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Phi-3 (and 3.5, and Phi-4-mini): fused projections, kept fused; a divisor per rotary frequency for long contexts.
+"""Phi-3, Phi-3.5 and Phi-4-mini: fused projections, kept fused; one divisor per rotary frequency for long contexts.
 
-llama.cpp takes the long divisors where the context is made longer than the model was trained for, transformers where
-the text is: they agree up to that length, in a context of that length.
+llama.cpp uses the long divisors where the context is longer than in training, transformers where the text is: they
+agree for texts and contexts up to that length.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PHI3 = Architecture(
         "mlp.down_proj.weight": ("hidden", "feed"),
         **NORMS,
     },
-    # what was called su, and yarn, when Phi-3 came out, is longrope
+    # Phi-3 was released with su and yarn as names of longrope
     ropes={"default": "default", "longrope": "longrope", "su": "longrope", "yarn": "longrope"},
     defaults={"original_max_position_embeddings": 4096, "rms_norm_eps": 1e-5},
     only={"hidden_act": ("silu", "swish")},

@@ -1,4 +1,4 @@
-"""Qwen2, Qwen2.5 and Qwen3: Qwen2 has biases at q, k and v, Qwen3 norms of q and k and its own width of a head."""
+"""Qwen2, Qwen2.5 and Qwen3: Qwen2 has biases on q, k and v; Qwen3 has q and k norms and its own head width."""
 
 from __future__ import annotations
 

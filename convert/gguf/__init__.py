@@ -1,1 +1,1 @@
-"""GGUF as a target of conversion."""
+"""The conversion target GGUF."""

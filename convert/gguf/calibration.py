@@ -1,4 +1,4 @@
-"""The importance matrix of a model: its tokens of in-domain text, run through the merged model."""
+"""Compute a model's importance matrix by running the merged model on in-domain text."""
 
 from __future__ import annotations
 
@@ -22,29 +22,30 @@ from bioner_edge.report import Report
 __all__ = ["calibrate"]
 
 _LONGEST = 2048  # tokens of one sequence: an abstract with its prompt and its answer
-_MOST = 1 << 15  # tokens in all; llama.cpp's own practice is of that order
+_MOST = 1 << 15  # tokens in all; the usual order of magnitude with llama.cpp's tool
 
 
 def calibrate(
     model: SourceModel, theirs: Any, f32: Path, texts: Sequence[Path], about: About, report: Report
 ) -> tuple[dict[str, NDArray[np.float32]], dict[str, Any]]:
-    """(the matrix by tensor, what the manifest says of it): prompts about `texts`, and their annotations as answers.
+    """(the matrix by tensor, its description for the manifest), from prompts about `texts` with their annotations as
+    answers.
 
     `theirs` is the torch model, `f32` the file whose tokenizer is used. Raises UsageError where the texts are empty.
     """
     report.step(f"importance matrix from {', '.join(text.name for text in texts)}")
     sequences = _sequences(model, f32, texts, about, report)
     if not sequences:
-        raise UsageError(f"--importance {texts[0]}: no text in it")
+        raise UsageError(f"--importance {texts[0]}: contains no text")
     written = writer.names(architectures.of(model.source.config), model.source.config)
     names = {theirs: ours for ours, theirs in written.items()}
-    told = {
+    description = {
         "texts": {text.name: sha256(text) for text in texts if text.is_file()},
         "tokens": sum(map(len, sequences)),
     }
-    if model.kept is not None:  # the torch model has the whole vocabulary
+    if model.kept is not None:  # the torch model has the untrimmed vocabulary
         sequences = [model.kept[ids].tolist() for ids in sequences]
-    return importance(theirs, names, sequences, report), told
+    return importance(theirs, names, sequences, report), description
 
 
 def _sequences(model: SourceModel, f32: Path, texts: Sequence[Path], about: About, report: Report) -> list[list[int]]:
@@ -62,6 +63,6 @@ def _sequences(model: SourceModel, f32: Path, texts: Sequence[Path], about: Abou
                 break
     if cut:
         report.step(
-            f"{cut} of {len(found)} examples are cut: they are longer than {longest} tokens, or {_MOST} are reached"
+            f"{cut} of {len(found)} examples are truncated: longer than {longest} tokens, or {_MOST} tokens reached"
         )
     return found

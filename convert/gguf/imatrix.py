@@ -1,10 +1,10 @@
-"""An importance matrix: how large each input of each matrix is on text of the domain, in the mean of its squares.
+"""Importance matrix: the mean square of each input of each matrix on in-domain text.
 
-An error in a weight counts as much as the input that it is multiplied with, so quantization may spend its precision
-where inputs are large. The values are what llama.cpp's own tool computes, sums of squares over counts, from the torch
-model instead of a file; they are handed over in memory. llama.cpp's tool leaves the output matrix out unless it is told
-otherwise; here it is taken in, where it is a matrix of its own. Tied to the embedding it stays out, since its rows are
-read there without those inputs.
+An error in a weight counts in proportion to the input that it is multiplied by, so quantization should spend precision
+where inputs are large. The values are those of llama.cpp's own tool, sums of squares over counts, but computed from the
+torch model and passed in memory, not in a file. llama.cpp's tool skips the output matrix by default; here it is
+included where it is a separate matrix. Where it is tied to the embedding it is skipped, since embedding lookups do not
+have those inputs.
 """
 
 from __future__ import annotations
@@ -27,21 +27,20 @@ def importance(
     sequences: Sequence[Sequence[int]],
     report: Report | None = None,
 ) -> dict[str, NDArray[np.float32]]:
-    """The mean square of each input of the linear layers of a causal language model of transformers, over all tokens.
+    """The mean square of each input of the linear layers of a transformers causal language model, over all tokens.
 
-    `gguf_names` maps the names of tensors in the checkpoint to those in the GGUF, which are the keys of what is given
-    back; shape: (inputs,). `sequences` are token ids, none longer than the model's context. `report` hears how
-    many tokens are done. Raises UsageError where there are no tokens, ModelError for a layer without a
-    name and for inputs that are not finite.
+    `gguf_names` maps checkpoint tensor names to GGUF names, which are the keys of the result; shape: (inputs,).
+    `sequences` are token ids, none longer than the model's context. `report` receives the number of tokens done. Raises
+    UsageError where there are no tokens, ModelError for a layer without a GGUF name and for inputs that are not finite.
     """
     import torch
 
     total = sum(map(len, sequences))
     if not total:
-        raise UsageError("an importance matrix needs text, there is not one token")
+        raise UsageError("an importance matrix needs text, but there are no tokens")
     means = {ours: _Mean() for ours in _layers(model, gguf_names)}
     hooks = [layer.register_forward_pre_hook(means[ours]) for ours, layer in _layers(model, gguf_names).items()]
-    # Registered last, it is called last: nothing is multiplied with the vocabulary but the last token.
+    # Registered last, so called last: only the last token is multiplied by the output matrix.
     hooks.append(model.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: (inputs[0][:, -1:],)))
     try:
         with torch.inference_mode(), (report or Report()).progress("importance", total, "tokens") as advance:
@@ -55,7 +54,7 @@ def importance(
 
 
 def _layers(model: Any, gguf_names: Mapping[str, str]) -> dict[str, Any]:
-    """The linear layers by the GGUF name of their weights, but for an output matrix that is the embedding."""
+    """The linear layers by the GGUF name of their weights, except an output matrix tied to the embedding."""
     from torch.nn import Linear
 
     embedding = model.get_input_embeddings().weight
@@ -64,13 +63,15 @@ def _layers(model: Any, gguf_names: Mapping[str, str]) -> dict[str, Any]:
         if not isinstance(module, Linear) or module.weight is embedding:
             continue
         if f"{name}.weight" not in gguf_names:
-            raise ModelError(f"the importance matrix: layer {name!r} has no place in the GGUF; convert without it")
+            raise ModelError(
+                f"the importance matrix: layer {name!r} has no tensor in the GGUF; convert without --importance"
+            )
         found[gguf_names[f"{name}.weight"]] = module
     return found
 
 
 class _Mean:
-    """A hook before a layer, which adds up the squares of what goes in."""
+    """A forward pre-hook of a layer that sums the squares of its inputs."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -84,10 +85,12 @@ class _Mean:
         self.count += len(rows)
 
     def value(self, name: str, total: int) -> NDArray[np.float32]:
-        """Shape: (inputs,). Raises ModelError where a token was left out or a sum is not finite."""
+        """Shape: (inputs,). Raises ModelError where tokens are missing or a sum is not finite."""
         if self.count != total:
-            raise ModelError(f"the importance matrix: {name} met {self.count} of {total} tokens; convert without it")
+            raise ModelError(
+                f"the importance matrix: {name} received {self.count} of {total} tokens; convert without --importance"
+            )
         mean = (self.sums / self.count).cpu().numpy().astype(np.float32)
         if not np.isfinite(mean).all():
-            raise ModelError(f"the importance matrix: inputs of {name} are not finite; was the model trained through?")
+            raise ModelError(f"the importance matrix: inputs of {name} are not finite; did training diverge?")
         return np.asarray(mean)

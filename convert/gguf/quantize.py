@@ -1,7 +1,7 @@
-"""Quantization by llama.cpp itself, and what it made of the tensors.
+"""Quantize with llama.cpp, and check the tensor types that it wrote.
 
-A file is written by native code that aborts the process, or goes on in silence, at some of what it is given: so names,
-types, widths and importances are held against the header of the source here first, and what was written is read again.
+llama.cpp aborts the process, or continues silently, on some invalid arguments. So names, types, widths and importances
+are checked against the source's header first, and the written file is read back.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from bioner_edge.models import gguf_header
 
 __all__ = ["FLOATS", "LEVELS", "TENSOR_TYPES", "check", "parse_tensor_types", "quantize", "tensor_mix"]
 
-# Level -> llama.cpp's number for it.
+# Level -> llama.cpp's file type number.
 LEVELS = {
     "F32": LlamaFileType.ALL_F32,
     "F16": LlamaFileType.MOSTLY_F16,
@@ -42,7 +42,7 @@ LEVELS = {
     "IQ4_XS": LlamaFileType.MOSTLY_IQ4_XS,
 }
 FLOATS = ("F32", "F16", "BF16")
-# The types that a single tensor can be given, best first: those that need no importance matrix.
+# Types that can be chosen for single tensors, best first: those that need no importance matrix.
 TENSOR_TYPES = (
     *FLOATS, "Q8_0", "Q6_K", "Q5_K", "Q5_1", "Q5_0",
     "Q4_K", "Q4_1", "Q4_0", "IQ4_NL", "IQ4_XS", "Q3_K", "IQ3_S", "Q2_K",
@@ -56,7 +56,7 @@ Tensors = Mapping[str, gguf_header.Tensor]
 def parse_tensor_types(arguments: Sequence[str]) -> dict[str, str]:
     """`REGEX=TYPE` arguments as a mapping, in their order.
 
-    Raises UsageError for one without a type, an unknown type and what is no regular expression.
+    Raises UsageError for a missing or unknown type and an invalid regular expression.
     """
     found: dict[str, str] = {}
     for argument in arguments:
@@ -77,39 +77,39 @@ def quantize(
     tensor_types: Mapping[str, str] | None = None,
     threads: int | None = None,
 ) -> None:
-    """Quantize the F32 file `source` to `out`, which is not complete until this returns.
+    """Quantize the F32 file `source` to `out`, which is complete only when this returns.
 
-    `importance` holds the mean square of each input of a matrix, by the name of its tensor; shape: (inputs,).
-    `tensor_types` maps a regular expression to the type of the tensors in whose names it is found; the first that fits
-    counts. `threads` are all cores of this process where it is not given. Ctrl-C is heard once llama.cpp is done.
+    `importance` holds the mean square of each input of a matrix, by tensor name; shape: (inputs,). `tensor_types` maps
+    regular expressions to the type of the tensors whose names they match; the first match counts. `threads` defaults to
+    the cores of this process. Ctrl-C takes effect once llama.cpp is done.
 
-    Raises UsageError for tensor types that cannot be had, ModelError where llama.cpp refuses, with its reason, and
-    where `out` cannot be written; then there is no `out`.
+    Raises UsageError for tensor types that are not possible, ModelError where llama.cpp fails, with its reason, and
+    where `out` cannot be written; `out` is then removed.
     """
     tensors = _tensors(source)
-    chosen = _chosen(tensors, tensor_types or {}, level)
+    chosen = _tensor_types(tensors, tensor_types or {}, level)
     settings = lib.llama_model_quantize_default_params()
     set_fields(settings, nthread=threads or cores(), ftype=int(LEVELS[level]))
     if chosen:
         set_fields(settings, tt_overrides=_overrides(chosen))
     if importance:
         set_fields(settings, imatrix=_matrices(importance, tensors, source))
-    _writable(source, out)
+    _check_writable(source, out)
     try:
-        with _interrupts_later():
+        with _defer_interrupts():
             listen()
             failed = lib.llama_model_quantize(os.fsencode(source), os.fsencode(out), ctypes.byref(settings))
         if failed:
-            raise ModelError(_why(source, out, level))
-        _as_asked(out, level, chosen)
+            raise ModelError(_failure_reason(source, out, level))
+        _check_types(out, level, chosen)
     except BaseException:
         out.unlink(missing_ok=True)
         raise
 
 
 def check(source: Path, level: str, tensor_types: Mapping[str, str]) -> None:
-    """Raises UsageError where `quantize` would, for tensor types that cannot be had."""
-    _chosen(_tensors(source), tensor_types, level)
+    """Raises UsageError for tensor types that `quantize` would refuse."""
+    _tensor_types(_tensors(source), tensor_types, level)
 
 
 def _tensors(source: Path) -> dict[str, gguf_header.Tensor]:
@@ -117,13 +117,13 @@ def _tensors(source: Path) -> dict[str, gguf_header.Tensor]:
 
 
 def tensor_mix(path: Path) -> tuple[dict[str, int], float]:
-    """How many tensors of a GGUF have which type, and the bits per weight over all of them."""
+    """The number of tensors by type in a GGUF, and its bits per weight over all of them."""
     tensors = gguf_header.read(path).tensors
     mix = dict(Counter(tensor.type for tensor in tensors).most_common())
     return mix, 8 * sum(tensor.bytes for tensor in tensors) / sum(tensor.weights for tensor in tensors)
 
 
-# --- Types of single tensors. Patterns are read by Python; llama.cpp, which has another dialect, gets whole names.
+# --- Types of single tensors. Python matches the patterns; llama.cpp, whose regex dialect differs, gets full names.
 
 
 def _pattern(pattern: str, kind: str) -> re.Pattern[str]:
@@ -135,42 +135,42 @@ def _pattern(pattern: str, kind: str) -> re.Pattern[str]:
         raise UsageError(f"tensor type {pattern!r}: not a regular expression: {error}") from None
 
 
-def _chosen(tensors: Tensors, wanted: Mapping[str, str], level: str) -> dict[str, str]:
-    """The name of each tensor whose type is chosen -> that type. Raises UsageError where a wish cannot be met."""
-    if wanted and level in FLOATS:
-        raise UsageError(f"the tensors of {level} cannot be given types of their own; take a quantized level")
+def _tensor_types(tensors: Tensors, requested: Mapping[str, str], level: str) -> dict[str, str]:
+    """Tensor name -> requested type. Raises UsageError for a request that cannot be met."""
+    if requested and level in FLOATS:
+        raise UsageError(f"the tensors of {level} cannot have other types; choose a quantized level")
     matrices = [name for name, tensor in tensors.items() if _quantizable(tensor)]
     chosen: dict[str, str] = {}
-    for pattern, kind in wanted.items():
+    for pattern, kind in requested.items():
         regex = _pattern(pattern, kind)
         matching = [name for name in matrices if regex.search(name)]
         if not matching:
             some = ", ".join(sorted(matrices, key=lambda name: ("blk." in name, name))[:12])
-            raise UsageError(f"tensor type {pattern!r}: found in no matrix's name; some names: {some}")
+            raise UsageError(f"tensor type {pattern!r}: matches no matrix; some names: {some}")
         if not (new := [name for name in matching if name not in chosen]):
-            raise UsageError(f"tensor type {pattern!r}: all that it matches has a type already; put it first")
+            raise UsageError(f"tensor type {pattern!r}: everything it matches already has a type; put it first")
         for name in new:
-            _fits(tensors[name], kind)
+            _check_width(tensors[name], kind)
         chosen |= dict.fromkeys(new, kind)
     return chosen
 
 
 def _quantizable(tensor: gguf_header.Tensor) -> bool:
-    """llama.cpp's own rule, for the tensors that the architectures here have."""
+    """llama.cpp's own rule, for the tensors of the supported architectures."""
     return len(tensor.shape) > 1 and tensor.name.endswith("weight") and "_norm.weight" not in tensor.name
 
 
-def _fits(tensor: gguf_header.Tensor, kind: str) -> None:
-    """Raises UsageError where rows cannot be cut into blocks of `kind`: llama.cpp would take another type."""
+def _check_width(tensor: gguf_header.Tensor, kind: str) -> None:
+    """Raises UsageError where rows are not a multiple of the block size of `kind`: llama.cpp would use another type."""
     width = tensor.shape[0]
     if width % _BLOCKS[kind][1]:
         fitting = ", ".join(name for name in TENSOR_TYPES if not width % _BLOCKS[name][1])
-        message = f"has rows of {width}, {kind} needs a multiple of {_BLOCKS[kind][1]}"
-        raise UsageError(f"tensor type {kind}: {tensor.name} {message}; take one of {fitting}")
+        message = f"has rows of {width} weights, and {kind} needs a multiple of {_BLOCKS[kind][1]}"
+        raise UsageError(f"tensor type {kind}: {tensor.name} {message}; choose one of {fitting}")
 
 
 def _overrides(chosen: Mapping[str, str]) -> Any:
-    """An array that ends with an empty row. A dot stands for whatever is no letter, so nothing needs an escape."""
+    """An array terminated by an empty row. A dot replaces each non-word character, so that nothing needs escaping."""
     row = lib.llama_model_tensor_override
     exact = {name: b"^" + re.sub(rb"\W", b".", name.encode()) + b"$" for name in chosen}
     return (row * (len(chosen) + 1))(*(row(exact[name], _BLOCKS[kind][0]) for name, kind in chosen.items()))
@@ -180,20 +180,24 @@ def _overrides(chosen: Mapping[str, str]) -> Any:
 
 
 def _matrices(importance: Importance, tensors: Tensors, source: Path) -> Any:
-    """An array that ends with an empty row.
+    """An array terminated by an empty row.
 
-    Raises ModelError for what llama.cpp would pass over: an unknown name, another number of inputs.
+    Raises ModelError for what llama.cpp would silently skip: an unknown name, a wrong number of inputs.
     """
     rows = []
     for name, values in importance.items():
         if name not in tensors or not _quantizable(tensors[name]):
-            raise ModelError(f"{source}: has no matrix {name!r}, for which there is an importance; compute it again")
+            raise ModelError(
+                f"{source}: has no matrix {name!r}, which the importance matrix contains; compute it again"
+            )
         if values.shape != (width := tensors[name].shape[:1]):
-            message = f"the importance of {name!r} has shape {values.shape}, its inputs {width}"
+            message = f"the importance of {name!r} has shape {values.shape}, and its inputs {width}"
             raise ModelError(f"{source}: {message}; compute it again")
         if not np.isfinite(values).all() or values.min() < 0:
             raise ModelError(f"{source}: the importance of {name!r} is not finite and positive; compute it again")
-        held = np.ctypeslib.as_ctypes(np.ascontiguousarray(values, np.float32))  # unlike a pointer, it is kept alive
+        held = np.ctypeslib.as_ctypes(
+            np.ascontiguousarray(values, np.float32)
+        )  # unlike a pointer, it keeps the array alive
         rows.append(lib.llama_model_imatrix_data(name.encode(), held, values.size))
     return (lib.llama_model_imatrix_data * (len(rows) + 1))(*rows)
 
@@ -201,40 +205,40 @@ def _matrices(importance: Importance, tensors: Tensors, source: Path) -> Any:
 # --- Native code
 
 
-def _writable(source: Path, out: Path) -> None:
+def _check_writable(source: Path, out: Path) -> None:
     """Raises UsageError where `out` is the source, ModelError, with the reason, where it cannot be opened."""
     if out.exists() and out.samefile(source):
-        raise UsageError(f"{out}: is the file that is read; write to another one")
+        raise UsageError(f"{out}: is the source file; write to another one")
     try:
         out.open("wb").close()
     except OSError as error:
         raise ModelError(f"{out}: cannot be written: {error.strerror}") from None
 
 
-def _why(source: Path, out: Path, level: str) -> str:
-    """What went wrong. Of a full disk llama.cpp says no more than that a stream failed."""
+def _failure_reason(source: Path, out: Path, level: str) -> str:
+    """Why llama.cpp failed. For a full disk it reports only a stream failure."""
     if "iostream" in reason():
         room = shutil.disk_usage(out.parent).free
-        return f"{out}: could be written in part only, {room:,} bytes are free there; make room"
+        return f"{out}: could be written only in part; {room:,} bytes are free there, free disk space"
     return f"{source}: llama.cpp cannot quantize it to {level}: {reason()}"
 
 
-def _as_asked(out: Path, level: str, chosen: Mapping[str, str]) -> None:
-    """Raises ModelError where llama.cpp took other types, as it does without an error where rows fit no block."""
+def _check_types(out: Path, level: str, chosen: Mapping[str, str]) -> None:
+    """Raises ModelError where llama.cpp used other types, as it silently does where rows do not fit the blocks."""
     tensors = gguf_header.read(out).tensors
     for tensor in tensors:
         if (kind := chosen.get(tensor.name, tensor.type)) != tensor.type:
-            message = f"llama.cpp made {tensor.name} {tensor.type}, not {kind}"
-            raise ModelError(f"{out}: {message}; leave that tensor type out")
+            message = f"llama.cpp wrote {tensor.name} as {tensor.type}, not {kind}"
+            raise ModelError(f"{out}: {message}; omit that tensor type")
     free = [tensor for tensor in tensors if _quantizable(tensor) and tensor.name not in chosen]
     if level not in FLOATS and free and all(tensor.type in FLOATS for tensor in free):
         widths = ", ".join(map(str, sorted({tensor.shape[0] for tensor in free})))
-        raise ModelError(f"{out}: rows of {widths} weights cannot be cut into {level}'s blocks; take F16 instead")
+        raise ModelError(f"{out}: rows of {widths} weights do not fit the blocks of {level}; use F16")
 
 
 @contextmanager
-def _interrupts_later() -> Iterator[None]:
-    """Holds Ctrl-C back, which would be lost inside the callback that hears llama.cpp's messages."""
+def _defer_interrupts() -> Iterator[None]:
+    """Defer Ctrl-C, which would be lost inside the callback that receives llama.cpp's messages."""
     if threading.current_thread() is not threading.main_thread():
         yield  # the signal goes to the main thread
         return

@@ -1,4 +1,4 @@
-"""A model as a GGUF file: written in float32, then quantized by llama.cpp."""
+"""The target GGUF: a model written in float32, then quantized by llama.cpp."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ __all__ = ["GgufTarget"]
 
 @dataclass(frozen=True, slots=True)
 class GgufTarget:
-    """See `Target`. `tensor_types` are types by regular expression over tensor names, `threads` those of quantizing."""
+    """See `Target`. `tensor_types` maps regular expressions over tensor names to types; `threads` are those of
+    quantizing."""
 
     tensor_types: Mapping[str, str] = field(default_factory=dict)
     threads: int | None = None
     default: ClassVar[str] = "Q8_0"
 
-    def checked(self, levels: Sequence[str]) -> list[str]:
+    def check_levels(self, levels: Sequence[str]) -> list[str]:
         for level in levels:
             if level not in quantize.LEVELS:
                 raise UsageError(unknown_name("level", level, quantize.LEVELS))
@@ -37,7 +38,7 @@ class GgufTarget:
         return list(dict.fromkeys(levels))
 
     def require(self, base: Path) -> None:
-        """Nothing: what writes a GGUF is part of every installation."""
+        """Nothing: every installation can write GGUF."""
 
     def files(self, name: str, level: str) -> list[str]:
         return [f"{name}-{level}.gguf", f"{name}-{level}.json"]
@@ -58,12 +59,12 @@ class GgufTarget:
             report=report,
         )
         if "F16" in levels and largest > np.finfo(np.float16).max:
-            message = f"tensor {where!r} has values that float16 cannot hold; leave F16 out, or take BF16"
+            message = f"tensor {where!r} has values beyond the range of float16; omit F16, or use BF16"
             raise ModelError(f"{model.base}: {message}")
         try:
             gguf_header.check(path)
-        except ModelError as error:  # numpy can end a write early without a word
-            raise ModelError(f"{path}: not all could be written; is the disk full? ({error})") from None
+        except ModelError as error:  # numpy can silently end a write early
+            raise ModelError(f"{path}: could be written only in part; is the disk full? ({error})") from None
         for level in set(levels) - set(quantize.FLOATS):
             quantize.check(path, level, self.tensor_types)
         return path, {}

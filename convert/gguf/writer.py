@@ -1,4 +1,4 @@
-"""Writes a model as a GGUF in float32, tensor by tensor; every quantization level is made from that file."""
+"""Write a model as an F32 GGUF, tensor by tensor; every level is made from that file."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from bioner_edge.report import Report
 __all__ = ["names", "write"]
 
 _FLOAT = np.dtype(np.float32)
-# By this in a model's name llama.cpp takes its tokenizer for Phi-3's, and changes text around special tokens.
+# llama.cpp takes the tokenizer of a model with this in its name for Phi-3's, and changes text around special tokens.
 _PHI3 = re.compile("phi-?3", re.IGNORECASE)
-# Type of a metadata value -> how it is written.
+# Type of a metadata value -> GGUFWriter method.
 _ADD: dict[type, Callable[[Writer, str, Any], None]] = {
     bool: Writer.add_bool,
     int: Writer.add_uint32,
@@ -45,19 +45,19 @@ def write(
     license: str,
     report: Report | None = None,
 ) -> tuple[float, str]:
-    """Write `path`, which is not complete until this returns: let it have a name that nobody loads.
+    """Write `path`, which is complete only when this returns: give it a temporary name.
 
-    Gives the largest magnitude of a weight, and the tensor that has it. Raises ModelError for a tensor that is
-    missing, of another shape or not finite, and for one that would be dropped.
+    Returns the largest magnitude of a weight and the name of its tensor. Raises ModelError for a tensor that is
+    missing, misshapen or not finite, and for one that would be dropped.
     """
     config = source.config
     shapes = architecture.shapes(config)
-    # Old checkpoints hold the rotary frequencies, which follow from config.json; transformers passes over them too.
+    # Old checkpoints contain the rotary frequencies, which follow from config.json; transformers ignores them too.
     frequencies = [name for name in source.shapes() if name.endswith(".rotary_emb.inv_freq")]
     expect(source, shapes, ignored=("lm_head.weight", *frequencies))
-    _tied(source, "lm_head.weight" in shapes)
-    made = architecture.made(config)
-    written = names(architecture, config) | architecture.copied(config)  # name in the GGUF -> in the checkpoint
+    _check_tied(source, "lm_head.weight" in shapes)
+    made = architecture.derived_tensors(config)
+    written = names(architecture, config) | architecture.duplicated(config)  # name in the GGUF -> in the checkpoint
     largest = (0.0, "")
 
     writer = Writer(path, architecture.name)
@@ -80,7 +80,7 @@ def write(
             writer.write_tensor_data(tensor)
         with (report or Report()).progress("writing", len(written), "tensors") as advance:
             for theirs in written.values():
-                tensor = np.ascontiguousarray(architecture.changed(theirs, source.tensor(theirs), config))
+                tensor = np.ascontiguousarray(architecture.convert_tensor(theirs, source.tensor(theirs), config))
                 largest = max(largest, (_magnitude(tensor), theirs))
                 writer.write_tensor_data(tensor)
                 del tensor  # before the next one is read
@@ -91,9 +91,9 @@ def write(
 
 
 def names(architecture: Architecture, config: Config) -> dict[str, str]:
-    """The name of each tensor in the GGUF -> its name in the checkpoint.
+    """Tensor name in the GGUF -> name in the checkpoint.
 
-    Raises ModelError for one that gguf has no name for.
+    Raises ModelError for a tensor that gguf has no name for.
     """
     table = TensorNameMap(architecture.gguf, config["num_hidden_layers"])
     found = {}
@@ -105,8 +105,8 @@ def names(architecture: Architecture, config: Config) -> dict[str, str]:
     return found
 
 
-def _tied(source: Source, untied: bool) -> None:
-    """Raises ModelError where an output matrix would be dropped that is not the embedding."""
+def _check_tied(source: Source, untied: bool) -> None:
+    """Raises ModelError where an output matrix that differs from the embedding would be dropped."""
     if untied or "lm_head.weight" not in source.shapes():
         return
     if _digest(source, "lm_head.weight") != _digest(source, "model.embed_tokens.weight"):
@@ -115,7 +115,7 @@ def _tied(source: Source, untied: bool) -> None:
 
 
 def _digest(source: Source, name: str) -> bytes:
-    """So that only one of two large tensors is in memory."""
+    """Hashed here, so that only one of two large tensors is in memory."""
     return hashlib.blake2b(np.ascontiguousarray(source.tensor(name)).data).digest()
 
 

@@ -1,1 +1,1 @@
-"""A PEFT adapter merged into its base: `adapter` reads it, `plan` finds its places, `merge` computes the weights."""
+"""Merge a PEFT adapter into its base: `adapter` reads it, `plan` matches its tensors, `merge` computes the weights."""

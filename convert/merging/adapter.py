@@ -1,7 +1,7 @@
-"""A PEFT LoRA adapter as data: the tensors of adapter_model.safetensors by what they do to the base.
+"""Read a PEFT LoRA adapter: the tensors of adapter_model.safetensors by their effect on the base.
 
-Every tensor has its place; one that has none is an error, for what is dropped in silence is missed only when the model
-talks nonsense.
+Every tensor must be recognized; an unknown one is an error, since a silently dropped tensor is noticed only when the
+model produces nonsense.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from bioner_edge.errors import ModelError
 __all__ = ["AdaptedModule", "Adapter", "Tokens"]
 
 _FILE = "adapter_model.safetensors"
-_PREFIX = "base_model.model."  # of every name that peft writes
+_PREFIX = "base_model.model."  # of every tensor name that peft writes
 
-# The name of an adapter where the model gives it and peft leaves it out when it saves; peft merges this one as it is.
+# The default adapter's name, which a model has and peft omits when it saves; peft merges a file that has it.
 _DEFAULT = re.compile(
     r"(?<=\.lora_[AB])\.default(?=\.(?:weight|bias)$)"
     r"|(?<=\.lora_embedding_[AB])\.default$"
     r"|(?<=\.lora_magnitude_vector)\.default(?=\.weight$)"
 )
-# Any adapter's name at any part, which peft passes over in silence.
+# An adapter's name in a tensor name, which peft silently ignores.
 _NAMED = re.compile(
     r"(\.(?:lora_[AB]|lora_embedding_[AB]|lora_magnitude_vector|modules_to_save|trainable_tokens_delta))"
     r"\.(?!weight$|bias$)[^.]+(?=$|\.weight$|\.bias$)"
 )
-# What wraps a module while it is trained: torch.compile, FSDP, checkpointing, data parallelism.
+# Wrappers of modules in training: torch.compile, FSDP, checkpointing, data parallelism.
 _WRAPPERS = re.compile(r"\b_orig_mod\.|\b_fsdp_wrapped_module\.|\b_checkpoint_wrapped_module\.|^module\.")
 
-# End of a tensor's name -> what it is to its module; the first that fits.
+# Ending of a tensor's name -> its part in the module; the first match counts.
 _PARTS = {
     ".lora_A.weight": "a",
     ".lora_B.weight": "b",
@@ -57,7 +57,7 @@ _PARTS = {
     ".weight": "weight",
     ".bias": "bias",
 }
-# What a module has, whatever else -> what it may have too.
+# Required parts of a module -> optional ones.
 _KINDS = {
     frozenset({"a", "b"}): {"magnitude", "added bias", "original", "bias beneath"},
     frozenset({"embedding a", "embedding b"}): {"magnitude", "original"},
@@ -69,9 +69,9 @@ _KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class AdaptedModule:
-    """What is added to one base tensor: scaling * B @ A, by the names that the factors have in the file.
+    """The update of one base tensor, scaling * B @ A, by the names of the factors in the file.
 
-    `magnitude` is DoRA's vector; `added_bias` is added to the layer's bias, scaled too.
+    `magnitude` is DoRA's vector; `added_bias` is added to the layer's bias, also scaled.
     """
 
     a: str
@@ -89,29 +89,29 @@ class AdaptedModule:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """Rows of an embedding that were trained: the name of their new values in the file, and the tokens' ids."""
+    """Trained rows of an embedding: the name of their new values in the file, and the token ids."""
 
     values: str
     ids: tuple[int, ...]
 
 
 class Adapter:
-    """The folder of an adapter. Raises ModelError where it cannot be read, or does what cannot be merged here.
+    """An adapter's folder. Raises ModelError where it cannot be read, or cannot be merged here.
 
     Keys are names of base tensors (model.layers.0.self_attn.q_proj.weight), values names in the file: `replaced` are
-    trained as a whole; `originals` are what lay beneath a trained part, as a rule the base's own weights, but with the
-    rows of a resized vocabulary.
+    trained in full; `originals` are the weights beneath a trained part, usually those of the base, but with the rows of
+    a resized vocabulary.
     """
 
     def __init__(self, folder: Path) -> None:
         if not (folder / "adapter_config.json").is_file():
             whole = (folder / "config.json").is_file()
-            what = "a whole model, not an adapter: give it as the base" if whole else "no adapter_config.json in it"
+            what = "a whole model, not an adapter: give it as the base" if whole else "it has no adapter_config.json"
             raise ModelError(f"{folder}: {what}")
         self.folder, self.file = folder, folder / _FILE
         self.settings = AdapterSettings(folder)
         if not self.file.is_file():
-            raise ModelError(f"{folder}: {_missing(folder)}")
+            raise ModelError(f"{folder}: {_missing_reason(folder)}")
         self._shards = Shards([self.file])
         self.shapes = self._shards.shapes()
         self.targets: dict[str, AdaptedModule] = {}
@@ -122,9 +122,9 @@ class Adapter:
             self._take(module, parts)
 
     def factors(self, name: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """A and B of a base tensor, which grows by scaling * B @ A. Shapes: (rank, columns), (rows, rank)
+        """A and B of a base tensor, whose update is scaling * B @ A. Shapes: (rank, columns), (rows, rank)
 
-        An embedding's rows are its tokens; a layer's are its outputs, which Conv1D alone stores as columns.
+        The rows of an embedding are its tokens, those of a layer its outputs; only Conv1D stores outputs as columns.
         """
         target = self.targets[name]
         a, b = self.tensor(target.a), self.tensor(target.b)
@@ -135,7 +135,7 @@ class Adapter:
         return self._shards.tensor(name)
 
     def same(self, *names: str) -> bool:
-        """Whether tensors of the file are equal; fewer than two are."""
+        """Whether tensors of the file are equal; true for fewer than two."""
         if len(set(names)) < 2:
             return True
         if len({self.shapes[name] for name in names}) > 1:
@@ -144,26 +144,26 @@ class Adapter:
         return all(np.array_equal(piece, other) for piece, *others in pieces for other in others)
 
     def _modules(self) -> dict[str, dict[str, str]]:
-        """Module -> part -> name in the file, of every tensor."""
+        """Module -> part -> name in the file, for every tensor."""
         modules: dict[str, dict[str, str]] = {}
         for name in self.shapes:
             known = _DEFAULT.sub("", name)
             ending = next((ending for ending in _PARTS if known.endswith(ending)), None)
             if ending is None:
-                raise self._strange(name)
-            if (wanted := _as_saved(known)) != known:
-                raise self._misnamed(name, wanted)
+                raise self._unknown_tensor_error(name)
+            if (expected := _saved_name(known)) != known:
+                raise self._name_error(name, expected)
             parts = modules.setdefault(known.removeprefix(_PREFIX).removesuffix(ending), {})
             if parts.setdefault(_PARTS[ending], name) != name:
-                raise self._strange(name)
+                raise self._unknown_tensor_error(name)
         return modules
 
     def _take(self, module: str, parts: Mapping[str, str]) -> None:
-        """Find the place of each tensor of a module."""
+        """Assign each tensor of a module to its part."""
         needed = next((needed for needed in _KINDS if needed <= parts.keys()), frozenset[str]())
         for part, name in parts.items():
             if part not in needed | _KINDS.get(needed, set()):
-                raise self._strange(name)
+                raise self._unknown_tensor_error(name)
         if needed & {"a", "embedding a"}:
             self.targets[f"{module}.weight"] = self._target(module, parts)
         if "tokens" in parts:
@@ -183,40 +183,40 @@ class Adapter:
         rank = self.settings.rank(module)
         for name, axis in ((a, 0), (b, 1)):
             if len(self.shapes[name]) != 2 or self.shapes[name][axis] != rank:
-                message = f"{name!r} has shape {self.shapes[name]}, adapter_config.json gives it rank {rank}"
+                message = f"{name!r} has shape {self.shapes[name]}, but adapter_config.json has rank {rank}"
                 raise ModelError(f"{self.file}: {message}; save the adapter again")
-        wanted = {"magnitude": self.settings.dora, "added bias": self.settings.lora_bias and not embedding}
+        expected = {"magnitude": self.settings.dora, "added bias": self.settings.lora_bias and not embedding}
         for part, key in (("magnitude", "use_dora"), ("added bias", "lora_bias")):
-            if wanted[part] != (part in parts):
+            if expected[part] != (part in parts):
                 there = f"{module!r} has {'a' if part in parts else 'no'} {part}"
-                raise ModelError(f"{self.file}: {there}, but {key} is {wanted[part]}; save the adapter again")
+                raise ModelError(f"{self.file}: {there}, but {key} is {expected[part]}; save the adapter again")
         scaling = self.settings.scaling(module)
         return AdaptedModule(a, b, rank, scaling, embedding, parts.get("magnitude"), parts.get("added bias"))
 
     def _ids(self, module: str, name: str) -> tuple[int, ...]:
-        """The tokens of a module's trained rows."""
+        """The token ids of a module's trained rows."""
         ids, rows = self.settings.tokens(module), next(iter(self.shapes[name]), 0)
         if len(ids) != rows or len(set(ids)) != rows:
-            message = f"{name!r} has {rows} rows, trainable_token_indices does not name as many tokens"
+            message = f"{name!r} has {rows} rows, but trainable_token_indices names another number of tokens"
             raise ModelError(f"{self.file}: {message}; save the adapter again")
         return tuple(ids)
 
-    def _misnamed(self, name: str, wanted: str) -> ModelError:
-        message = f"tensor {name!r} has another name than peft gives it, which would merge nothing of it"
-        return ModelError(f"{self.file}: {message}; rename it to {wanted!r}, and the others likewise")
+    def _name_error(self, name: str, expected: str) -> ModelError:
+        message = f"tensor {name!r} does not have the name that peft gives it, so peft would not merge it"
+        return ModelError(f"{self.file}: {message}; rename it to {expected!r}, and the others likewise")
 
-    def _strange(self, name: str) -> ModelError:
-        message = f"tensor {name!r} has no place in a LoRA adapter of these settings"
+    def _unknown_tensor_error(self, name: str) -> ModelError:
+        message = f"tensor {name!r} does not belong in a LoRA adapter with these settings"
         return ModelError(f"{self.file}: {message}; {BY_PEFT}")
 
 
-def _as_saved(name: str) -> str:
-    """A tensor's name as peft saves it: without wrappers and the adapter's name, with the prefix."""
+def _saved_name(name: str) -> str:
+    """A tensor's name as peft saves it: with the prefix, without wrappers and adapter name."""
     bare = _NAMED.sub(r"\1", _WRAPPERS.sub("", name))
     return bare if bare.startswith(_PREFIX) else _PREFIX + bare
 
 
-def _missing(folder: Path) -> str:
+def _missing_reason(folder: Path) -> str:
     if (folder / "adapter_model.bin").is_file():
         return "adapter_model.bin is pickled, which can run code when it is read; save the adapter as safetensors"
-    return f"no {_FILE} in it; save or fetch the adapter again"
+    return f"it has no {_FILE}; save or fetch the adapter again"

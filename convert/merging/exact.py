@@ -1,12 +1,12 @@
-"""Float32 products and norms with every rounding where torch has it on a CPU, so that a merge has the same bits.
+"""Float32 products and norms rounded exactly as torch does on a CPU, so that a merge is bit-identical.
 
 A sum of products depends on the order of its terms and on where it is rounded. BLAS libraries differ in both, numpy's
-among them even between shapes, so nothing here leaves either to one: the result is the same on every machine.
+even between shapes, so none is used here: the result is the same on every machine.
 
-What torch does was measured with torch 2.13 (MKL 2024.2) on x86 with AVX-512, with one thread and with two:
-a product adds its terms one by one, each by a fused multiply-add, which is rounded once; terms beyond 192 make further
-such chains, added to the first. That holds from 4 rows and 12 columns on; smaller ones, which no model has, take other
-ways. A norm along rows adds the squares in 8 lanes, then the lanes; down columns it adds row by row.
+torch's behavior was measured with torch 2.13 (MKL 2024.2) on x86 with AVX-512, with one thread and with two: a product
+adds its terms one by one by fused multiply-adds, each rounded once; every further 192 terms form another such chain,
+which is added to the first. That holds from 4 rows and 12 columns on; smaller matrices, which no model has, are
+computed differently. A norm along rows adds the squares in 8 lanes, then the lanes; along columns it adds row by row.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ __all__ = ["Product", "blocks", "column_norms", "row_norms"]
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
-_CELLS = 1 << 15  # of a block: its float64 copies stay in a core's second cache; measured best of 2^12 to 2^17
+_CELLS = 1 << 15  # of a block: its float64 copies fit in a core's L2 cache; measured best of 2^12 to 2^17
 _CHAIN = 192  # terms
 _LANES = 8
-# The bits that a float64 has and a float32 has not, and how they look halfway between two float32 values.
+# The mantissa bits of a float64 beyond a float32, and their value halfway between two float32 values.
 _REST, _HALF = np.uint64((1 << 29) - 1), np.uint64(1 << 28)
 
 
@@ -38,9 +38,9 @@ def blocks(rows: int, columns: int, cells: int = _CELLS) -> Iterator[slice]:
 class Product:
     """B @ A, some rows at a time. Shapes: B (rows, r), A (r, columns).
 
-    A fused multiply-add of float32 is the exact product, which a float64 holds, plus the sum, rounded once. Rounded to
-    float64 first and to float32 then, it may come out otherwise where the first rounding ends just halfway between two
-    float32 values: once in some 10^9 terms. Those are found and settled.
+    A float32 fused multiply-add is the exact product, which fits a float64, plus the sum, rounded once. Rounding first
+    to float64 and then to float32 can differ where the first rounding ends exactly halfway between two float32 values:
+    once in about 10^9 terms. Those are detected and corrected.
     """
 
     def __init__(self, b: Floats, a: Floats) -> None:
@@ -66,7 +66,7 @@ class Product:
             np.multiply(b[:, k : k + 1], self._a[k], out=after)
             np.add(after, before, out=after)
             if self._settles:
-                _settle(after, before, b[:, k], self._a[k])
+                _correct_halfway(after, before, b[:, k], self._a[k])
             rounded[...] = after
             before[...] = rounded
         return rounded
@@ -75,7 +75,7 @@ class Product:
 def row_norms(matrix: Floats) -> Floats:
     """The Euclidean norm of each row. Shapes: (rows, columns) to (rows,)
 
-    What is left after the lanes is added one by one: squares of four columns at a time, then by fused multiply-adds.
+    Columns left after the lanes are added one by one: squares of four columns at a time, then by fused multiply-adds.
     """
     squares = matrix * matrix
     columns = matrix.shape[1]
@@ -91,7 +91,7 @@ def row_norms(matrix: Floats) -> Floats:
         values = matrix[:, column : column + 1].astype(np.float64)
         before = total.astype(np.float64)[:, None]
         after = values * values + before
-        _settle(after, before, values[:, 0], values)
+        _correct_halfway(after, before, values[:, 0], values)
         total = after[:, 0].astype(np.float32)
     return np.sqrt(total)
 
@@ -104,8 +104,8 @@ def column_norms(matrix: Floats) -> Floats:
     return np.sqrt(total)
 
 
-def _settle(after: Doubles, before: Doubles, b: Doubles, a: Doubles) -> None:
-    """Move what came to lie halfway between two float32 values to the side of the exact before + b * a.
+def _correct_halfway(after: Doubles, before: Doubles, b: Doubles, a: Doubles) -> None:
+    """Round values that lie halfway between two float32 values to the side of the exact before + b * a.
 
     Shapes: after, before (rows, columns), b (rows,), a (columns,) or (rows, 1)
     """
@@ -116,11 +116,11 @@ def _settle(after: Doubles, before: Doubles, b: Doubles, a: Doubles) -> None:
     old, new = before[at], after[at]
     term = b[at[0]] * (a[at[1]] if a.ndim == 1 else a[at])
     rest = new - old
-    lost = (old - (new - rest)) + (term - rest)  # what the rounding left out, exactly
+    lost = (old - (new - rest)) + (term - rest)  # the exact rounding error
     after[at] = np.where(lost == 0, new, np.nextafter(new, np.copysign(np.inf, lost)))
 
 
 def _short(values: Floats) -> bool:
-    """Whether no value has more than 12 significant bits, as all of float16 and bfloat16: two such multiply to 24, and
-    then nothing is halfway that was not so exactly."""
+    """Whether no value has more than 12 significant bits, as in float16 and bfloat16: products then have at most 24, so
+    no value becomes halfway by rounding."""
     return not np.bitwise_and(np.ascontiguousarray(values).view(np.uint32), np.uint32(0xFFF)).any()

@@ -1,10 +1,10 @@
-"""An adapter merged into its base, tensor by tensor: the weights that peft's merge_and_unload gives in float32.
+"""Merge an adapter into its base, tensor by tensor: the weights of peft's merge_and_unload in float32.
 
-They are those bit for bit, on every machine: the arithmetic is that of `exact`. There is one exception, where peft
-gives a model that was not the one trained. If output and embedding are one matrix and the adapter changes only one of
-them, or each by itself, merge_and_unload adds all of it to the shared matrix, and warns. Here the two part, as that
-warning asks for, and the logits are those of the adapter before merging; peft gives these weights where the base was
-untied before. Likewise under ensure_weight_tying, where it adds the same change twice and here it is added once.
+They are identical bit for bit, on every machine, by the arithmetic of `exact`. There is one exception, where peft
+returns a model that was not the one trained: if output and embedding are tied and the adapter changes only one of them,
+or each differently, merge_and_unload adds every change to the shared matrix, and warns. Here the two are untied, as
+that warning recommends, and the logits are those of the adapter before merging; peft gives these weights if the base is
+untied first. Similarly under ensure_weight_tying, peft adds the same change twice and here it is added once.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ __all__ = ["QLORA_BASES", "Merged", "save"]
 
 QLORA_BASES = ("original", "dequantized")
 
-_MANY = 1 << 20  # values that are worth a call of numpy where no cache has to hold them
+_MANY = 1 << 20  # values per numpy call where cache size does not matter
 _SHARD = 4 << 30  # bytes
-# What makes a folder of weights a model to load, besides config.json.
+# Files that a model folder needs besides weights and config.json.
 _WITH_TOKENIZER = (
     "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "vocab.json", "merges.txt", "chat_template.jinja",
@@ -45,16 +45,15 @@ _WITH_TOKENIZER = (
 
 
 class Merged:
-    """The base with the adapter in it, computed when a tensor is asked for.
+    """The base with the adapter merged, each tensor computed on request.
 
-    `qlora_base` is for adapters that were trained by QLoRA, on weights rounded to four bits, and have learned to mend
-    their errors: "dequantized" merges into those weights, unpacked again (see `nf4`), so that the model is the one that
-    was trained; "original" into the base's own, which are more exact, and right for every other adapter.
+    `qlora_base` is for adapters trained by QLoRA, on weights rounded to four bits, whose errors they learned to
+    compensate: "dequantized" merges into those rounded weights (see `nf4`), which gives the model that was trained;
+    "original" merges into the base's own weights, which are more exact, and right for every other adapter.
 
-    `base` is what it is merged into: the source that was given or, where `rounded`, the same as QLoRA saw it. `untied`
-    tells that output and embedding were one matrix and are no longer, `needs_untied_base` that peft gives these weights
-    only of a base that was untied before. Raises UsageError for an unknown `qlora_base`, ModelError where the adapter
-    does not fit the base.
+    `base` is the source merged into: the given one or, where `rounded`, the same as QLoRA saw it. `untied` says that
+    output and embedding were tied and no longer are, `needs_untied_base` that peft gives these weights only if the base
+    is untied first. Raises UsageError for an unknown `qlora_base`, ModelError where the adapter does not fit the base.
     """
 
     def __init__(self, base: Source, adapter: Adapter, *, qlora_base: str = "original") -> None:
@@ -72,7 +71,7 @@ class Merged:
         return self._plan.shapes
 
     def tensor(self, name: str) -> NDArray[np.float32]:
-        """One merged tensor, as `Source.tensor` says. Raises ModelError where a value of it is not finite."""
+        """One merged tensor, as in `Source.tensor`. Raises ModelError where a value is not finite."""
         recipe = self._plan.recipes.get(name)
         if recipe is None:
             return self.base.tensor(name)
@@ -86,12 +85,12 @@ class Merged:
                 weight += self.adapter.tensor(recipe.added[0]) * np.float32(recipe.added[1])
         for rows in blocks(weight.shape[0], prod(weight.shape[1:]), cells=_MANY):
             if not np.isfinite(weight[rows]).all():
-                message = f"merged, it makes values of {name!r} NaN or infinite; its training diverged"
+                message = f"merging it gives NaN or infinity in {name!r}; its training diverged"
                 raise ModelError(f"{self.adapter.file}: {message}")
         return weight
 
     def _add(self, weight: NDArray[np.float32], recipe: Recipe, key: str) -> None:
-        """Add the low-rank matrix, then scale to DoRA's magnitudes, in place. Shape of weight: (rows, columns)"""
+        """Add the low-rank update, then scale to DoRA's magnitudes, in place. Shape of weight: (rows, columns)"""
         target = self.adapter.targets[key]
         a, b = self.adapter.factors(key)
         product = Product(a.T, b.T) if recipe.turned and not target.embedding else Product(b, a)
@@ -116,12 +115,12 @@ def save(
     shard_bytes: int = _SHARD,
 ) -> None:
     """Write a model's folder as transformers does, in float32: safetensors shards of about `shard_bytes`, config.json
-    and, from the folder `tokenizer`, what belongs to it.
+    and the files of the folder `tokenizer`.
 
-    The folder gets its name when it is complete. Raises UsageError where there is one, ModelError where writing fails.
+    The folder gets its name when it is complete. Raises UsageError where it exists, ModelError where writing fails.
     """
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise UsageError(f"{out}: exists; give another folder, or remove it")
+        raise UsageError(f"{out}: exists; choose another folder, or remove it")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=f"{out.name}.partial-", dir=out.parent) as work:
@@ -135,7 +134,7 @@ def save(
             os.replace(folder, out)
     except OSError as error:
         size = 4 * sum(map(prod, source.shapes().values())) / 1e9
-        message = f"{error.strerror or error}; the model takes {size:.2f} GB there, nothing of it is left"
+        message = f"{error.strerror or error}; the model needs {size:.2f} GB there; nothing was kept"
         raise ModelError(f"{out}: {message}") from None
 
 
@@ -159,7 +158,7 @@ def _write(source: Source, folder: Path, shard_bytes: int, advance: Advance) -> 
 
 
 def _parts(shapes: Shapes, most: int) -> Iterator[Shapes]:
-    """The tensors in groups of at most `most` bytes, a larger one by itself."""
+    """The tensors in groups of at most `most` bytes; a larger one is a group of its own."""
     part: dict[str, tuple[int, ...]] = {}
     size = 0
     for name, shape in shapes.items():
@@ -172,7 +171,7 @@ def _parts(shapes: Shapes, most: int) -> Iterator[Shapes]:
 
 
 def _describe(source: Source, folder: Path, tokenizer: Path | None) -> None:
-    """Write config.json, corrected, and copy what else a model's folder has."""
+    """Write the corrected config.json and copy the other files of a model's folder."""
     spelled = "torch_dtype" if "torch_dtype" in source.config else "dtype"
     _json(folder / "config.json", {**source.config, spelled: "float32"})
     files = [source.folder / "generation_config.json", *(tokenizer / name for name in _WITH_TOKENIZER if tokenizer)]

@@ -1,16 +1,16 @@
-"""What QLoRA trains on: weights rounded to the four bits of NF4 and back.
+"""The weights that QLoRA trains on: rounded to NF4's four bits and unpacked again.
 
-bitsandbytes keeps each linear layer of the blocks as 64 values that share a scale, each the nearest of 16 quantiles of
-a normal distribution ("NormalFloat", QLoRA, arXiv:2305.14314), and the scales, less their mean, in 8 bits with one
-float32 for 256 of them. The forward pass unpacks that. An adapter trained so has learned to mend its errors too, which
-the original weights do not have.
+bitsandbytes stores each linear layer of the blocks as groups of 64 values that share a scale, each value the nearest of
+16 quantiles of a normal distribution ("NormalFloat", QLoRA, arXiv:2305.14314), and the scales, minus their mean, in 8
+bits with one float32 per 256 of them. The forward pass unpacks that. An adapter trained this way has also learned to
+compensate its errors, which the original weights do not have.
 
-Held against bitsandbytes 0.50.2 on a CPU: every 4-bit level is the same, and scales agree to their last bits but for
-one block in some 40,000, which falls on the next 8-bit level because a mean is rounded as it is added up (against its
-compiled CPU kernel, which is less exact about what is nearest, one in 600; a value moves by 1.3 % then at most). In
-training the unpacked values are rounded once more, to the type of the computation (bfloat16 as a rule, 2^-9 of a value
-at most); no file says to which, so that is left out. Whether an adapter was trained so, with `nf4` and double
-quantization, no file says either.
+Compared with bitsandbytes 0.50.2 on a CPU, every 4-bit level is the same, and scales agree to their last bits except in
+about one block in 40,000, which gets the next 8-bit level because the mean is rounded in summation (against its
+compiled CPU kernel, which is less exact about the nearest level, one in 600; a value then changes by at most 1.3 %). In
+training the unpacked values are rounded once more, to the compute type (usually bfloat16, at most 2^-9 of a value); no
+file records which, so that is omitted. Nor does any file record whether an adapter was trained with `nf4` and double
+quantization.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = ["Rounded", "round_values"]
 
 Floats = NDArray[np.float32]
 
-# The levels of NF4, as bitsandbytes has them.
+# The levels of NF4 in bitsandbytes.
 _NF4 = np.array(
     [
         -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635,
@@ -39,12 +39,12 @@ _NF4 = np.array(
     ],
     np.float32,
 )  # fmt: skip
-_BLOCK, _SCALES = 64, 256  # values that share a scale, scales that share a scale of theirs
-_PIECE = 1 << 20  # values at once
+_BLOCK, _SCALES = 64, 256  # values per scale, scales per scale of scales
+_PIECE = 1 << 20  # values at a time
 
 
 class Rounded:
-    """A source whose linear layers are what QLoRA saw: all matrices of the blocks, neither embedding nor output."""
+    """A source with the linear layers that QLoRA saw: all matrices of the blocks, not embedding and output."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -56,21 +56,21 @@ class Rounded:
         return self._source.shapes()
 
     def tensor(self, name: str) -> Floats:
-        """One tensor, as `Source.tensor` says."""
+        """One tensor, as in `Source.tensor`."""
         values = self._source.tensor(name)
         in_block = re.search(r"\.\d+\.", name) and name.endswith(".weight") and values.ndim == 2
         return round_values(values) if in_block else values
 
 
 def round_values(values: Floats) -> Floats:
-    """The values as they come back from NF4 with double quantization, in place. Shape: as it came."""
+    """Round values to NF4 with double quantization and unpack them, in place. Shape: unchanged."""
     flat = values.reshape(-1)
     scales = np.empty(-(-flat.size // _BLOCK), np.float32)
     for start in range(0, flat.size, _PIECE):
         piece = flat[start : start + _PIECE]
         largest = np.maximum.reduceat(np.abs(piece), np.arange(0, piece.size, _BLOCK))
         scales[start // _BLOCK : start // _BLOCK + largest.size] = largest
-    unpacked = _scales_unpacked(scales)
+    unpacked = _round_scales(scales)
     for start in range(0, flat.size, _PIECE):
         piece = flat[start : start + _PIECE]
         blocks = slice(start // _BLOCK, start // _BLOCK - (-piece.size // _BLOCK))
@@ -79,8 +79,8 @@ def round_values(values: Floats) -> Floats:
     return values
 
 
-def _scales_unpacked(scales: Floats) -> Floats:
-    """The scales as they come back from 8 bits. Shape: as it came."""
+def _round_scales(scales: Floats) -> Floats:
+    """Round scales to 8 bits and unpack them. Shape: unchanged."""
     if not scales.size:
         return scales
     mean = np.float32(scales.mean(dtype=np.float64))
@@ -102,7 +102,7 @@ def _dynamic_levels() -> Floats:
 
 
 def _nearest(values: Floats, levels: Floats) -> Floats:
-    """Each value's nearest level, halfway the lower one. Shape: as it came."""
+    """Each value's nearest level, the lower one if halfway. Shape: unchanged."""
     edges = (levels[:-1] + levels[1:]) / np.float32(2)
     return levels[np.searchsorted(edges, values, side="left")]
 
@@ -112,5 +112,5 @@ def _inverse(scales: Floats) -> Floats:
 
 
 def _spread(scales: Floats, size: int, block: int) -> Floats:
-    """A scale for each of `size` values."""
+    """Repeat the scales for each of `size` values."""
     return np.repeat(scales, block)[:size]

@@ -1,8 +1,8 @@
-"""How each tensor of a merged model comes about: which parts of an adapter belong to which tensor of the base.
+"""Plan a merge: which tensors of an adapter change which tensor of the base.
 
-The one hard case is a base whose output and embedding are one matrix. What changes both alike (trained tokens,
-ensure_weight_tying, a resized vocabulary) leaves them one. Where only one of them changes, or each by itself, they
-part: lm_head.weight appears and config.json says so.
+The one hard case is a base with tied output and embedding. Changes to both alike (trained tokens, ensure_weight_tying,
+a resized vocabulary) keep them tied. Where only one of them changes, or each differently, they are untied:
+lm_head.weight is written and config.json corrected.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ __all__ = ["Plan", "Recipe"]
 
 _HEAD = "lm_head.weight"
 _EMBEDDINGS = ("model.embed_tokens.weight", "transformer.wte.weight")
-# Models whose layers of these names are transformers' Conv1D, which stores a layer's outputs as columns.
+# Model types and layers of transformers' Conv1D, which stores outputs as columns.
 _CONV1D_MODELS = {"gpt2", "openai-gpt"}
 _CONV1D_LAYERS = {"c_attn", "c_fc", "c_proj", "q_attn"}
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How one tensor comes about: as a base tensor, or as `whole` of the adapter, changed as the rest says.
+    """How one tensor is computed: from a base tensor, or from the adapter's `whole`, with the changes of the other
+    fields.
 
-    `turned` tells that the outputs of its module are columns, not rows.
+    `turned` says that the outputs of its module are columns, not rows.
     """
 
     start: str
@@ -37,15 +38,15 @@ class Recipe:
     target: str | None = None  # key of adapter.targets
     turned: bool = False
     tokens: Tokens | None = None
-    added: tuple[str, float] | None = None  # a bias of the adapter, and its scaling
+    added: tuple[str, float] | None = None  # the adapter's bias, and its scaling
 
 
 class Plan:
-    """What `adapter` makes of `base`: `recipes` of the tensors that change, `shapes` of all, and `corrections` of
-    config.json. `untied` tells that output and embedding were one matrix and are no longer, `needs_untied_base` that
-    either that is so or peft would add the same to the one matrix twice.
+    """The merge of `adapter` into `base`: `recipes` of the changed tensors, `shapes` of all, and `corrections` of
+    config.json.
 
-    Raises ModelError where the two do not fit.
+    `untied` says that output and embedding were tied and no longer are, `needs_untied_base` that this is so or that
+    peft would add the same change to the shared matrix twice. Raises ModelError where the two do not fit.
     """
 
     def __init__(self, base: Source, adapter: Adapter) -> None:
@@ -56,9 +57,9 @@ class Plan:
         self._refuse_missing()
         if self._tied:
             self._there[_HEAD] = self._there[self._embedding]
-        self.recipes = {name: self._recipe(name) for name in sorted(self._changed())}
+        self.recipes = {name: self._recipe(name) for name in sorted(self._changed_tensors())}
         self.shapes = {name: self._shape(name, self.recipes.get(name)) for name in self._there}
-        self.untied = self._tied and self._parted()
+        self.untied = self._tied and self._is_untied()
         pair = {_HEAD, self._embedding}
         self.needs_untied_base = self.untied or (self._tied and bool(pair & adapter.targets.keys()))
         if self._tied and not self.untied:
@@ -67,33 +68,33 @@ class Plan:
         self.corrections = dict(self._corrections())
 
     def _is_tied(self) -> bool:
-        """Whether the base has one matrix for output and embedding."""
-        told = self._base.config.get("tie_word_embeddings")
+        """Whether output and embedding of the base are one matrix."""
+        tied = self._base.config.get("tie_word_embeddings")
         if self._embedding not in self._there:
             return False
         if _HEAD not in self._there:
-            return told is not False
-        if told and not np.array_equal(self._base.tensor(_HEAD), self._base.tensor(self._embedding)):
+            return tied is not False
+        if tied and not np.array_equal(self._base.tensor(_HEAD), self._base.tensor(self._embedding)):
             why = "config.json ties output and embedding, but lm_head.weight differs"
             raise ModelError(f"{self._base.folder}: {why}; set tie_word_embeddings to false")
-        return bool(told)
+        return bool(tied)
 
     def _refuse_missing(self) -> None:
-        """Raises ModelError unless the adapter has all that it says that it trains."""
+        """Raises ModelError unless the adapter contains everything that its settings say was trained."""
         for name, shape in self._there.items():
             module = name.removesuffix(".weight")
             is_matrix = len(shape) == 2 and module != name and not (self._tied and name == _HEAD)
             if is_matrix and name not in self._adapter.targets and self._adapter.settings.targets(module):
-                raise self._unfit(f"target_modules names {module!r}, for which it has nothing")
+                raise self._base_error(f"target_modules includes {module!r}, but it has no tensors for it")
 
-    def _changed(self) -> set[str]:
-        """The tensors that the adapter changes, both of a tied pair where it changes one."""
+    def _changed_tensors(self) -> set[str]:
+        """The tensors that the adapter changes; both of a tied pair where it changes one."""
         adapter = self._adapter
         names = {*adapter.targets, *adapter.tokens, *adapter.replaced, *adapter.originals}
         names |= {_bias(name) for name, target in adapter.targets.items() if target.added_bias}
         for name in sorted(names - self._there.keys()):
             what = "bias, which peft cannot merge either" if name.endswith(".bias") else "tensor"
-            raise self._unfit(f"it changes {name!r}, the base has no such {what}")
+            raise self._base_error(f"it changes {name!r}, but the base has no such {what}")
         pair = {_HEAD, self._embedding} if self._tied else set()
         return names | pair if names & pair else names
 
@@ -103,7 +104,7 @@ class Plan:
         whole = adapter.replaced.get(name) or adapter.originals.get(name)
         if self._tied and name in (_HEAD, self._embedding):
             start = self._embedding
-            whole = whole or self._beneath(_HEAD if name == self._embedding else self._embedding)
+            whole = whole or self._shared_replacement(_HEAD if name == self._embedding else self._embedding)
             if name == _HEAD and name not in {*adapter.tokens, *adapter.replaced, *adapter.targets}:
                 tokens = adapter.tokens.get(self._embedding)  # peft ties these rows
         target = adapter.targets.get(name)
@@ -112,8 +113,9 @@ class Plan:
         added = (layer.added_bias, layer.scaling) if layer and layer.added_bias else None
         return Recipe(start, whole, name if target else None, turned, tokens, added)
 
-    def _beneath(self, name: str) -> str | None:
-        """What the adapter has for a tensor that its tied partner shares; not a copy, which modules_to_save trains."""
+    def _shared_replacement(self, name: str) -> str | None:
+        """The adapter's replacement for a tensor, as shared by its tied partner; None for a copy trained by
+        modules_to_save."""
         copied = self._adapter.settings.copies(name.removesuffix(".weight"))
         return self._adapter.originals.get(name) or (None if copied else self._adapter.replaced.get(name))
 
@@ -129,17 +131,21 @@ class Plan:
         shape = self._adapter.shapes[recipe.whole] if recipe.whole else there
         resized = name in (_HEAD, self._embedding) and len(shape) == 2 and shape[1:] == there[1:]
         if shape != there and not resized:
-            raise self._unfit(f"{recipe.whole!r} has shape {shape}, the base's {name!r} has {there}")
-        for part, wanted in self._wanted(recipe, shape):
+            raise self._base_error(f"{recipe.whole!r} has shape {shape}, but {there} in the base's {name!r}")
+        for part, expected in self._expected_shapes(recipe, shape):
             found = self._adapter.shapes[part]
-            if found != wanted:
-                raise self._unfit(f"{part!r} has shape {found}, the base's {name!r} of {shape} asks for {wanted}")
+            if found != expected:
+                raise self._base_error(
+                    f"{part!r} has shape {found}, but the base's {name!r} of {shape} needs {expected}"
+                )
         if recipe.tokens and max(recipe.tokens.ids, default=0) >= shape[0]:
-            raise self._unfit(f"token {max(recipe.tokens.ids)} was trained, the base's {name!r} has {shape[0]} rows")
+            raise self._base_error(
+                f"token {max(recipe.tokens.ids)} was trained, but the base's {name!r} has {shape[0]} rows"
+            )
         return shape
 
-    def _wanted(self, recipe: Recipe, shape: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """Tensor of the adapter -> the shape that it must have for a base tensor of `shape`."""
+    def _expected_shapes(self, recipe: Recipe, shape: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Adapter tensor -> its required shape for a base tensor of `shape`."""
         if recipe.added:
             yield recipe.added[0], shape
         if recipe.tokens:
@@ -152,13 +158,13 @@ class Plan:
             if target.magnitude:
                 yield target.magnitude, (outputs,)
 
-    def _parted(self) -> bool:
-        """Whether the two of a tied pair come about differently."""
+    def _is_untied(self) -> bool:
+        """Whether the tensors of a tied pair are computed differently."""
         head, embedding = self.recipes.get(_HEAD), self.recipes.get(self._embedding)
         return head is not None and embedding is not None and not self._same(head, embedding)
 
     def _same(self, one: Recipe, other: Recipe) -> bool:
-        """Whether two recipes that start from the same tensor give the same."""
+        """Whether two recipes that start from the same tensor give the same result."""
         wholes = [recipe.whole for recipe in (one, other) if recipe.whole]
         tokens = [recipe.tokens for recipe in (one, other) if recipe.tokens]
         targets = [recipe.target for recipe in (one, other) if recipe.target]
@@ -177,7 +183,7 @@ class Plan:
         return all(np.array_equal(*pair) for pair in factors)
 
     def _corrections(self) -> Iterator[tuple[str, object]]:
-        """What config.json must say otherwise."""
+        """Changes to config.json."""
         if self.untied:
             yield "tie_word_embeddings", False
         rows = [self.shapes[name][0] for name in (self._embedding, _HEAD) if name in self.shapes]
@@ -189,8 +195,8 @@ class Plan:
         if rows and rows[0] != self._there[self._embedding][0]:
             yield "vocab_size", rows[0]
 
-    def _unfit(self, why: str) -> ModelError:
-        message = f"an adapter for another base than {self._base.folder}, trained on {self._adapter.settings.base!r}"
+    def _base_error(self, why: str) -> ModelError:
+        message = f"this adapter was trained on {self._adapter.settings.base!r}, not on {self._base.folder}"
         return ModelError(f"{self._adapter.file}: {why}; {message}; give the base that it was trained on")
 
 

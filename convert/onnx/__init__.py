@@ -1,1 +1,1 @@
-"""From a checkpoint to a folder that onnxruntime reads: export, the final graph, its levels, its tokenizer."""
+"""Convert a checkpoint to an ONNX folder: export, final graph, levels, tokenizer."""

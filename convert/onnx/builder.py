@@ -1,19 +1,17 @@
-"""The exporter "builder": onnxruntime-genai's model builder, whose graphs are of onnxruntime's own fused nodes.
+"""The exporter "builder": onnxruntime-genai's model builder, whose graphs use onnxruntime's own fused nodes.
 
-Some forty nodes for two layers: GroupQueryAttention rotates, masks, looks back no further than its window, and may
-write its cache into the buffer that it reads. Of the builder only the layers are used, in one version, and mended where
-they would be those of another model than transformers computes:
+Two layers take about forty nodes: GroupQueryAttention rotates, masks, limits attention to the window, and can write its
+cache into the buffer that it reads. Only the builder's layers are used, in one version, with corrections where they
+would differ from what transformers computes:
 
-- It reads any value of config.json that some model has, so that a key which transformers passes over changes the graph.
-  Here it is given no more than what counts.
-- It leaves rotary scalings out (linear; yarn unless two keys are written out), computes llama3 from the wrong length,
-  and does not find the base in a configuration of transformers 5. Here cosines and sines are those of the torch model.
-- It rounds the scale of Gemma's embedding to two decimals.
-- It takes the odd layers of Gemma 2 and five of six layers of Gemma 3 for those with a window, all layers of others:
-  config.json says which they are.
-- SmolLM3 has layers that are not rotated, for which the builder asks for an input that its graph does not have.
-- It takes every linear layer with as many rows as the vocabulary for the output, and every such embedding.
-- It loads weights as they were saved, and adds Gemma's 1 to norms in bfloat16. Here all is float32 from the start.
+- It reads every value of config.json that some model has, so a key that transformers ignores changes the graph. Here it
+is given only the values that apply. - It omits rotary scaling (linear; yarn unless two keys are written out), computes
+llama3 from the wrong length, and does not find the base in a configuration of transformers 5. Here cosines and sines
+are those of the torch model. - It rounds the scale of Gemma's embedding to two decimals. - It treats the odd layers of
+Gemma 2, five of six layers of Gemma 3 and all layers of other models as sliding-window layers; here config.json
+decides. - It asks for an input that its graph does not have in the layers of SmolLM3 without rotary embedding. - It
+takes every linear layer with as many rows as the vocabulary for the output, and every such embedding likewise. - It
+loads weights in their saved type, and adds Gemma's 1 to norms in bfloat16. Here all is float32 from the start.
 """
 
 from __future__ import annotations
@@ -32,7 +30,7 @@ __all__ = ["ARCHITECTURES", "VERSION", "write"]
 
 VERSION = "0.12.2"  # later ones cannot be imported with transformers 4.57
 
-# Values that the builder reads of every model.
+# Values that the builder reads for every model.
 _VALUES = (
     "hidden_size",
     "intermediate_size",
@@ -43,16 +41,16 @@ _VALUES = (
     "vocab_size",
 )
 _NOT = "not rotated"
-_WIDTHS = 16  # of a head's numbers, and of those that are rotated
-_INLINE = 1024  # bytes of the smallest tensor that is not in the graph itself
+_WIDTHS = 16  # head width and rotated width must be multiples of it
+_INLINE = 1024  # bytes of the smallest tensor stored outside the graph
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """How the builder makes one architecture: by which of its classes, and from which further values of config.json.
+    """How the builder makes one architecture: its class, and the further values of config.json to pass.
 
-    `window` tells which layers look no further back than `sliding_window`: "all" where there is one, or "by type" those
-    that `layer_types` names; `scaled` that embeddings are multiplied by the root of their width.
+    `window` says which layers are limited to `sliding_window`: "all" where it is set, or "by type" those that
+    `layer_types` names; `scaled` says that embeddings are multiplied by the root of their width.
     """
 
     by: str
@@ -64,7 +62,7 @@ class _Row:
 _GEMMA = ("hidden_activation", "final_logit_softcapping", "query_pre_attn_scalar")
 _GRANITE = ("embedding_multiplier", "attention_multiplier", "residual_multiplier", "logits_scaling")
 
-# The `architectures` entry of config.json -> its row. OLMo 2, whose norms come after attention, is not among them.
+# The `architectures` entry of config.json -> its row. OLMo 2, with norms after attention, is not supported.
 ARCHITECTURES: dict[str, _Row] = {
     "LlamaForCausalLM": _Row("LlamaModel"),
     "MistralForCausalLM": _Row("MistralModel", window="all"),
@@ -79,9 +77,9 @@ ARCHITECTURES: dict[str, _Row] = {
 
 
 def write(staged: Staged, path: Path) -> None:
-    """Write the model as `path`, and its tensors beside it.
+    """Write the model as `path`, with its tensors beside it.
 
-    Raises ModelError for what the builder's graphs cannot hold, and whatever the builder raises.
+    Raises ModelError for what the builder's graphs cannot represent, and whatever the builder raises.
     """
     import onnx_ir
     import torch
@@ -90,7 +88,7 @@ def write(staged: Staged, path: Path) -> None:
     row = ARCHITECTURES[staged.architecture]
     _refuse_width(staged)
     with torch.inference_mode():
-        built = type(row.by, (_Mended, getattr(builders, row.by)), {})(staged, row)
+        built = type(row.by, (_Corrected, getattr(builders, row.by)), {})(staged, row)
         built.build(staged.model)
         built.model.graph.sort()
         onnx_ir.save(built.model, path, external_data=f"{path.name}.data", size_threshold_bytes=_INLINE)
@@ -99,18 +97,18 @@ def write(staged: Staged, path: Path) -> None:
 if TYPE_CHECKING:
     _Layers: Any
 else:
-    _Layers = object  # one of the builder's classes comes behind it
+    _Layers = object  # the builder's class follows it in the MRO
 
 
-class _Mended(_Layers):  # type: ignore[misc]
-    """What stands before a class of the builder, so that it builds the model that transformers has."""
+class _Corrected(_Layers):  # type: ignore[misc]
+    """A mixin before a builder class that makes it build the model as transformers computes it."""
 
     def __init__(self, staged: Staged, row: _Row) -> None:
         import onnx_ir
 
         config, decoder = staged.model.config, staged.model.model
-        self._windows, self._rotated = _windows(config, row), _rotated(config)
-        self._tables = _tables(decoder, set(self._rotated), staged.context)
+        self._windows, self._table_names = _windows(config, row), _table_names(config)
+        self._tables = _tables(decoder, set(self._table_names), staged.context)
         self._layer = 0
         tied = staged.model.lm_head.weight is decoder.embed_tokens.weight
         options = {"prune_lm_head": True, "shared_embeddings": tied}
@@ -120,7 +118,7 @@ class _Mended(_Layers):  # type: ignore[misc]
             self.embed_attrs["scale"] = config.hidden_size**0.5
 
     def build(self, model: Any) -> None:
-        """Make the graph, each part from the module that it is: the builder would find them by their shapes."""
+        """Build the graph from named modules: the builder would identify them by shape."""
         self.make_inputs_and_outputs()
         self.make_preprocessing_nodes()
         self.make_embedding(model.model.embed_tokens.weight)
@@ -138,11 +136,11 @@ class _Mended(_Layers):  # type: ignore[misc]
         return self._windows[layer_id] > 0
 
     def make_rotary_embedding_multi_cache(self, **names: str) -> None:
-        """Gemma 3's. The tables are made where a layer asks for them."""
+        """Gemma 3's; the tables are made when a layer requests them."""
 
     def make_rotary_embedding_caches(self, **names: str) -> tuple[str, str]:
-        """The tensors with the layer's cosines and sines; no names where it is not rotated."""
-        kind = self._rotated[self._layer]
+        """The tensors with the layer's cosines and sines; empty names where it is not rotated."""
+        kind = self._table_names[self._layer]
         if kind == _NOT:
             return "", ""
         found = f"cos_cache_{kind}", f"sin_cache_{kind}"
@@ -158,32 +156,35 @@ class _Mended(_Layers):  # type: ignore[misc]
 
 
 def _refuse_width(staged: Staged) -> None:
-    """Raises ModelError for heads that GroupQueryAttention does not take: it would say so when the graph first runs."""
+    """Raises ModelError for head widths that GroupQueryAttention refuses, which it would report only when the graph
+    runs."""
     decoder = staged.model.model
     widths = {"heads of": decoder.layers[0].self_attn.head_dim}
-    for cos, _ in _tables(decoder, set(_rotated(staged.model.config)), 1).values():
+    for cos, _ in _tables(decoder, set(_table_names(staged.model.config)), 1).values():
         widths["heads rotated in"] = 2 * cos.shape[-1]
-    for told, width in widths.items():
+    for what, width in widths.items():
         if width % _WIDTHS:
-            told = f"{told} {width} numbers are not for the exporter builder, only multiples of {_WIDTHS}"
-            raise ModelError(f"config.json: {told}; take the exporter optimum")
+            message = (
+                f"{what} {width} dimensions need the exporter optimum; the builder supports only multiples of {_WIDTHS}"
+            )
+            raise ModelError(f"config.json: {message}")
 
 
 def _facts(staged: Staged, row: _Row) -> SimpleNamespace:
-    """What the builder may know of config.json."""
+    """The values of config.json that the builder may see."""
     config = staged.model.config
     return SimpleNamespace(
         _name_or_path="",
         architectures=[staged.architecture],
         max_position_embeddings=staged.context,
         head_dim=staged.model.model.layers[0].self_attn.head_dim,
-        rope_local_base_freq=None,  # Gemma 3's class wants one; its tables are made here
+        rope_local_base_freq=None,  # Gemma 3's class requires it; its tables are made here
         **{key: getattr(config, key) for key in (*_VALUES, *row.values)},
     )
 
 
 def _windows(config: Any, row: _Row) -> list[int]:
-    """How many tokens each layer sees, itself included; -1 for all."""
+    """How many tokens each layer attends to, including the current one; -1 for all."""
     layers, width = config.num_hidden_layers, getattr(config, "sliding_window", None)
     if row.window == "by type":
         kinds = list(config.layer_types)
@@ -197,8 +198,8 @@ def _windows(config: Any, row: _Row) -> list[int]:
     return [seen if kind == SLIDING else -1 for kind in kinds]
 
 
-def _rotated(config: Any) -> list[str]:
-    """By which table each layer is rotated: that of its type in Gemma 3, by none in some layers of SmolLM3."""
+def _table_names(config: Any) -> list[str]:
+    """Each layer's rotary table: in Gemma 3 that of its type, none for some layers of SmolLM3."""
     layers = config.num_hidden_layers
     if config.model_type == "gemma3_text":
         return list(config.layer_types)
@@ -208,11 +209,11 @@ def _rotated(config: Any) -> list[str]:
 
 
 def _tables(decoder: Any, kinds: set[str], context: int) -> dict[str, tuple[Any, Any]]:
-    """The cosines and sines of the torch model, by type of layer. Shape of each: (context, rotated / 2)"""
+    """The torch model's cosines and sines by type of layer. Shape of each: (context, rotated / 2)"""
     import torch
 
     like, positions = torch.zeros(1), torch.arange(context)[None]
-    local = getattr(decoder, "rotary_emb_local", None)  # Gemma 3 in transformers 4; 5 has one that is told the type
+    local = getattr(decoder, "rotary_emb_local", None)  # Gemma 3 in transformers 4; 5 has one that takes the type
     by_type = local is None and decoder.config.model_type == "gemma3_text"
     found = {}
     for kind in kinds - {_NOT}:

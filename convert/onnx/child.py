@@ -1,7 +1,7 @@
-"""The process in which a model is exported: python -m bioner_edge.convert.onnx.child EXPORTER FOLDER OUT THREADS
+"""Export a model in a process of its own: python -m bioner_edge.convert.onnx.child EXPORTER FOLDER OUT THREADS
 
-It writes OUT/model.onnx, or why it cannot into OUT/refused. `export` starts it and holds its standard input open: where
-that ends so does it, and none goes on for a conversion that was killed.
+It writes OUT/model.onnx, or the reason for a failure to OUT/refused. `export` starts it and keeps its standard input
+open: the process exits when that closes, so that none survives a killed conversion.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MODULES = {"builder": "bioner_edge.convert.onnx.builder", "optimum": "bioner_edg
 
 
 def export(exporter: str, folder: Path, out: Path, threads: int | None = None) -> Path:
-    """Export the checkpoint in `folder` here and now. Raises ModelError for what cannot be exported rightly."""
+    """Export the checkpoint in `folder` in this process. Raises ModelError for what cannot be exported correctly."""
     from bioner_edge.convert.onnx.torch_model import stage
 
     staged = stage(folder)
@@ -37,24 +37,24 @@ def export(exporter: str, folder: Path, out: Path, threads: int | None = None) -
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The process. Returns 0, or 1 where OUT/refused says why not."""
+    """Run the process. Returns 0, or 1 with the reason in OUT/refused."""
     exporter, folder, out, threads = arguments
-    threading.Thread(target=_end_with_the_other, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     try:
         export(exporter, Path(folder), Path(out), int(threads))
-    except Exception as error:  # whatever an exporter stumbles over, it is not a model that it can write
-        told = str(error) if isinstance(error, BionerError) else f"{folder}: {_told(exporter, error)}"
-        (Path(out) / REFUSED).write_text(told, "utf-8")
+    except Exception as error:  # exporters raise anything for a model that they cannot write
+        reason = str(error) if isinstance(error, BionerError) else f"{folder}: {_describe(exporter, error)}"
+        (Path(out) / REFUSED).write_text(reason, "utf-8")
         return 1
     return 0
 
 
-def _told(exporter: str, error: Exception) -> str:
+def _describe(exporter: str, error: Exception) -> str:
     line = printable(" ".join(f"{type(error).__name__}: {error}".split()))[:300]
     return f"the exporter {exporter} cannot write it: {line}"
 
 
-def _end_with_the_other() -> None:
+def _exit_with_parent() -> None:
     while os.read(0, 1):  # nothing is ever sent
         pass
     os._exit(1)

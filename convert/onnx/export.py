@@ -1,10 +1,10 @@
-"""A checkpoint as an ONNX graph in float32 with a cache of keys and values, by one of two exporters.
+"""Export a checkpoint as a float32 ONNX graph with a key/value cache, by one of two exporters.
 
-    builder   onnxruntime-genai's model builder, mended: fused nodes, the cache in place; all families but OLMo 2
-    optimum   optimum-onnx, which traces the torch model: plain nodes, the cache anew at each step; all families
+    builder   onnxruntime-genai's model builder, corrected: fused nodes, cache in place; all families but OLMo 2
+    optimum   optimum-onnx, which traces the torch model: plain nodes, a new cache at each step; all families
 
-Each runs in a process of its own: what it took of memory goes back, what it prints reaches no terminal, and a crash is
-one line. Nothing is fetched, and no code of a model's folder runs.
+Each runs in its own process: its memory is returned, its output does not reach the terminal, and a crash is one line.
+Nothing is downloaded, and no code in a model's folder is run.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ __all__ = ["ALONE", "DEFAULTS", "EXPORTERS", "Exported", "export", "require", "r
 
 @dataclass(frozen=True, slots=True)
 class _Exporter:
-    """What is to know of an exporter before it runs.
+    """What is known of an exporter before it runs.
 
-    `cache` is as in runtime.json, `extra` what pip installs it with, `needs` its libraries with the versions that it
-    works with, as pip writes them. `bytes_per_parameter` is the peak of its memory, in the 0.5B shape.
+    `cache` is as in runtime.json, `extra` the pip extra that installs it, `needs` its libraries with supported versions
+    in pip's notation. `bytes_per_parameter` is its peak memory, measured on the 0.5B shape.
     """
 
     cache: str
@@ -74,11 +74,11 @@ EXPORTERS: dict[str, _Exporter] = {
     ),
 }
 
-# The `architectures` entry of config.json -> the exporter that "auto" is: the builder where it can. Logits of both lie
-# within 1e-5 deviations of transformers', in every family. What differs, on random models of 8 layers × 512
+# The `architectures` entry of config.json -> the exporter of "auto": the builder where possible. Logits of both lie
+# within 1e-5 standard deviations of transformers' in every family. They differ, on random models of 8 layers × 512
 # (onnxruntime 1.31.1, 2 threads, in turn, best of 12): the builder's graphs have 102 to 180 nodes, optimum's 1,939 to
 # 2,552; they load in 45 to 83 ms, not 170 to 299; they decode 1.3 (Mistral) to 1.7 times (SmolLM3) as many tokens a
-# second, as their cache stays where it is. And the 0.5B shape takes 23 s and 3.4 GB to export, not 167 s and 9.0 GB.
+# second, as their cache stays in place. And the 0.5B shape takes 23 s and 3.4 GB to export, not 167 s and 9.0 GB.
 DEFAULTS = {
     "LlamaForCausalLM": "builder",
     "MistralForCausalLM": "builder",
@@ -100,13 +100,13 @@ ALONE = {
     "TQDM_DISABLE": "1",
     "TRANSFORMERS_OFFLINE": "1",
 }
-"""The environment of an exporter, so that nothing is fetched or sent, and no bar is drawn into its log."""
+"""The environment of an exporter: no downloads, no telemetry, no progress bars in its log."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was exported: the kind of its cache as in runtime.json, how many positions its graph is right for, by which
-    exporter, and the versions of what had a part in it."""
+    """The result of an export: the kind of cache as in runtime.json, the number of positions that the graph is valid
+    for, the exporter, and the versions of the libraries used."""
 
     cache: str
     context: int
@@ -115,9 +115,9 @@ class Exported:
 
 
 def require(exporter: str, architecture: str) -> str:
-    """The exporter that will be used for an architecture, as config.json names it.
+    """The exporter to use for an architecture of config.json.
 
-    Raises UsageError where it could not work, before hours are spent, and ModelError for an unknown architecture.
+    Raises UsageError where it cannot work, before any long computation, and ModelError for an unknown architecture.
     """
     if exporter not in ("auto", *EXPORTERS):
         raise UsageError(unknown_name("exporter", exporter, ("auto", *EXPORTERS)))
@@ -129,7 +129,7 @@ def require(exporter: str, architecture: str) -> str:
     row = EXPORTERS[chosen]
     if architecture not in row.architectures:
         able = [name for name, other in EXPORTERS.items() if architecture in other.architectures]
-        raise UsageError(f"the exporter {chosen} cannot write {architecture}; take {' or '.join(able)}")
+        raise UsageError(f"the exporter {chosen} cannot write {architecture}; use {' or '.join(able)}")
     message = f"pip install 'bioner-edge[{row.extra}]'"
     for library, allowed in row.needs.items():
         try:
@@ -137,7 +137,7 @@ def require(exporter: str, architecture: str) -> str:
         except PackageNotFoundError:
             raise UsageError(f"the exporter {chosen} needs {library}: {message}") from None
         if not SpecifierSet(allowed).contains(found, prereleases=True):
-            raise UsageError(f"the exporter {chosen} needs {library} {allowed}, and {found} is installed: {message}")
+            raise UsageError(f"the exporter {chosen} needs {library} {allowed}, but {found} is installed: {message}")
     return chosen
 
 
@@ -146,9 +146,9 @@ def export(
 ) -> Exported:
     """Write the checkpoint in `folder` as `out`/model.onnx, its tensors in files beside it.
 
-    `exporter` is a name of `EXPORTERS`, or "auto" for that of `DEFAULTS`; `threads` are torch's, by default as many as
-    the cores of this process. Raises UsageError as `require` does, ModelError for a checkpoint that cannot be exported
-    rightly, and where the exporter fails; then `out` has no graph.
+    `exporter` is a name of `EXPORTERS`, or "auto" for that of `DEFAULTS`; `threads` are torch's, by default the cores
+    of this process. Raises UsageError as `require` does, ModelError for a checkpoint that cannot be exported correctly
+    and where the exporter fails; `out` then has no graph.
     """
     report = report or Report()
     architecture, context = torch_model.check(folder)
@@ -157,7 +157,7 @@ def export(
     out.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="export-", dir=out) as work:
         run_exporter(chosen, folder, Path(work), threads or cores())
-        # the graph comes last: where it lies, its tensors do
+        # the graph is moved last: if it is there, so are its tensors
         for file in sorted(Path(work).glob(f"{GRAPH}*"), key=lambda file: file.name, reverse=True):
             os.replace(file, out / file.name)
     versions = {library: version(library) for library in EXPORTERS[chosen].needs}
@@ -165,8 +165,8 @@ def export(
 
 
 def run_exporter(exporter: str, folder: Path, work: Path, threads: int) -> None:
-    """The exporter in its process, until it ends. Raises ModelError unless it wrote the graph."""
-    # -P: a folder called onnx where this was started from is not the library
+    """Run the exporter in its process, to the end. Raises ModelError unless it wrote the graph."""
+    # -P: a folder called onnx in the working directory must not shadow the library
     command = [
         sys.executable,
         "-P",
@@ -191,17 +191,17 @@ def run_exporter(exporter: str, folder: Path, work: Path, threads: int) -> None:
     if (work / REFUSED).is_file():
         raise ModelError((work / REFUSED).read_text("utf-8"))
     if status or not (work / GRAPH).is_file():
-        ended = _ended(status, EXPORTERS[exporter].bytes_per_parameter)
-        raise ModelError(f"{folder}: the exporter {exporter} {ended}; its last words: {_last(work / 'log')}")
+        ended = _describe_exit(status, EXPORTERS[exporter].bytes_per_parameter)
+        raise ModelError(f"{folder}: the exporter {exporter} {ended}; its last output: {_last_line(work / 'log')}")
 
 
-def _ended(status: int, size: int) -> str:
+def _describe_exit(status: int, size: int) -> str:
     if status >= 0:
         return f"ended with exit code {status}"
-    message = f"; it takes some {size} bytes of memory per parameter" if status == -signal.SIGKILL else ""
+    message = f"; it needs about {size} bytes of memory per parameter" if status == -signal.SIGKILL else ""
     return f"was ended by {signal.Signals(-status).name}{message}"
 
 
-def _last(log: Path) -> str:
+def _last_line(log: Path) -> str:
     lines = log.read_bytes()[-4000:].decode("utf-8", errors="replace").split("\n")
     return next((printable(line.strip())[-300:] for line in reversed(lines) if line.strip()), "none")

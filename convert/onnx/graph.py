@@ -1,4 +1,4 @@
-"""An exporter's float32 graph as the graph that is delivered, whichever exporter it was."""
+"""Turn an exporter's float32 graph into the delivered graph, the same for every exporter."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ MICROSOFT = "com.microsoft"  # the domain of onnxruntime's own operators
 
 _IDS = ("input_ids", "attention_mask", "position_ids")
 _PROJECTIONS = ("FusedMatMul", "MatMul")
-# What may follow the output projection: it treats every position alike.
+# Operators that may follow the output projection: they treat all positions alike.
 _POINTWISE = ("Add", "Cast", "Div", "Identity", "Mul", "Sub", "Tanh")
 
 
 def finish(source: Path, out: Path) -> None:
     """Write an exporter's float32 graph `source` as `out`, "model.onnx", with "model.onnx.data" beside it.
 
-    It gives the logits of the last position only. Inputs and outputs are in the order of the contract: input_ids,
-    attention_mask, position_ids where it has them, the cache of each layer; logits, the cache. A tied matrix is there
+    It outputs logits of the last position only. Inputs and outputs are in the order of the contract: input_ids,
+    attention_mask, position_ids where present, the cache of each layer; logits, the cache. A tied matrix is stored
     once, as (vocabulary, width). The same source gives the same bytes.
 
-    Raises ModelError for another graph than that of a causal language model in float32 with a cache.
+    Raises ModelError for a graph that is not a float32 causal language model with a cache.
     """
     graph = Graph(source)
-    _in_order(graph)
+    _order_values(graph)
     turned = _untranspose(graph)
     _last_position(graph)
     graph.drop_unused()
@@ -46,40 +46,40 @@ def finish(source: Path, out: Path) -> None:
 # --- Inputs and outputs
 
 
-def _in_order(graph: Graph) -> None:
-    """Put inputs and outputs in order. Raises ModelError where they are not the contract's."""
-    inputs = [value for value in graph.top.input if value.name not in graph.tensors]  # old exporters name weights too
+def _order_values(graph: Graph) -> None:
+    """Sort inputs and outputs. Raises ModelError where they are not those of the contract."""
+    inputs = [value for value in graph.top.input if value.name not in graph.tensors]  # old exporters list weights too
     layers = max(1, len(graph.top.output) // 2)
     cached = [f"{layer}.{part}" for layer in range(layers) for part in ("key", "value")]
     ids = [name for name in _IDS if name != "position_ids" or any(value.name == name for value in inputs)]
     fed = dict.fromkeys(ids, TensorProto.INT64)
     fed |= dict.fromkeys([f"past_key_values.{name}" for name in cached], TensorProto.FLOAT)
     made = dict.fromkeys(["logits", *(f"present.{name}" for name in cached)], TensorProto.FLOAT)
-    replace(graph.top.input, _chosen(graph.path, "inputs", inputs, fed))
-    replace(graph.top.output, _chosen(graph.path, "outputs", graph.top.output, made))
+    replace(graph.top.input, _select(graph.path, "inputs", inputs, fed))
+    replace(graph.top.output, _select(graph.path, "outputs", graph.top.output, made))
 
 
-def _chosen(
-    path: Path, kind: str, values: Sequence[ValueInfoProto], wanted: Mapping[str, TensorProto.DataType]
+def _select(
+    path: Path, kind: str, values: Sequence[ValueInfoProto], expected: Mapping[str, TensorProto.DataType]
 ) -> list[ValueInfoProto]:
-    """The values in the order of `wanted`. Raises ModelError where they are others, or of another type."""
+    """The values in the order of `expected`. Raises ModelError for other names or types."""
     found = {value.name: value for value in values}
-    if found.keys() != wanted.keys():
+    if found.keys() != expected.keys():
         lacking, more = (
             ", ".join([name for name in some if name not in others][:6])
-            for some, others in ((wanted, found), (found, wanted))
+            for some, others in ((expected, found), (found, expected))
         )
-        message = f"its {kind} lack {lacking or 'nothing'}, and {more or 'nothing'} is there besides"
+        message = f"its {kind} lack {lacking or 'nothing'} and have {more or 'nothing'} in addition"
         raise ModelError(f"{path}: {message}; export it as text generation with past")
-    for name, dtype in wanted.items():
+    for name, dtype in expected.items():
         if (other := found[name].type.tensor_type.elem_type) != dtype:
             message = f"{name} is {TensorProto.DataType.Name(other)}, not {TensorProto.DataType.Name(dtype)}"
             raise ModelError(f"{path}: {message}; export it in float32")
-    return [found[name] for name in wanted]
+    return [found[name] for name in expected]
 
 
 def _last_position(graph: Graph) -> None:
-    """Cut the hidden state to its last position before the output projection, unless the exporter did."""
+    """Slice the hidden state to its last position before the output projection, unless the exporter did."""
     shape = graph.top.output[0].type.tensor_type.shape.dim
     if len(shape) != 3 or not shape[2].dim_value:
         raise ModelError(f"{graph.path}: its logits are not (batch, positions, vocabulary); export it again")
@@ -94,7 +94,7 @@ def _last_position(graph: Graph) -> None:
 
 
 def head(graph: Graph) -> NodeProto:
-    """The output projection. Raises ModelError where something stands after it that may mix positions."""
+    """The output projection. Raises ModelError where a node after it may mix positions."""
     makers: dict[str, NodeProto] = {name: node for node in graph.top.node for name in node.output}
     constant = {*graph.tensors, *(name for name, node in makers.items() if node.op_type == "Constant")}
     name = "logits"
@@ -105,17 +105,15 @@ def head(graph: Graph) -> NodeProto:
         if node.op_type not in _POINTWISE or len(varying) != 1:
             raise ModelError(f"{graph.path}: its logits come from {node.op_type}, not a projection; export it again")
         name = varying[0]
-    raise ModelError(f"{graph.path}: its logits come from no projection; export it again")
+    raise ModelError(f"{graph.path}: its logits do not come from a projection; export it again")
 
 
 # --- Weights
 
 
 def _untranspose(graph: Graph) -> set[str]:
-    """Let matrices that are read transposed be read as they lie: onnxruntime would turn each at every start, in memory.
-
-    An embedding that is read transposed must be turned itself. Returns the names of those tensors.
-    """
+    """Store matrices as they are multiplied: onnxruntime would transpose each in memory at every start. An embedding
+    that is read transposed must be transposed itself. Returns the names of those tensors."""
     turned = set()
     for node in [node for node in graph.top.node if _transposes_matrix(graph, node)]:
         matrix, made = node.input[0], node.output[0]
@@ -145,7 +143,8 @@ def _multiplies(node: NodeProto, matrix: str) -> bool:
 
 
 def _as_tensors(graph: Graph) -> None:
-    """Turn large constants into tensors, those in the branches of an If too: so they leave the graph."""
+    """Convert large constants to tensors, also those in branches of an If, so that they are stored outside the
+    graph."""
     for part in parts(graph.top):
         for node in [node for node in part.node if node.op_type == "Constant"]:
             value = attributes(node).get("value")

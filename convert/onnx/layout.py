@@ -1,7 +1,7 @@
-"""How a graph lies on disk: `model.onnx`, and in `model.onnx.data` beside it every tensor of 1 KiB and more.
+"""How a graph is stored: `model.onnx`, and `model.onnx.data` beside it with every tensor of 1 KiB and more.
 
-Each begins at a multiple of 4096 bytes, on a page of its own, so that onnxruntime maps it. What two tensors share, such
-as a tied matrix, lies there once. Tensors are read and written piece by piece: a graph may be larger than the memory.
+Each tensor starts at a multiple of 4096 bytes, on its own page, so that onnxruntime can map it. Data that two tensors
+share, such as a tied matrix, is stored once. Tensors are read and written in pieces: a graph may be larger than memory.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ GRAPH, DATA = "model.onnx", "model.onnx.data"
 INLINE = 1024  # bytes below which a tensor stays in the graph
 
 _ALIGNED = 4096
-_PIECE = 1 << 24  # bytes of a tensor that are worked on at a time
+_PIECE = 1 << 24  # bytes of a tensor processed at a time
 
 Array = NDArray[Any]
 
 
 class Graph:
-    """A graph, whose tensors stay where they are until they are asked for.
+    """A graph whose tensors stay on disk until they are requested.
 
-    Raises ModelError for what is no ONNX graph.
+    Raises ModelError for a file that is not an ONNX graph.
     """
 
     def __init__(self, path: Path) -> None:
@@ -42,52 +42,52 @@ class Graph:
             self.model: ModelProto = onnx.load(path, load_external_data=False)
         except OSError as error:
             raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
-        except Exception as error:  # protobuf's own has no public name
-            raise ModelError(f"{path}: is no ONNX graph: {error}; export it again") from None
+        except Exception as error:  # protobuf's exception has no public name
+            raise ModelError(f"{path}: is not an ONNX graph: {error}; export it again") from None
         self.top = self.model.graph
         self.tensors = {tensor.name: tensor for tensor in self.top.initializer}
 
     def array(self, tensor: TensorProto) -> Array:
-        """Its values. Raises ModelError where their file is missing or too short."""
+        """The values of a tensor. Raises ModelError where their file is missing or too short."""
         if tensor.data_location != TensorProto.EXTERNAL:
             return numpy_helper.to_array(tensor)
         where = {entry.key: entry.value for entry in tensor.external_data}
         file, dtype = self.path.parent / where["location"], helper.tensor_dtype_to_np_dtype(tensor.data_type)
-        try:  # a map of its own: with the array goes what was read of it
+        try:  # a separate memory map: its pages are freed with the array
             return np.memmap(file, dtype, "r", int(where.get("offset", 0)), tuple(tensor.dims))
         except (OSError, ValueError) as error:
             raise ModelError(f"{file}: {tensor.name} cannot be read: {error}; export it again") from None
 
     def use(self, domain: str) -> None:
-        """Declare that operators of this domain occur."""
+        """Declare that operators of this domain are used."""
         if all(opset.domain != domain for opset in self.model.opset_import):
             self.model.opset_import.append(helper.make_opsetid(domain, 1))
 
     def place(self, node: NodeProto) -> int:
-        """The index of a node: whatever it reads comes before it."""
+        """The index of a node; all of its inputs are computed before it."""
         return list(self.top.node).index(node)
 
     def drop_unused(self) -> None:
-        """Drop nodes and tensors that no output needs."""
+        """Drop nodes and tensors that no output depends on."""
         needed = {value.name for value in self.top.output}
         kept = []
         for node in reversed(self.top.node):
             if needed.intersection(node.output):
                 kept.append(node)
-                needed.update(_read_by(node))
+                needed.update(_inputs_of(node))
         replace(self.top.node, kept[::-1])
         replace(self.top.initializer, [tensor for tensor in self.top.initializer if tensor.name in needed])
 
 
 class Writer:
-    """The file of the tensors that are not in the graph; what it holds already is not written again."""
+    """Writes the tensor file; identical data is written once."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         self._known: dict[bytes, tuple[int, int]] = {}
 
     def tensor(self, name: str, dtype: Any, shape: Sequence[int], pieces: Iterable[Array]) -> TensorProto:
-        """A tensor whose values are those of the `pieces`, which are of its `dtype`, one after the other."""
+        """A tensor with the values of `pieces`, arrays of its `dtype`, one after the other."""
         made = TensorProto(name=name, data_type=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), dims=shape)
         if int(np.prod(shape)) * np.dtype(dtype).itemsize < INLINE:
             made.raw_data = b"".join(piece.tobytes() for piece in pieces)
@@ -118,7 +118,7 @@ class Writer:
 
 
 def rows(array: Array) -> Iterator[Array]:
-    """An array in pieces along its first axis, small enough to be worked on."""
+    """An array in pieces along its first axis, each small enough to process."""
     array = np.atleast_1d(array)
     step = max(1, _PIECE * len(array) // max(1, array.nbytes))
     return (array[at : at + step] for at in range(0, len(array), step))
@@ -126,7 +126,7 @@ def rows(array: Array) -> Iterator[Array]:
 
 @contextmanager
 def open_writer(graph: Graph, out: Path) -> Iterator[Writer]:
-    """Write `out`, and the file of tensors beside it, once those are made; where that fails, there is neither."""
+    """Write `out` and its tensor file when all tensors are made; neither is left where that fails."""
     data = out.with_name(DATA)
     try:
         with data.open("wb") as stream:
@@ -140,7 +140,7 @@ def open_writer(graph: Graph, out: Path) -> Iterator[Writer]:
 
 
 def _strip(model: ModelProto) -> None:
-    """Drop what says where and how it was made, and shapes of what lies between: they may have changed."""
+    """Drop provenance, and shapes of intermediate values, which may have changed."""
     for part in parts(model.graph):
         for message in (model, part, *part.node, *part.input, *part.output, *part.initializer):
             message.ClearField("doc_string")
@@ -154,7 +154,7 @@ def attributes(node: NodeProto) -> dict[str, Any]:
 
 
 def parts(graph: GraphProto) -> Iterator[GraphProto]:
-    """A graph and the graphs inside it, the branches of an If."""
+    """A graph and its subgraphs, the branches of an If."""
     yield graph
     for node in graph.node:
         for attribute in node.attribute:
@@ -162,16 +162,16 @@ def parts(graph: GraphProto) -> Iterator[GraphProto]:
                 yield from parts(attribute.g)
 
 
-def _read_by(node: NodeProto) -> Iterator[str]:
+def _inputs_of(node: NodeProto) -> Iterator[str]:
     yield from node.input
     for attribute in node.attribute:
         if attribute.type == AttributeProto.GRAPH:
             for inner in attribute.g.node:
-                yield from _read_by(inner)
+                yield from _inputs_of(inner)
 
 
 def replace(field: Any, values: Iterable[Any]) -> None:
-    """Give a repeated field other values, which may be some of its own."""
+    """Set a repeated field to new values, which may include its own."""
     kept = [value if isinstance(value, str) else type(value).FromString(value.SerializeToString()) for value in values]
     del field[:]
     field.extend(kept)

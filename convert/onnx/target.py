@@ -1,4 +1,4 @@
-"""A model as a folder for onnxruntime: exported in float32, then its weights rounded in blocks of 32."""
+"""The target ONNX: a model exported in float32, then its weights rounded in blocks of 32."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _CHECKPOINT = "checkpoint"  # a folder in the work folder
 
 @dataclass(frozen=True, slots=True)
 class OnnxTarget:
-    """See `Target`. `exporter` is "builder", "optimum", or "auto" for the family's usual one, see `onnx.export`."""
+    """See `Target`. `exporter` is "builder", "optimum", or "auto" for the family's default, see `onnx.export`."""
 
     exporter: str = "auto"
     default: ClassVar[str] = "int8"
 
-    def checked(self, levels: Sequence[str]) -> list[str]:
+    def check_levels(self, levels: Sequence[str]) -> list[str]:
         for level in levels:
             if level not in _LEVELS:
                 raise UsageError(unknown_name("level", level, _LEVELS))
@@ -40,7 +40,7 @@ class OnnxTarget:
     def require(self, base: Path) -> None:
         from bioner_edge.convert.onnx import export
 
-        if (base / "config.json").is_file():  # whoever reads the checkpoint says so where it is not
+        if (base / "config.json").is_file():  # where it is missing, reading the checkpoint raises
             named = load_json(base / "config.json").get("architectures")
             export.require(self.exporter, str(named[0]) if isinstance(named, list) and named else "none given")
 
@@ -60,14 +60,14 @@ class OnnxTarget:
         report.step("writing the graph as F32")
         graph.finish(exported / "model.onnx", path / "model.onnx")
         tokenizer.write(model.tokens, model.tokenizer, path / _TOKENIZER)
-        told = tokenizer.runtime(model.tokenizer, made.context, made.cache)
-        (path / _RUNTIME).write_text(json.dumps(told, ensure_ascii=False, indent=2) + "\n", "utf-8")
+        settings = tokenizer.runtime(model.tokenizer, made.context, made.cache)
+        (path / _RUNTIME).write_text(json.dumps(settings, ensure_ascii=False, indent=2) + "\n", "utf-8")
         shutil.rmtree(exported)
         shutil.rmtree(work / _CHECKPOINT, ignore_errors=True)
         return path, {"exporter": made.exporter}
 
     def _checkpoint(self, model: SourceModel, work: Path, report: Report) -> Path:
-        """A folder with the weights to export: the model's own where they lie there as they are."""
+        """A folder with the weights to export: the model's own where they can be used unchanged."""
         source = model.source
         if source is model.whole and all(file.parent == source.folder for file in source.files):
             return source.folder

@@ -1,7 +1,7 @@
-"""The two files that tell the ONNX back end of text: tokenizer.json, prepared for it, and runtime.json.
+"""The two text files of an ONNX model: tokenizer.json, prepared for the back end, and runtime.json.
 
-The ids are those of llama.cpp for the same model. So llama.cpp itself is asked which tokens it takes for control
-tokens and which end an answer: it goes by their names as well, whatever type they are given.
+The token ids are those of llama.cpp for the same model. llama.cpp itself is asked which tokens it treats as control
+tokens and which end an answer, since it also goes by their names, whatever their type.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from gguf import TokenType
 from bioner_edge.convert.vocabulary import Tokenizer, byte_level, tokenizer_json
 from bioner_edge.convert.vocabulary.bpe import merges_of
 from bioner_edge.convert.vocabulary.llama_vocabulary import open_vocabulary
-from bioner_edge.convert.vocabulary.reference import without_blank
+from bioner_edge.convert.vocabulary.reference import without_space
 from bioner_edge.convert.vocabulary.sentencepiece import BLANK
 from bioner_edge.convert.vocabulary.tokenizer_json import Merge, Record
 from bioner_edge.errors import ModelError
 
 __all__ = ["runtime", "write"]
 
-_VERSION_LINE = "#version"  # merges that begin so are taken for a comment where they are written as strings
+_VERSION_LINE = "#version"  # merges written as strings are read as a comment if they begin so
 _INSTEAD = "the tokenizers library cannot do what SentencePiece does with it; convert to GGUF"
 
 _BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
@@ -41,21 +41,25 @@ _UNESCAPING = [
 def write(folder: Path, tokenizer: Tokenizer, out: Path) -> None:
     """Write the tokenizer of `folder`, which `vocabulary.read` read as `tokenizer`, to `out`, a tokenizer.json.
 
-    Raises ModelError for a tokenizer.model whose merges have no order of their own.
+    Raises ModelError for a tokenizer.model whose scores do not order its merges uniquely.
     """
     path = folder / "tokenizer.json"
-    parts = _listed(tokenizer_json.load(path)) if path.is_file() else _scored(folder / "tokenizer.model", tokenizer)
+    parts = (
+        _from_json(tokenizer_json.load(path))
+        if path.is_file()
+        else _from_model_file(folder / "tokenizer.model", tokenizer)
+    )
     fixed = {"version": "1.0", "truncation": None, "padding": None, "normalizer": None, "post_processor": None}
-    written = {**fixed, "added_tokens": list(_added(tokenizer)), **parts}
+    written = {**fixed, "added_tokens": list(_added_tokens(tokenizer)), **parts}
     try:
         data = json.dumps(written, ensure_ascii=False, separators=(",", ":")).encode()
     except UnicodeEncodeError:
-        raise ModelError(f"{path}: half a character in how it splits text; save the tokenizer again") from None
+        raise ModelError(f"{path}: its text splitting contains a lone surrogate; save the tokenizer again") from None
     out.write_bytes(data)
 
 
 def runtime(tokenizer: Tokenizer, context: int, cache: str) -> dict[str, Any]:
-    """What stands in runtime.json; all but `context` and `cache` is what the llama.cpp back end says of a GGUF."""
+    """The contents of runtime.json; all but `context` and `cache` are what the llama.cpp back end reads from a GGUF."""
     with open_vocabulary(tokenizer) as model:
         return {
             "context": context,
@@ -67,8 +71,8 @@ def runtime(tokenizer: Tokenizer, context: int, cache: str) -> dict[str, Any]:
         }
 
 
-def _added(tokenizer: Tokenizer) -> Iterator[dict[str, Any]]:
-    """The tokens that are found in text by their names; `backends.onnx.tokenizer` tells why they are marked so."""
+def _added_tokens(tokenizer: Tokenizer) -> Iterator[dict[str, Any]]:
+    """The tokens matched in text by name; `backends.onnx.tokenizer` explains their flags."""
     plain = {"single_word": False, "lstrip": False, "rstrip": False}
     with open_vocabulary(tokenizer) as model:
         for index, control in model.found_in_text():
@@ -76,18 +80,18 @@ def _added(tokenizer: Tokenizer) -> Iterator[dict[str, Any]]:
             yield {"id": index, "content": token, **plain, "normalized": not control, "special": control}
 
 
-def _listed(found: Record) -> dict[str, Any]:
-    """Model and steps of a tokenizer.json. The vocabulary has the added tokens too, so that all keep their ids."""
+def _from_json(found: Record) -> dict[str, Any]:
+    """Model and steps of a tokenizer.json. The vocabulary includes the added tokens, so that all keep their ids."""
     bytes_only = byte_level.is_byte_level(found)
     vocabulary = {**found.vocabulary, **{token.content: token.id for token in found.added}}
-    splits = {"type": "Sequence", "pretokenizers": [*map(without_blank, found.steps["pre_tokenizer"])]}
+    splits = {"type": "Sequence", "pretokenizers": [*map(without_space, found.steps["pre_tokenizer"])]}
     return {
         "pre_tokenizer": splits if bytes_only else _METASPACE,
         "decoder": _BYTE_LEVEL if bytes_only else {"type": "Sequence", "decoders": _UNESCAPING},
         "model": _model(
             vocabulary,
             found.merges(),
-            unk_token=None if bytes_only else found.unknown,  # llama.cpp leaves out a byte that has no token
+            unk_token=None if bytes_only else found.unknown,  # llama.cpp skips a byte that has no token
             fuse_unk=found.flag("fuse_unk"),
             byte_fallback=not bytes_only,
             ignore_merges=found.flag("ignore_merges"),
@@ -95,7 +99,7 @@ def _listed(found: Record) -> dict[str, Any]:
     }
 
 
-def _scored(path: Path, tokenizer: Tokenizer) -> dict[str, Any]:
+def _from_model_file(path: Path, tokenizer: Tokenizer) -> dict[str, Any]:
     """Model and steps for a tokenizer.model."""
     vocabulary = {
         token: index
@@ -104,9 +108,9 @@ def _scored(path: Path, tokenizer: Tokenizer) -> dict[str, Any]:
     }
     merges = _merges(path, tokenizer)
     for part in chain.from_iterable(merges):
-        if part not in vocabulary:  # a character that is no piece is merged by SentencePiece all the same
-            if not part.isascii():  # ASCII may stand for its byte, which it becomes where it is not merged
-                raise ModelError(f"{path}: {part!r} is a part of pieces and no piece itself; {_INSTEAD}")
+        if part not in vocabulary:  # SentencePiece also merges characters that are not pieces
+            if not part.isascii():  # ASCII can represent its byte, which it becomes if it is not merged
+                raise ModelError(f"{path}: {part!r} is part of pieces but is not a piece itself; {_INSTEAD}")
             vocabulary[part] = vocabulary[f"<0x{ord(part):02X}>"]
     unknown = None if tokenizer.unk is None else tokenizer.tokens[tokenizer.unk]
     flags = {"fuse_unk": True, "byte_fallback": True, "ignore_merges": False}
@@ -118,7 +122,7 @@ def _scored(path: Path, tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def _model(vocabulary: Mapping[str, int], merges: Sequence[Merge], **settings: Any) -> dict[str, Any]:
-    """A BPE of the tokenizers library. Merges as strings take half the memory when they are read."""
+    """A BPE of the tokenizers library. Merges written as strings take half the memory to read."""
     unused = ("dropout", "continuing_subword_prefix", "end_of_word_suffix")
     as_strings = not any(left.startswith(_VERSION_LINE) for left, _ in merges)
     return {
@@ -131,15 +135,15 @@ def _model(vocabulary: Mapping[str, int], merges: Sequence[Merge], **settings: A
 
 
 def _merges(path: Path, tokenizer: Tokenizer) -> list[Merge]:
-    """One merge for each piece, the last of those that make it alone, by score, as SentencePiece does them.
+    """One merge per piece, the last one in SentencePiece's merging of the piece alone, ordered by score.
 
-    There is no other by which it comes about, see `vocabulary.merging`. Raises ModelError where pieces have the same
-    score and merging by rank could not do what SentencePiece does then, which is to take the leftmost.
+    A piece is never formed by another merge, see `vocabulary.bpe`. Raises ModelError where pieces have the same score
+    and merging by rank cannot reproduce SentencePiece, which takes the leftmost.
     """
     scored = zip(tokenizer.tokens, tokenizer.scores, tokenizer.types, strict=True)
     ranks = {token: -score for token, score, kind in scored if kind == TokenType.NORMAL}
     tied: dict[float, list[Merge]] = {}
-    earliest: dict[str, float] = {}  # token -> the rank of the first merge that it is a part of
+    earliest: dict[str, float] = {}  # token -> rank of the first merge that uses it
     for token, rank in ranks.items():
         states = merges_of(token, lambda pair: ranks.get("".join(pair)))
         if len(states) > 1 and len(states[-1]) == 1:
@@ -159,7 +163,7 @@ def _merges(path: Path, tokenizer: Tokenizer) -> list[Merge]:
 
 
 def _leftmost_first(pairs: Sequence[Merge]) -> list[Merge] | None:
-    """The pairs in an order that, where two of them share a symbol, has the left one first; None where none has."""
+    """The pairs in an order in which, of two that share a symbol, the left one is first; None where no order is."""
     before: dict[str, set[str]] = {}
     for left, right in pairs:
         if left != right:

@@ -1,7 +1,7 @@
-"""What an exporter is given: the torch model of a checkpoint, once it is sure that none of its parts would be lost.
+"""Load the torch model of a checkpoint for an exporter, after checking that no tensor would be lost.
 
-transformers gives random values to a tensor that is missing, and passes over one that it does not know; an exporter
-writes either without a word. So the checkpoint is held against the tables of `architectures` first.
+transformers initializes a missing tensor randomly and ignores an unknown one; an exporter silently writes either. So
+the checkpoint is first checked against the tables of `architectures`.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from bioner_edge.errors import ModelError, unknown_name
 
 __all__ = ["Staged", "check", "stage"]
 
-# Attention that looks ahead: no cache can hold it.
+# Bidirectional attention, which cannot use a cache.
 _CAUSAL = {"is_causal": (True, None), "use_bidirectional_attention": (None, False)}
 
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """A model about to be exported: its class in config.json, how many positions its graph is for, and the model."""
+    """A model ready for export: its architecture in config.json, the number of positions of its graph, and the torch
+    model."""
 
     architecture: str
     context: int
@@ -34,19 +35,22 @@ class Staged:
 
 
 def stage(folder: Path) -> Staged:
-    """Load the checkpoint in `folder`. Raises ModelError as `check` does, and where transformers cannot."""
+    """Load the checkpoint in `folder`. Raises ModelError as `check` does, and where transformers cannot load it."""
     architecture, context = check(folder)
     model = reference.read(folder)
     if type(model).__name__ != architecture:
-        message = f"architectures says {architecture}, model_type {model.config.model_type!r} is {type(model).__name__}"
+        message = (
+            f"architectures names {architecture}, but model_type {model.config.model_type!r} is {type(model).__name__}"
+        )
         raise ModelError(f"{folder / 'config.json'}: {message}; save the model again")
     return Staged(architecture, context, model.requires_grad_(False))
 
 
 def check(folder: Path) -> tuple[str, int]:
-    """The class of the checkpoint in `folder`, and the positions that its graph is right for; only headers are read.
+    """(architecture, number of positions that its graph is valid for) of the checkpoint in `folder`; only headers are
+    read.
 
-    Raises ModelError where a tensor is missing or one too many, and for what an exporter would compute otherwise.
+    Raises ModelError for a missing or surplus tensor, and for what an exporter would compute differently.
     """
     source = Checkpoint(folder)
     named = source.config.get("architectures")
@@ -57,17 +61,19 @@ def check(folder: Path) -> tuple[str, int]:
         )
     row = ARCHITECTURES[architecture]
     config = {**row.defaults, **source.config}
-    _complete(source, row)
+    _check_tensors(source, row)
     for key, allowed in _CAUSAL.items():
         if config.get(key) not in allowed:
-            raise ModelError(f"{folder / 'config.json'}: {key} {config[key]}: a model that reads ahead cannot generate")
+            raise ModelError(
+                f"{folder / 'config.json'}: {key} {config[key]}: a model with bidirectional attention cannot generate"
+            )
     return architecture, _context(config, row)
 
 
-def _complete(source: Source, row: Architecture) -> None:
-    """Raises ModelError where the tensors are not those of config.json."""
+def _check_tensors(source: Source, row: Architecture) -> None:
+    """Raises ModelError where the tensors do not match config.json."""
     shapes, there = row.shapes(source.config), source.shapes()
-    # Old checkpoints hold the rotary frequencies, which follow from config.json.
+    # Old checkpoints contain the rotary frequencies, which follow from config.json.
     frequencies = [name for name in there if name.endswith(".rotary_emb.inv_freq")]
     output, embedding = "lm_head.weight", "model.embed_tokens.weight"
     expect(source, shapes, ignored=(output, *frequencies))
@@ -78,16 +84,16 @@ def _complete(source: Source, row: Architecture) -> None:
 
 
 def _context(config: Config, row: Architecture) -> int:
-    """As many positions as the model has, or as its first rotary factors are for.
+    """The model's context length, or the length that its first rotary factors apply to.
 
-    Where longrope has more, transformers takes other factors for a text that is longer, also for what it has read
-    before; a cache holds that as it was rotated. Up to that length both agree.
+    With longrope, transformers switches to other factors for longer texts, also for tokens already read, while a cache
+    keeps them as rotated. Up to that length both agree.
     """
     found = rope.read(config, {**rope.DIVIDED, **row.ropes}, row.base, row.rope_layers)
     if row.rope_layers:
         rope.read(config, rope.UNSCALED, row.base, rope.SLIDING)
     if found.rotated != heads(config)[2] and not row.parts:
-        message = f"{found.rotated} of {heads(config)[2]} numbers of a head are rotated"
+        message = f"{found.rotated} of {heads(config)[2]} dimensions of a head are rotated"
         raise ModelError(f"config.json: partial_rotary_factor: {message}; this architecture rotates all of them")
     longest = positive(config, "max_position_embeddings")
     if found.kind != "longrope":

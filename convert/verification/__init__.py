@@ -1,1 +1,1 @@
-"""Is a converted file the model that it was made from? `stages` has the checks in order, `recheck` those without it."""
+"""Verify that a converted file is the model that it was made from: `stages` with the source, `recheck` without it."""

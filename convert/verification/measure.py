@@ -1,6 +1,6 @@
-"""Logits, and what follows from them, in the runtime that will be used: no torch here, nothing of the source.
+"""Logits and measures from them, in the runtime that will be used: without torch and without the source.
 
-Levels are compared with the F32 file under the same float32 cache, so that nothing but the weights differs.
+Levels are compared with the F32 file under the same float32 cache, so that only the weights differ.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ __all__ = [
 
 Logits = NDArray[np.float32]
 
-POSITIONS = 384  # tokens whose logits are compared at most: enough to tell, seconds on a small model
+POSITIONS = 384  # most tokens whose logits are compared: enough to detect errors, seconds on a small model
 _FINGERPRINT_POSITIONS = 128
-_SMALL_BYTES = 1 << 26  # below it one thread: several wait for each other at every layer
-_SURE = 1.0  # nats by which a token leads: a random model has near ties everywhere
-# Level -> (mean KL divergence in nats at most, share of the sure positions with the same best token at least). Set to
-# notice a broken file, not to choose a level, which F1 does.
+_SMALL_BYTES = 1 << 26  # smaller files use one thread: several would wait for each other at every layer
+_SURE = 1.0  # lead of the best token in nats: a random model has near ties everywhere
+# Level -> (largest mean KL divergence in nats, smallest share of sure positions with the same best token). Set to
+# detect a broken file, not to choose a level, which F1 does.
 QUANTIZED = {
     "int8": (1e-2, 0.97),
     "int4": (0.5, 0.70),
@@ -58,9 +58,10 @@ QUANTIZED = {
 
 
 def distance(path: Path, level: str, fed: Sequence[Sequence[int]], expected: Sequence[Logits]) -> list[Figure]:
-    """What `level` costs: KL divergence from the F32 file's logits, and agreement on the best token.
+    """The loss at `level`: KL divergence from the F32 file's logits, and agreement on the best token.
 
-    `expected` are the F32 file's logits after each token of the sequences `fed`. The caller judges.
+    `expected` are the F32 file's logits after each token of the sequences `fed`. The caller compares with the
+    thresholds.
     """
     divergences, same = [], []
     with open_exact(path) as model:
@@ -84,7 +85,7 @@ def distance(path: Path, level: str, fed: Sequence[Sequence[int]], expected: Seq
 
 
 def fingerprint(path: Path) -> dict[str, Any]:
-    """What can be measured again without the source: the ids of `LINES`, and how probable they are to the model."""
+    """Measures that can be repeated without the source: the token ids of `LINES`, and their mean log-probability."""
     with open_exact(path) as model:
         ids = [model.tokenize(line.encode(), special=False) for line in LINES]
         chosen = []
@@ -99,23 +100,23 @@ def fingerprint(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def open_exact(path: Path, adapter: Path | None = None) -> Iterator[Backend]:
-    """With a float32 cache, so that logits differ from float32 by the weights alone."""
+    """Open a model with a float32 cache, so that logits differ from float32 by the weights only."""
     with closing(load_backend(path, threads=threads(path), adapter=adapter, exact=True)) as model:
         yield model
 
 
 def threads(path: Path) -> int | None:
-    """How many threads a file is measured with: one for a small one, else the cores of this process."""
+    """How many threads a file is measured with: one for a small file, else the cores of this process."""
     return 1 if size(path) < _SMALL_BYTES else None
 
 
 def sequences(model: Backend, lines: Sequence[str], positions: int = POSITIONS) -> list[list[int]]:
-    """The lines as token ids, up to a number of positions in all; none longer than the context."""
+    """The lines as token ids, up to a total number of positions; none longer than the context."""
     return cut((model.tokenize(line.encode(), special=False) for line in lines), model.context, positions)
 
 
 def cut(fed: Iterable[Sequence[int]], longest: int, positions: int = POSITIONS) -> list[list[int]]:
-    """The first `positions` tokens of some sequences, none of which stays longer than `longest`, or empty."""
+    """The first `positions` tokens of some sequences, each truncated to `longest`; empty ones are dropped."""
     found, left = [], positions
     for ids in fed:
         found.append(list(ids[: min(left, longest)]))
@@ -126,7 +127,7 @@ def cut(fed: Iterable[Sequence[int]], longest: int, positions: int = POSITIONS) 
 
 
 def logits(model: Backend, ids: Sequence[int]) -> Logits:
-    """The logits after each token. They are fed one by one, which runs the cache too. Shape: (positions, vocabulary)"""
+    """The logits after each token, fed one by one to exercise the cache. Shape: (positions, vocabulary)"""
     sequence = model.new_sequence()
     try:
         return np.stack([np.array(model.eval(sequence, [token])) for token in ids])
@@ -135,6 +136,6 @@ def logits(model: Backend, ids: Sequence[int]) -> Logits:
 
 
 def log_softmax(values: Logits) -> NDArray[np.float64]:
-    """Along the last axis. Shape: as it came."""
+    """Log-softmax along the last axis. Shape: unchanged."""
     shifted = values.astype(np.float64) - values.max(axis=-1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))

@@ -1,7 +1,7 @@
-"""What can be verified of a file without what it was made from; neither torch nor a network is needed.
+"""Verify a file without its source; neither torch nor a network is needed.
 
 header and hash -> tensors -> text through the tokenizer and back -> token ids and probabilities as at conversion
--> documents read as a user would
+-> documents extracted as a user would
 """
 
 from __future__ import annotations
@@ -20,36 +20,36 @@ from bioner_edge.report import Figure, Report
 
 __all__ = ["recheck"]
 
-# Of the mean log-probability of a token, in nats. Other processors round otherwise: some thousandths at most.
+# Of the mean log-probability per token, in nats. Processors round differently: by a few thousandths at most.
 _DRIFT = 0.02
 
 
 def recheck(name_or_path: str, report: Report | None = None) -> list[Figure]:
-    """The figures of a model file, by name or path; `report` hears of each and of what could not be done.
+    """The figures of a model file, by name or path; `report` receives each, and what could not be checked.
 
-    Raises ModelError where the file is not what its manifest says, or at the first stage that fails.
+    Raises ModelError where the file does not match its manifest, or at the first stage that fails.
     """
     report = report or Report()
     path, manifest = registry.find(name_or_path)
-    report.step(f"{path}: the header is sound" + (", the hash is the manifest's" if manifest else ""))
+    report.step(f"{path}: the header is valid" + (", the hash matches the manifest" if manifest else ""))
     if manifest is None:
-        report.step("no manifest lies beside it: there is nothing to compare it with")
+        report.step("it has no manifest to compare with")
     figures = [_tensors(path, manifest)] if manifest else []
     if path.is_file() and gguf_header.check(path).get("general.type") == "adapter":
         adapter_file.check(path)
-        report.step("an adapter: what it does shows only on its base")
-        return _told(figures, report)
+        report.step("an adapter: its effect can be checked only on its base")
+        return _judge(figures, report)
     figures.append(_round_trip(path))
     if manifest and manifest.fingerprint:
         figures += _fingerprint(path, manifest)
     elif manifest:
-        report.step("its manifest has no fingerprint of token ids and probabilities: convert it again to have one")
+        report.step("its manifest has no fingerprint of token ids and probabilities: convert it again to add one")
     if manifest and manifest.formats:
         figures += _extraction(path, manifest, report)
-    return _told(figures, report)
+    return _judge(figures, report)
 
 
-def _told(figures: list[Figure], report: Report) -> list[Figure]:
+def _judge(figures: list[Figure], report: Report) -> list[Figure]:
     for figure in figures:
         report.figure(figure)
     return verify.judge(figures, "convert or fetch the file again")
@@ -63,7 +63,7 @@ def _tensors(path: Path, manifest: Manifest) -> Figure:
 
 
 def _round_trip(path: Path) -> Figure:
-    """Lines that do not come back byte by byte: entities in them could not be copied."""
+    """Lines that are not restored byte by byte: entities in them could not be copied."""
     with measure.open_exact(path) as model:
         lost = 0
         for line in LINES:

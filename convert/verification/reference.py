@@ -1,6 +1,6 @@
-"""The model as Hugging Face computes it: transformers and peft in float32, what a conversion is held against.
+"""The reference model: transformers and peft in float32, which a conversion is compared with.
 
-Checkpoints of transformers 4 and 5 are read with either (see `hf_config`).
+Checkpoints of transformers 4 and 5 are read with either version (see `hf_config`).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ __all__ = ["load", "read", "require"]
 
 
 def require(base: Path, adapter: Path | None = None) -> None:
-    """Raises UsageError where `load` could not work, before hours are spent on what comes before it; ModelError where
-    this transformers cannot compute what config.json says."""
+    """Raises UsageError where a library of `load` is missing, before any long computation; ModelError where this
+    transformers does not support config.json."""
     try:
         import tokenizers  # noqa: F401
         import torch  # noqa: F401
@@ -30,11 +30,9 @@ def require(base: Path, adapter: Path | None = None) -> None:
         if not (base / "tokenizer.json").is_file() and (base / "tokenizer.model").is_file():
             import sentencepiece  # noqa: F401
     except ImportError as error:
-        message = (
-            f"verification needs {error.name}: pip install 'bioner-edge[convert]', or leave it out with --no-verify"
-        )
+        message = f"verification needs {error.name}: pip install 'bioner-edge[convert]', or skip it with --no-verify"
         raise UsageError(message) from None
-    if (base / "config.json").is_file():  # else whoever reads the checkpoint says so
+    if (base / "config.json").is_file():  # where it is missing, reading the checkpoint raises
         hf_config.record(base)
 
 
@@ -56,7 +54,7 @@ def load(base: Path, merged: Merged | None = None) -> Any:
 
 
 def read(folder: Path, **changes: Any) -> Any:
-    """The torch model of a checkpoint, in float32, without dropout; `changes` are to values of its config.json.
+    """The torch model of a checkpoint, in float32, without dropout; `changes` are made to its config.json.
 
     Raises ModelError where it cannot be loaded.
     """
@@ -69,7 +67,7 @@ def read(folder: Path, **changes: Any) -> Any:
     by_class: Any = transformers.AutoModelForCausalLM.from_pretrained
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the libraries' own future
+            warnings.simplefilter("ignore")  # the libraries' own deprecations
             model = by_class(
                 folder,
                 config=hf_config.load(folder, **changes),
@@ -77,18 +75,18 @@ def read(folder: Path, **changes: Any) -> Any:
                 attn_implementation="eager",
                 local_files_only=True,
                 use_safetensors=True,
-                trust_remote_code=False,  # else a folder with code of its own is asked about, and run
+                trust_remote_code=False,  # otherwise a folder's own code is prompted for, and run
             )
     except ModelError:
         raise
-    except Exception as error:  # whatever they stumble over, it is not a model that they can read
+    except Exception as error:  # they raise anything for a model that they cannot read
         raise ModelError(f"{folder}: transformers and peft cannot load it: {_line(error)}") from error
     return model.eval()
 
 
 def _by_peft(model: Any, merged: Merged) -> Any:
-    """`merge_and_unload`, of the base as the adapter saw it: rounded, with its own tokens, and with output and
-    embedding apart where peft would add what belongs to one of them to both."""
+    """`merge_and_unload` on the base as the adapter saw it: rounded, with its own tokens, and with output and embedding
+    untied where peft would add the change of one to both."""
     import peft
 
     if merged.rounded:
@@ -97,7 +95,7 @@ def _by_peft(model: Any, merged: Merged) -> Any:
     parted = merged.needs_untied_base
     if parted:
         model.lm_head.weight.data = model.get_input_embeddings().weight.data.clone()
-        if "lm_head.weight" in adapter.targets:  # an ensured tie, whose change peft would add twice
+        if "lm_head.weight" in adapter.targets:  # with ensure_weight_tying, peft would add its change twice
             config.target_modules, config.ensure_weight_tying = {*config.target_modules, "lm_head"}, False
     rows = merged.config["vocab_size"]
     resized = rows != model.get_input_embeddings().weight.shape[0]
@@ -106,7 +104,7 @@ def _by_peft(model: Any, merged: Merged) -> Any:
     tuned = peft.PeftModel.from_pretrained(model, adapter.folder, config=config, local_files_only=True)
     beneath = getattr(tuned.get_input_embeddings(), "base_layer", None)
     if parted and resized and beneath is not None and not hasattr(tuned.lm_head, "base_layer"):
-        tuned.lm_head.weight.data = beneath.weight.data.clone()  # the new rows, which a tied output shares
+        tuned.lm_head.weight.data = beneath.weight.data.clone()  # the resized rows, which a tied output shares
     return tuned.merge_and_unload()
 
 
@@ -120,5 +118,5 @@ def _copy(source: Source, model: Any) -> None:
 
 
 def _line(error: Exception) -> str:
-    """The error in one line, not longer than a screen is wide."""
+    """The error in one line, at most as long as a screen is wide."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]

@@ -1,10 +1,10 @@
-"""Texts that conversions are tried on, written for this purpose: prose, what tokenizers stumble over, documents."""
+"""Sample texts for verification, written for this purpose: prose, edge cases of tokenizers, documents."""
 
 from __future__ import annotations
 
 __all__ = ["DOCUMENTS", "LINES"]
 
-# Biomedical prose, then spellings, spaces and scripts that tokenizers stumble over.
+# Biomedical prose, then spellings, spaces and scripts that are edge cases of tokenizers.
 LINES = (
     "Naloxone reverses the antihypertensive effect of clonidine in spontaneously hypertensive rats.",
     "A 64-year-old woman with stage IV non-small-cell lung cancer received 200 mg of pembrolizumab every 3 weeks.",
@@ -22,7 +22,7 @@ LINES = (
     "<Chemical>x</Chemical> @@y## [\"a\", \"b\"] {\"k\": [[0, 8]]} A\\B __init__ ~~~ ---- ....!!!",
 )  # fmt: skip
 
-# Short documents for a look at what a file extracts.
+# Short documents to compare what a file extracts.
 DOCUMENTS = (
     "Acute hepatitis developed in two of forty volunteers who took labetalol, and resolved when it was withdrawn. "
     "Neither had jaundice before.",

@@ -1,4 +1,4 @@
-"""The stages of the verification in their order, told as they are measured; the first that fails ends it all."""
+"""Run the verification stages in order and report each figure; the first failure ends the conversion."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Levels", "against_source", "load", "of_adapter"]
 
 
 def load(model: SourceModel, report: Report) -> Any:
-    """The torch model that `model` must equal, merged by peft."""
+    """The torch reference model, with the adapter merged by peft."""
     report.step("loading the same model with transformers" + (" and peft" if model.adapter else ""))
     return reference.load(model.base, model.merged)
 
@@ -29,33 +29,35 @@ def load(model: SourceModel, report: Report) -> Any:
 def against_source(
     model: SourceModel, theirs: Any, path: Path, target: Target, about: About, lines: Sequence[str], report: Report
 ) -> list[Figure]:
-    """The F32 model in `path` against the torch model `theirs`. Raises ModelError at the first stage that fails."""
+    """Compare the F32 model in `path` with the torch model `theirs`. Raises ModelError at the first stage that
+    fails."""
     figures: list[Figure] = []
 
-    def measured(figure: Figure) -> None:
+    def add(figure: Figure) -> None:
         report.figure(figure)
-        figures.extend(verify.judge([figure], "the converted model is another one"))
+        figures.extend(verify.judge([figure], "the converted model differs from its source"))
 
-    if model.whole.digests:  # an ONNX exporter reads a model that nothing is merged into by itself
-        measured(verify.weights(theirs, model.whole, model.adapter is not None))
+    if model.whole.digests:  # an ONNX exporter reads an unmerged model from its files
+        add(verify.weights(theirs, model.whole, model.adapter is not None))
     with measure.open_exact(path) as ours:
         encode = vocabulary.reference(model.tokens)
-        measured(verify.token_ids(ours, encode, [*lines, *vocabulary.specials(model.tokens)], report.step))
+        add(verify.token_ids(ours, encode, [*lines, *vocabulary.specials(model.tokens)], report.step))
         tolerance = target.tolerance(model)
-        measured(verify.logits(theirs, ours, lines, tolerance=tolerance, kept=model.kept))
+        add(verify.logits(theirs, ours, lines, tolerance=tolerance, kept=model.kept))
         prompts = [question.token_ids(ours, text) for question, text, _ in _examples(model, about)[: len(DOCUMENTS)]]
-        measured(verify.greedy(theirs, ours, prompts, tolerance=tolerance, kept=model.kept))
+        add(verify.greedy(theirs, ours, prompts, tolerance=tolerance, kept=model.kept))
     return figures
 
 
 def _examples(model: SourceModel, about: About) -> list[tuple[Question, str, str]]:
-    """The questions about `DOCUMENTS` in the model's formats, with answers; the documents alone where it has none."""
+    """The questions about `DOCUMENTS` in the model's formats, with answers; only the documents where it has no
+    formats."""
     documents = (Document(str(number), text) for number, text in enumerate(DOCUMENTS))
     return list(domain.examples(documents, prompting(model, about)))
 
 
 def of_adapter(model: SourceModel, f32: Path, path: Path, tolerance: float, report: Report) -> list[Figure]:
-    """The adapter in `path` on its base `f32` against the torch model with it merged. Raises ModelError as above."""
+    """Compare the adapter in `path` on its base `f32` with the merged torch model. Raises ModelError as above."""
     theirs = load(model, report)
     with measure.open_exact(f32, path) as ours:
         figures = [verify.logits(theirs, ours, LINES, tolerance=tolerance)]
@@ -64,7 +66,7 @@ def of_adapter(model: SourceModel, f32: Path, path: Path, tolerance: float, repo
 
 
 class Levels:
-    """Holds each level's file against the F32 file, on prompts and answers of the model's formats where it has some."""
+    """Compares each level's file with the F32 file, on prompts and answers of the model's formats where it has some."""
 
     def __init__(self, f32: Path, model: SourceModel, about: About, lines: Sequence[str], report: Report) -> None:
         self._about, self._report = about, report
@@ -79,7 +81,7 @@ class Levels:
         self._extracted, self._found = self._extraction(f32, "F32") if about.formats else ([], None)
 
     def __call__(self, path: Path, level: str) -> list[Figure]:
-        """The figures of the file in `path`, told as well. Raises ModelError where it loses too much."""
+        """The figures of the file in `path`, also reported. Raises ModelError where it loses too much."""
         figures = []
         if level != "F32":
             figures += measure.distance(path, level, self._fed, self._expected)
@@ -101,6 +103,6 @@ class Levels:
                 unit=about.unit,
                 guidelines=about.guidelines,
             )
-        except UsageError as error:  # the context is too small for a prompt: a model to look at, not to use
+        except UsageError as error:  # the context is too small for a prompt: a toy model
             self._report.step(f"no documents were read with {path.name}: {error}")
             return [], None

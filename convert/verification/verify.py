@@ -1,9 +1,9 @@
-"""Is the converted file the model that it was made from? Stages, each with its figure and its threshold.
+"""Verify that a converted file is the model that it was made from: stages, each with a figure and a threshold.
 
-"Good before, bad after" has one of four causes, and a stage for each: an adapter that was merged otherwise, other token
-ids, other logits from the same ids, or a quantization that costs too much. The first three are held against Hugging
-Face, the last against the F32 file in the same runtime with the same float32 cache, so that nothing but the weights
-differs. At last, documents are read with each file as a user would read them.
+A converted model that is worse than its source has one of four causes, and a stage for each: a different merge,
+different token ids, different logits from the same ids, or a level that loses too much. The first three are compared
+with Hugging Face, the last with the F32 file in the same runtime and the same float32 cache, so that only the weights
+differ. Finally, documents are extracted with each file as a user would.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 __all__ = ["Found", "Witness", "extraction", "greedy", "judge", "logits", "token_ids", "weights"]
 
 _LONGEST = 256  # tokens of one sequence whose logits are compared
-_WRITTEN = 40  # tokens that each model writes on its own
+_WRITTEN = 40  # tokens that each model generates
 _ROUNDING = 1e-6  # a few of float32's last bits
 Found = set[tuple[str, tuple[Span, ...]]]  # the entities of one document
 
 
 class Witness:
-    """A source that remembers what passed through it: the digest of each tensor, for `weights`."""
+    """A source that records the digest of each tensor that is read, for `weights`."""
 
     def __init__(self, source: Source) -> None:
         self.folder, self.config, self.files = source.folder, source.config, source.files
@@ -58,8 +58,8 @@ class Witness:
 def weights(reference: Any, witness: Witness, merged: bool) -> Figure:
     """The largest |difference| of a weight from that of the torch model `reference`, over the tensor's largest weight.
 
-    It is 0 where all are equal bit for bit: so on the processors that the merge was written for. On others torch may
-    round the last bit otherwise. Raises ModelError with the first tensor where it is more than that.
+    It is 0 where all are equal bit for bit, as on the processors that the merge was written for; on others torch may
+    round the last bit differently. Raises ModelError with the first tensor where it is larger than that.
     """
     theirs = reference.state_dict()
     worst = 0.0
@@ -69,7 +69,7 @@ def weights(reference: Any, witness: Witness, merged: bool) -> Figure:
             continue
         distance = _distance(theirs[name].numpy(), witness.tensor(name)) if name in theirs else float("inf")
         if not distance <= _ROUNDING:
-            cause = "the adapter was merged otherwise than by peft" if merged else "the checkpoint was read otherwise"
+            cause = "the merge differs from peft's" if merged else "the checkpoint was read differently"
             raise ModelError(f"verify: {stage}: {distance:.2g} in {name!r}; {cause}")
         worst = max(worst, distance)
     return Figure(stage, worst, _ROUNDING)
@@ -86,25 +86,25 @@ def _distance(theirs: NDArray[np.float32], ours: NDArray[np.float32]) -> float:
 def token_ids(
     model: Backend, encode: Callable[[str], list[int]], lines: Sequence[str], tell: Callable[[str], None]
 ) -> Figure:
-    """Lines whose token ids differ from those of `encode`, Hugging Face's tokenizer; `tell` hears of every one.
+    """The lines whose token ids differ from those of `encode`, Hugging Face's tokenizer; `tell` receives each of them.
 
     Raises ModelError with the first line and token that differ.
     """
-    wrong = []
+    differing = []
     for number, line in enumerate(lines, start=1):
         expected, got = encode(line), model.tokenize(line.encode(), special=True)
         if expected != got:
             at = next((i for i, (a, b) in enumerate(zip(expected, got, strict=False)) if a != b), None)
             at = min(len(expected), len(got)) if at is None else at
             a, b = (b"".join(_piece(model, i) for i in ids[at : at + 3]) for ids in (expected, got))
-            wrong.append(
+            differing.append(
                 f"line {number}, token {at}: {expected[at : at + 3]} ({a!r}) became {got[at : at + 3]} ({b!r})"
             )
-    for told in wrong:
-        tell(told)
-    if wrong:
-        cause = "the pre-tokenizer or the merges were not understood: name another with --pre"
-        raise ModelError(f"verify: token ids: {len(wrong)} of {len(lines)} lines differ; {wrong[0]}; {cause}")
+    for line_message in differing:
+        tell(line_message)
+    if differing:
+        cause = "the pre-tokenizer or the merges were misread: name another with --pre"
+        raise ModelError(f"verify: token ids: {len(differing)} of {len(lines)} lines differ; {differing[0]}; {cause}")
     return Figure(f"token ids: of {len(lines)} lines, those that differ from Hugging Face", 0.0, 0.0)
 
 
@@ -118,16 +118,16 @@ def logits(
 ) -> Figure:
     """The largest |difference| of a logit from torch in float32, over the standard deviation of the latter.
 
-    `tolerance` is how large it may be, `kept` the reference's ids of the file's tokens where the vocabulary was
-    trimmed. Raises ModelError with the first token where it is too large.
+    `tolerance` is its limit, `kept` the reference's ids of the file's tokens where the vocabulary was trimmed. Raises
+    ModelError with the first token where it is exceeded.
     """
     stage, worst = "F32 logits: max difference from transformers / std", Figure("", 0.0, tolerance)
-    together = " ".join(lines)  # one long text: rotary embeddings and windows show at a distance
+    together = " ".join(lines)  # one long text: errors in rotary embeddings and windows show at a distance
     for ids in measure.cut(map(partial(_ids, model), [together, *lines]), min(model.context, _LONGEST)):
         ours, expected = measure.logits(model, ids), _expected(reference, model, ids, kept)
         distance = np.abs(expected - ours).max(axis=1) / expected.std()  # (positions,)
         figure = Figure(stage, float(distance.max()), tolerance)
-        if not figure.holds:  # is it float32 itself that tells no more?
+        if not figure.holds:  # is it the rounding of float32 itself?
             exact = _expected(reference.double(), model, ids, kept)
             reference.float()
             distance, theirs = (np.abs(exact - given).max(axis=1) / exact.std() for given in (ours, expected))
@@ -152,10 +152,10 @@ def greedy(
     tolerance: float,
     kept: NDArray[np.int64] | None = None,
 ) -> Figure:
-    """How many of the tokens that both write after `prompts`, greedily, differ.
+    """How many of the tokens that both generate greedily after `prompts` differ.
 
-    Both read what the reference wrote, so that one that differs is counted once. Where its own two best are nearer than
-    twice `tolerance`, in standard deviations of its logits, float32 does not tell which comes first: told, not counted.
+    Both are fed the reference's tokens, so that a difference is counted once. Where the reference's two best logits are
+    closer than twice `tolerance`, in standard deviations, float32 does not decide their order: reported, not counted.
     """
     differ = ties = 0
     written = min(_WRITTEN, model.context // 2)
@@ -176,7 +176,7 @@ def greedy(
 
 
 class _Continued:
-    """The reference reading on, with its cache. `kept` as in `logits`."""
+    """The reference model with its cache, fed incrementally. `kept` as in `logits`."""
 
     def __init__(self, reference: Any, kept: NDArray[np.int64] | None) -> None:
         self._reference, self._kept, self._past = reference, kept, None
@@ -212,17 +212,17 @@ def _expected(
 def extraction(
     path: Path, level: str, expected: Sequence[Found] | None = None, **asked: Any
 ) -> tuple[list[Figure], list[Found]]:
-    """What a user would get of `DOCUMENTS`: answers that cannot be read, and how much is found as in `expected`.
+    """What a user would extract from `DOCUMENTS`: unreadable answers, and agreement with `expected`.
 
     `asked` is what `Extractor` takes: format, labels, unit, guidelines. The first figure is zero by construction,
-    unless the vocabulary is not what the file says. Raises UsageError where a prompt does not fit the context.
+    unless the vocabulary differs from the file's. Raises UsageError where a prompt does not fit the context.
     """
     with closing(load_backend(path, threads=measure.threads(path))) as model:
         read = Extractor(model, **asked)
         extractions = [read(text) for text in DOCUMENTS]
     found = [{entity.key for entity in extraction.entities} for extraction in extractions]
     problems = [problem for extraction in extractions for _, problem in extraction.problems]
-    unreadable = sum(problem.kind != "cut" for problem in problems)  # cut: a model that rambles, but in the format
+    unreadable = sum(problem.kind != "cut" for problem in problems)  # cut: the model rambles, but in the format
     figures = [Figure(f"{level}: unreadable answers about {len(DOCUMENTS)} documents", float(unreadable), 0.0)]
     if expected is not None:
         both = 2 * sum(len(a & b) for a, b in zip(found, expected, strict=True))
@@ -232,7 +232,7 @@ def extraction(
 
 
 def judge(figures: Sequence[Figure], remedy: str) -> list[Figure]:
-    """The figures, where all hold. Raises ModelError with the first one that does not, and what to do about it."""
+    """The figures, if all pass. Raises ModelError with the first one that does not, and what to do about it."""
     for figure in figures:
         if not figure.holds:
             raise ModelError(f"verify: {figure.stage}: {figure.figure:.3g}, must be {figure.bound}; {remedy}")

@@ -1,9 +1,9 @@
-"""Tokenizers as llama.cpp reads them, from tokenizer.json or tokenizer.model.
+"""Convert tokenizers for llama.cpp, from tokenizer.json or tokenizer.model.
 
-llama.cpp is told what the tokenizer does, and whatever it would do otherwise is refused. What it then promises: the
-ids of a text are those of Hugging Face's tokenizer without Unicode normalization and, in our back end, without a blank
-before the text; and the tokens spell the text byte for byte (▁ aside, where a tokenizer writes it for a blank).
-`reference` is that promise as a function, on the original. The file tells other programs of the blank.
+Whatever llama.cpp would tokenize differently is refused. The converted tokenizer guarantees that the ids of a text are
+those of Hugging Face's tokenizer without Unicode normalization and, in our back end, without a space before the text;
+and that the tokens spell the text byte for byte (except ▁, where a tokenizer writes it for a space). `reference` is
+this guarantee as a function, on the original. The file tells other programs to add the space.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ __all__ = ["PRE_TOKENIZERS", "Tokenizer", "read", "reference", "specials"]
 
 
 def read(folder: Path, rows: int, pre: str | None = None) -> Tokenizer:
-    """The tokenizer of a model's folder; `rows` is the height of its embedding (vocab_size).
+    """The tokenizer of a model's folder; `rows` is the number of rows of its embedding (vocab_size).
 
-    `pre` is llama.cpp's name for how the text is split, where it is not to be told from tokenizer.json. Raises
-    UsageError for a name that llama.cpp does not know or has no use for, ModelError, naming the file and what stands in
-    it, for a tokenizer that llama.cpp would read otherwise.
+    `pre` is llama.cpp's name of the pre-tokenizer, where tokenizer.json is not recognized. Raises UsageError for a name
+    that llama.cpp does not know or cannot use here, ModelError, naming the file and the value, for a tokenizer that
+    llama.cpp would read differently.
     """
     processors: tuple[Step, ...] | None = None
     added: tuple[Added, ...]
@@ -37,13 +37,13 @@ def read(folder: Path, rows: int, pre: str | None = None) -> Tokenizer:
         if byte_level.is_byte_level(found):
             pieces, unknown, prefix = byte_level.read(found, rows, pre), None, "never"
         elif sentencepiece.is_sentencepiece(found):
-            _unsplit(pre, path)
+            _refuse_pre(pre, path)
             pieces, unknown, prefix = sentencepiece.read(found, rows), found.unknown, sentencepiece.prefix(found)
         else:
-            message = "neither byte-level BPE nor SentencePiece-style BPE, which are all that can be converted"
+            message = "neither byte-level nor SentencePiece-style BPE; no others can be converted"
             raise ModelError(f"{path}: {message}")
     elif (path := folder / "tokenizer.model").is_file():
-        _unsplit(pre, path)
+        _refuse_pre(pre, path)
         model, added = model_file.load(path), model_file.added_tokens(folder)
         pieces, unknown = model_file.read(model, added, rows)
         prefix = model_file.prefix(model, folder)
@@ -65,6 +65,6 @@ def read(folder: Path, rows: int, pre: str | None = None) -> Tokenizer:
     )
 
 
-def _unsplit(pre: str | None, path: Path) -> None:
+def _refuse_pre(pre: str | None, path: Path) -> None:
     if pre is not None:
         raise UsageError(f"--pre {pre} is for byte-level BPE; {path} does not split text before merging")

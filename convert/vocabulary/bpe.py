@@ -1,7 +1,7 @@
-"""Byte-pair merging in Python, for one token at a time: how it comes about, and what scores can say of merges.
+"""Byte-pair merging of single tokens in Python: how a token is formed, and whether scores can replace merge ranks.
 
-Where a text holds a token, no merge has crossed the token's borders, so its inside merged as it does alone: the way in
-which a token is made does not depend on the text around it. All that is proved here rests on that.
+Where a text contains a token, no merge crossed the token's borders, so it merged as it does alone: how a token is
+formed does not depend on the text around it. All proofs here rest on that.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from bioner_edge.convert.vocabulary.tokenizer_json import Merge
 __all__ = ["Rank", "merges_of", "scores"]
 
 Rank = Callable[[Merge], float | None]
-"""The rank of a pair, the lowest is merged first; None where it is not merged."""
+"""The rank of a pair (the lowest merges first); None where it does not merge."""
 
 
 def merges_of(token: str, rank: Rank) -> list[Sequence[str]]:
-    """How `token` merges by itself: its characters, then the symbols after each merge, to the last."""
+    """How `token` merges by itself: its characters, then the symbols after each merge."""
     symbols = list(token)
     ranks = [rank(pair) for pair in pairwise(symbols)]
     found: list[Sequence[str]] = [tuple(symbols)]
@@ -33,12 +33,12 @@ def merges_of(token: str, rank: Rank) -> list[Sequence[str]]:
 
 
 def scores(merges: Sequence[Merge], tokens: Sequence[str]) -> list[float] | None:
-    """A score for each token by which merging is the same as by rank; None where no scores are.
+    """A score for each token by which merging is the same as by rank; None where there are no such scores.
 
-    Merging by score, as SentencePiece does it, joins any neighbours that spell a token: the highest score first, of the
-    same token the leftmost. What spells a token is made in one way only, the one in which the token is made alone. So
-    the rank of its last merge, turned round, is a score that gives the same order, and there is none where a token's
-    text ends as two symbols: by score they would be joined.
+    SentencePiece merges by score: it joins any adjacent symbols that spell a token, the highest score first, for the
+    same token the leftmost. A token is formed in one way only, the one in which it merges alone. So the negated rank of
+    its last merge is a score that gives the same order; and there are no scores where a token's text ends as two
+    symbols, since by score they would be joined.
     """
     ranks = {pair: float(rank) for rank, pair in enumerate(merges, start=1)}
     found = []

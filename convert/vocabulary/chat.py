@@ -1,8 +1,8 @@
-"""Chat templates of tokenizers that change the text around special tokens, so that prompts get the ids of training.
+"""Wrap chat templates of tokenizers that change text around special tokens, so that prompts get the ids of training.
 
-Hugging Face's tokenizers of Llama 2, Mistral and Phi-3 put a blank before a text, or before each stretch of it between
-special tokens; some special tokens (Phi-3's) swallow the white space behind them. llama.cpp must do neither, or
-documents would change with it. So the template itself writes what such a tokenizer would have made of its text.
+Hugging Face's tokenizers of Llama 2, Mistral and Phi-3 put a space before a text, or before each part of it between
+special tokens; some special tokens (Phi-3's) strip the whitespace after them. llama.cpp must do neither, since that
+would change documents too. So the template itself writes what such a tokenizer would make of its text.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from bioner_edge.prompts import DATE, Value, switches
 
 __all__ = ["choose", "wrap"]
 
-# Where a tokenizer puts a blank -> the blank as Jinja, of a stretch `rest` that is not empty. "every": whatever it
-# begins with; "always" and "first": unless it begins with one, the latter only before the whole text.
+# Where a tokenizer puts a space -> the space in Jinja, before a non-empty part `rest`. "every": whatever the part
+# starts with; "always" and "first": unless it starts with a space, "first" only before the whole text.
 _BLANK = {
     "every": "' '",
     "always": "('' if rest[0] in ' ▁' else ' ')",
@@ -28,7 +28,7 @@ _BLANK = {
 }
 _CUT = "␞"
 
-# {{ '' }} keeps the lines at both ends from losing their breaks to the tags beside them.
+# {{ '' }} keeps the adjacent tags from stripping the line breaks at both ends.
 _WRAPPED = """{% set written %}{{ '' }}TEMPLATE{{ '' }}{% endset %}
 {%- set tokens = TOKENS -%}
 {%- set stripping = STRIPPING -%}
@@ -51,17 +51,18 @@ _WRAPPED = """{% set written %}{{ '' }}TEMPLATE{{ '' }}{% endset %}
 
 
 def wrap(template: str | None, added: Sequence[Added], prefix: str) -> str | None:
-    """A template that writes what the tokenizer makes of the text of `template`; itself where that is the same.
+    """A template that writes the text of `template` as the tokenizer would change it; `template` itself where it would
+    not.
 
-    `prefix` tells where the tokenizer puts blanks, a key of the table above.
+    `prefix` says where the tokenizer puts spaces, a key of the table above.
     """
     stripping = [token.content for token in added if token.rstrip]
     if template is None or (prefix == "never" and not stripping):
         return template
     values = {
-        "TEMPLATE": template.removesuffix("\n"),  # Jinja takes one off the end of a template
-        "TOKENS": _listed(sorted((token.content for token in added), key=lambda content: -len(content.encode()))),
-        "STRIPPING": _listed(stripping),
+        "TEMPLATE": template.removesuffix("\n"),  # Jinja strips one from the end of a template
+        "TOKENS": _jinja_list(sorted((token.content for token in added), key=lambda content: -len(content.encode()))),
+        "STRIPPING": _jinja_list(stripping),
         "BLANK": _BLANK[prefix],
         "CUT": _CUT,
     }
@@ -71,19 +72,19 @@ def wrap(template: str | None, added: Sequence[Added], prefix: str) -> str | Non
 
 
 def choose(template: str | None, given: Mapping[str, Value]) -> dict[str, Value]:
-    """The values that a template's switches get: those `given`, and where it writes the date, today's if none is.
+    """The values of a template's variables: those `given`, and today's date where the template writes the date.
 
-    With one date for all time a prompt is the same bytes tomorrow: as prefixes that are cached, runs that are resumed
-    and the fingerprint of a verified file ask. Raises UsageError for a switch that the template does not have.
+    With a fixed date a prompt has the same bytes tomorrow, as prefix caches, resumed runs and the fingerprint of a
+    verified file require. Raises UsageError for a variable that the template does not have.
     """
     found = switches(template) if template is not None else set()
     for name, value in given.items():
         if name not in found:
             raise UsageError(
-                f"--template-option {unknown_name('name', name, sorted(found) or ['none of this template'])}"
+                f"--template-option {unknown_name('name', name, sorted(found) or ['none in this template'])}"
             )
         if name == DATE and not _is_date(value):
-            raise UsageError(f"--template-option {name}={value}: must be a date, as 2026-01-31")
+            raise UsageError(f"--template-option {name}={value}: must be a date, such as 2026-01-31")
     return {**({DATE: date.today().isoformat()} if DATE in found else {}), **given}
 
 
@@ -94,6 +95,6 @@ def _is_date(value: Value) -> bool:
         return False
 
 
-def _listed(contents: Sequence[str]) -> str:
-    """Strings as Jinja spells a list of them."""
+def _jinja_list(contents: Sequence[str]) -> str:
+    """Strings as a Jinja list."""
     return json.dumps(contents, ensure_ascii=False)

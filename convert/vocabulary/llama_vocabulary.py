@@ -1,4 +1,4 @@
-"""llama.cpp's own reading of a tokenizer, without a model: what it makes of a text is the token ids that count."""
+"""Load a tokenizer in llama.cpp without a model: its tokenization of a text is what counts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["open_vocabulary"]
 
 @contextmanager
 def open_vocabulary(tokenizer: Tokenizer) -> Iterator[VocabOnly]:
-    """The tokenizer loaded by llama.cpp from a file that has nothing else and goes away."""
+    """Load the tokenizer in llama.cpp from a temporary file without weights."""
     with tempfile.TemporaryDirectory(prefix="vocabulary-") as folder:
         path = Path(folder) / "vocabulary.gguf"
         writer = GGUFWriter(path, "llama")

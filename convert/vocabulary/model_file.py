@@ -1,9 +1,9 @@
-"""tokenizer.model, the protobuf file of SentencePiece, read without the protobuf library: it is a list of fields.
+"""tokenizer.model, SentencePiece's protobuf file, read without the protobuf library as a list of fields.
 
-    file: 1 = a piece (1 = text, 2 = score, 3 = type), 2 = how it was trained, 3 = how it normalises
+    file: 1 = a piece (1 = text, 2 = score, 3 = type), 2 = trainer settings, 3 = normalizer settings
 
-llama.cpp's "llama" merges by the same scores in the same order, so they are handed over as they are. Tokens that were
-added later stand in tokenizer_config.json or added_tokens.json.
+llama.cpp's "llama" tokenizer merges by the same scores in the same order, so they are written unchanged. Tokens added
+later are in tokenizer_config.json or added_tokens.json.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["SentencePieceModel", "added_tokens", "load", "prefix", "read"]
 
 _BPE = 2
 _KINDS = {1: "unigram", 3: "word", 4: "character"}
-_LOWEST = -1e9  # the score of what no merge makes
+_LOWEST = -1e9  # the score of tokens that no merge forms
 _TYPES = {
     1: TokenType.NORMAL,
     2: TokenType.UNKNOWN,
@@ -38,7 +38,7 @@ _TYPES = {
     5: TokenType.UNUSED,
     6: TokenType.BYTE,
 }
-_PREFIX, _SQUEEZE, _ESCAPE = 3, 4, 5  # fields of how it normalises: each is true where it is not there
+_PREFIX, _SQUEEZE, _ESCAPE = 3, 4, 5  # fields of the normalizer: each is true where it is missing
 _MAP, _SUFFIX, _KIND, _FALLBACK = 2, 24, 3, 35
 
 Fields = Iterator[tuple[int, Any]]
@@ -46,7 +46,8 @@ Fields = Iterator[tuple[int, Any]]
 
 @dataclass(frozen=True, slots=True)
 class SentencePieceModel:
-    """What stands in tokenizer.model: (text, score, type) by id, and the fields of the two settings by number."""
+    """The contents of tokenizer.model: (text, score, type) by id, and the fields of trainer and normalizer by
+    number."""
 
     path: Path
     pieces: tuple[tuple[str, float, TokenType], ...]
@@ -55,7 +56,7 @@ class SentencePieceModel:
 
 
 def load(path: Path) -> SentencePieceModel:
-    """Read tokenizer.model. Raises ModelError where it is none."""
+    """Read tokenizer.model. Raises ModelError where it is not valid."""
     pieces: list[tuple[str, float, TokenType]] = []
     settings: dict[int, dict[int, Any]] = {2: {}, 3: {}}
     try:
@@ -69,19 +70,20 @@ def load(path: Path) -> SentencePieceModel:
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, struct.error):
         raise ModelError(f"{path}: not a SentencePiece model, or damaged; fetch it again") from None
     if not pieces:
-        raise ModelError(f"{path}: no pieces in it; fetch it again")
+        raise ModelError(f"{path}: has no pieces; fetch it again")
     return SentencePieceModel(path, tuple(pieces), settings[2], settings[3])
 
 
 def _piece(fields: Mapping[int, Any]) -> tuple[str, float, TokenType]:
     text, score, kind = fields[1].decode(), float(fields.get(2, 0.0)), _TYPES[fields.get(3, 1)]
     if not isfinite(score) or (kind == TokenType.BYTE) != bool(BYTE.fullmatch(text)):
-        raise ValueError("a score that is no number, or a byte of another type")
+        raise ValueError("a score is not a number, or a byte has another type")
     return text, score, kind
 
 
 def read(model: SentencePieceModel, extra: tuple[Added, ...], rows: int) -> tuple[Pieces, str | None]:
-    """The tokens for llama.cpp, and the one for what is unknown. Raises ModelError for what it would do otherwise."""
+    """(the tokens for llama.cpp, the unknown token). Raises ModelError for what llama.cpp would tokenize
+    differently."""
     path = model.path
     _refuse(model)
     if missing := missing_bytes(text for text, *_ in model.pieces):
@@ -89,7 +91,7 @@ def read(model: SentencePieceModel, extra: tuple[Added, ...], rows: int) -> tupl
     found: dict[int, Typed] = {index: (text, kind) for index, (text, _, kind) in enumerate(model.pieces)}
     found |= added_types(extra)
     for index, (text, kind) in found.items():
-        if kind == TokenType.USER_DEFINED:  # looked for in the text as it is, before blanks become ▁
+        if kind == TokenType.USER_DEFINED:  # matched in the raw text, before spaces become ▁
             found[index] = text.replace(BLANK, " "), kind
     tokens, types = table(path, rows, found)
     check_added(path, extra)
@@ -101,35 +103,37 @@ def read(model: SentencePieceModel, extra: tuple[Added, ...], rows: int) -> tupl
 
 
 def _check_others(path: Path, model: SentencePieceModel, tokens: Sequence[str], types: Sequence[TokenType]) -> None:
-    """Raises ModelError where llama.cpp would join two symbols to a token that no merge makes."""
+    """Raises ModelError where llama.cpp would join two symbols to a token that is not formed by merges."""
     ranks = {text: -score for text, score, kind in model.pieces if kind == TokenType.NORMAL}
     for token, kind in zip(tokens, types, strict=True):
-        if kind in (TokenType.NORMAL, TokenType.USER_DEFINED):  # those of the user are found before anything is merged
+        if kind in (TokenType.NORMAL, TokenType.USER_DEFINED):  # user-defined tokens are matched before merging
             continue
         if len(merges_of(token, lambda pair: ranks.get("".join(pair)))[-1]) == 2:
-            message = f"merges spell {token!r}, which is no normal token, and llama.cpp would take it for one"
-            raise ModelError(f"{path}: {message}; convert from the tokenizer.json that transformers makes of it")
+            message = f"merges spell {token!r}, which is not a normal token, but llama.cpp would treat it as one"
+            raise ModelError(f"{path}: {message}; convert from the tokenizer.json that transformers saves for it")
 
 
 def prefix(model: SentencePieceModel, folder: Path) -> str:
-    """Before what transformers puts a blank, as `chat` tells it."""
+    """Where transformers puts a space, as a key of `chat`."""
     if not model.normalizing.get(_PREFIX, 1):
         return "never"
     return "first" if optional(folder / "tokenizer_config.json").get("legacy") is False else "every"
 
 
 def added_tokens(folder: Path) -> tuple[Added, ...]:
-    """The tokens that were added to a tokenizer.model, in the order of their ids."""
+    """The tokens added to a tokenizer.model, in order of id."""
     path = folder / "tokenizer_config.json"
     rows = optional(path).get("added_tokens_decoder") or {}
     if not isinstance(rows, dict):
         raise ModelError(f"{path}: 'added_tokens_decoder' must be an object; save the tokenizer again")
     tokens: dict[int, Added] = {}
     for content, index in optional(folder / "added_tokens.json").items():
-        tokens[_index(folder / "added_tokens.json", index)] = _added(path, _index(path, index), {"content": content})
+        tokens[_index(folder / "added_tokens.json", index)] = _added_token(
+            path, _index(path, index), {"content": content}
+        )
     for index, row in rows.items():
         at = _index(path, int(index) if index.isdecimal() else index)
-        tokens[at] = _added(path, at, row)
+        tokens[at] = _added_token(path, at, row)
     contents = [token.content for token in tokens.values()]
     if len(set(contents)) < len(contents):
         raise ModelError(f"{path}: an added token has two ids; save the tokenizer again")
@@ -139,11 +143,11 @@ def added_tokens(folder: Path) -> tuple[Added, ...]:
 def _index(path: Path, value: Any) -> int:
     index = number(value)
     if index is None or index >= MOST:
-        raise ModelError(f"{path}: {show(value)[:60]} is no token id; save the tokenizer again")
+        raise ModelError(f"{path}: {show(value)[:60]} is not a token id; save the tokenizer again")
     return index
 
 
-def _added(path: Path, index: int, row: Any) -> Added:
+def _added_token(path: Path, index: int, row: Any) -> Added:
     names = ("special", "normalized", "lstrip", "rstrip", "single_word")
     if isinstance(row, dict) and isinstance(row.get("content"), str) and row["content"]:
         flags = {name: row.get(name, False) for name in names}
@@ -153,27 +157,27 @@ def _added(path: Path, index: int, row: Any) -> Added:
 
 
 def _refuse(model: SentencePieceModel) -> None:
-    """Raises ModelError for what llama.cpp's SentencePiece does not do."""
+    """Raises ModelError for what llama.cpp's SentencePiece does not support."""
     training, normalizing = model.training, model.normalizing
-    wrong = []
+    unsupported = []
     if (kind := training.get(_KIND, 1)) != _BPE:
-        wrong.append(f"a {_KINDS.get(kind, 'damaged')} model")
+        unsupported.append(f"a {_KINDS.get(kind, 'damaged')} model")
     if not training.get(_FALLBACK, 0):
-        wrong.append("byte_fallback false")
+        unsupported.append("byte_fallback false")
     if training.get(_SUFFIX, 0):
-        wrong.append("blanks at the end of words")
+        unsupported.append("spaces at the end of words")
     if normalizing.get(_SQUEEZE, 1):
-        wrong.append("remove_extra_whitespaces, which takes blanks out of the text,")
+        unsupported.append("remove_extra_whitespaces, which removes spaces from the text,")
     if not normalizing.get(_ESCAPE, 1):
-        wrong.append("a blank that stays a blank")
+        unsupported.append("spaces that are not escaped as ▁")
     if normalizing.get(_MAP):
-        wrong.append("a normalizer that changes characters (normalization_rule_name other than identity)")
-    if wrong:
-        raise ModelError(f"{model.path}: {wrong[0]} cannot be converted; only plain SentencePiece BPE can")
+        unsupported.append("a normalizer that changes characters (normalization_rule_name other than identity)")
+    if unsupported:
+        raise ModelError(f"{model.path}: {unsupported[0]} cannot be converted; only plain SentencePiece BPE can")
 
 
 def _fields(data: bytes) -> Fields:
-    """The fields of a protobuf message: number and value. Raises ValueError or IndexError where it is none."""
+    """The fields of a protobuf message: number and value. Raises ValueError or IndexError where it is not valid."""
     at = 0
     while at < len(data):
         key, at = _varint(data, at)
@@ -198,7 +202,7 @@ def _fields(data: bytes) -> Fields:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """A number of seven bits a byte, and the place behind it."""
+    """A varint of seven bits per byte, and the position after it."""
     value = shift = 0
     while True:
         byte = data[at]
@@ -207,4 +211,4 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, at
         if shift > 63:
-            raise ValueError("a number without an end")
+            raise ValueError("an unterminated number")

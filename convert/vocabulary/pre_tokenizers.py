@@ -1,7 +1,7 @@
-"""How text is split before merging: llama.cpp's names for it, told from the patterns in tokenizer.json.
+"""Pre-tokenizers: recognize llama.cpp's names for text splitting from the patterns in tokenizer.json.
 
-The patterns stay what they are when the vocabulary changes; a hash of token ids, by which llama.cpp's own script tells
-them, does not. Each row was held against Hugging Face on real text, and a test repeats that.
+The patterns stay the same when the vocabulary changes, unlike a hash of token ids, by which llama.cpp's own script
+recognizes them. Each row was compared with Hugging Face on real text, and a test repeats that.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _LLAMA3 = (
 _QWEN2 = _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
 _QWEN35 = _QWEN2.replace(r"?\p{L}+", r"?[\p{L}\p{M}]+").replace(r"[^\s\p{L}\p{N}]", r"[^\s\p{L}\p{M}\p{N}]")
 
-# How tokenizer.json splits text, and whether a word that is a token skips the merges -> llama.cpp's name for it.
+# (splitting steps of tokenizer.json, whether a word that is a token skips the merges) -> llama.cpp's name.
 # gpt-2: GPT-2, OLMo; smollm: SmolLM, Granite 3, StarCoder; llama-bpe: Llama 3, SmolLM3; smaug-bpe: OLMo 2, Phi-4,
 # Granite 4; qwen2: Qwen 2 to 3; qwen35: Qwen 3.5.
 PRE_TOKENIZERS: dict[tuple[tuple[str, ...], bool], str] = {
@@ -33,10 +33,10 @@ PRE_TOKENIZERS: dict[tuple[tuple[str, ...], bool], str] = {
     ((_QWEN2, "ByteLevel"), False): "qwen2",
     ((_QWEN35, "ByteLevel"), False): "qwen35",
 }
-_COVERING = frozenset({_LLAMA3, _QWEN2, _QWEN35})  # whatever the text, nothing of it stands between two matches
+_COVERING = frozenset({_LLAMA3, _QWEN2, _QWEN35})  # their matches cover any text without gaps
 
-# Every name for byte-level BPE that llama.cpp knows in llama-cpp-python 0.3.36. There are four others, gemma4,
-# granite-embed-multi-311m, sarvam-moe and whitespace, which do not spell bytes.
+# All byte-level BPE names of llama.cpp in llama-cpp-python 0.3.36. The four others, gemma4,
+# granite-embed-multi-311m, sarvam-moe and whitespace, do not map bytes.
 _PLAIN = (
     "a.x-4.0", "afmoe", "bailingmoe", "bailingmoe2", "bloom", "chameleon", "chatglm-bpe", "codeshell",
     "cohere2moe", "command-r", "dbrx", "deepseek-coder", "deepseek-llm", "deepseek-r1-qwen", "deepseek-v3",
@@ -53,32 +53,32 @@ _IGNORING = (
     "llama-v3", "llama3", "midm-2.0", "minicpm5", "pixtral", "tekken", "youtu",
 )  # fmt: skip
 KNOWN: dict[str, bool] = dict.fromkeys(_PLAIN, False) | dict.fromkeys(_IGNORING, True)
-"""llama.cpp's names -> does it skip the merges of a word that is a token?"""
+"""llama.cpp's name -> whether a word that is a token skips the merges."""
 
 
 def choose(path: Path, steps: Sequence[Step], ignore_merges: bool, pre: str | None) -> str:
-    """llama.cpp's name for how the text is split; `pre` where it is given.
+    """llama.cpp's name for how text is split; `pre` where it is given.
 
-    Raises UsageError for a name that llama.cpp does not know, ModelError for one that does not fit, and, showing it,
-    for a rule that is not listed.
+    Raises UsageError for a name that llama.cpp does not know, ModelError for one that does not fit, and for unknown
+    splitting steps, which it shows.
     """
     if pre is not None:
         if pre not in KNOWN:
             raise UsageError(unknown_name("pre-tokenizer", pre, sorted(KNOWN)))
         if KNOWN[pre] != ignore_merges:
-            message = f"ignore_merges is {ignore_merges}, for llama.cpp's {pre!r} it is {KNOWN[pre]}"
+            message = f"ignore_merges is {ignore_merges}, but {KNOWN[pre]} in llama.cpp's {pre!r}"
             raise ModelError(f"{path}: {message}; name another pre-tokenizer")
         return pre
-    key = tuple(_described(step) for step in steps), ignore_merges
+    key = tuple(_describe(step) for step in steps), ignore_merges
     if key not in PRE_TOKENIZERS:
         what = f"unknown pre-tokenizer {' then '.join(key[0]) or 'none'} (ignore_merges {ignore_merges})"
         names = ", ".join(dict.fromkeys(PRE_TOKENIZERS.values()))
-        raise ModelError(f"{path}: {what}; known: {names}; or name the one of llama.cpp that splits so with --pre")
+        raise ModelError(f"{path}: {what}; known: {names}; or name llama.cpp's equivalent with --pre")
     return PRE_TOKENIZERS[key]
 
 
-def _described(step: Step) -> str:
-    """One step of the splitting as the table above spells it; anything else as its JSON, which matches nothing."""
+def _describe(step: Step) -> str:
+    """One splitting step as in the table above; any other step as JSON, which matches nothing."""
     match step:
         case {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}:
             return "ByteLevel"
@@ -89,5 +89,5 @@ def _described(step: Step) -> str:
         case {"type": "Split", "pattern": {"Regex": str(regex)}, "behavior": "Isolated", "invert": False}:
             return regex
         case {"type": "Split", "pattern": {"Regex": str(regex)}, "behavior": "Removed", "invert": True}:
-            return regex if regex in _COVERING else show(step)  # what stands between the matches is thrown away
+            return regex if regex in _COVERING else show(step)  # text between the matches is discarded
     return show(step)

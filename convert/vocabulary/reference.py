@@ -1,4 +1,4 @@
-"""What a converted tokenizer must give: the original's ids, by the library that it was made for."""
+"""The expected ids of a converted tokenizer: the original's, by the library that it was made for."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from bioner_edge.convert.vocabulary import model_file, tokenizer_json
 from bioner_edge.convert.vocabulary.tokenizer_json import Record, Step
 from bioner_edge.errors import ModelError
 
-__all__ = ["reference", "specials", "without_blank"]
+__all__ = ["reference", "specials", "without_space"]
 
 Encode = Callable[[str], list[int]]
 
 
 def reference(folder: Path) -> Encode:
-    """The ids of a text by the tokenizer in `folder`, as its GGUF promises them: special tokens are read by name, none
-    is added, the text is not normalised, and no blank is put before it.
+    """A function that returns the ids of a text by the tokenizer in `folder`, as its GGUF guarantees them: special
+    tokens are matched by name, none is added, the text is not normalized, and no space is put before it.
 
     Raises ModelError where the library for it is not installed or cannot read it.
     """
@@ -29,7 +29,7 @@ def reference(folder: Path) -> Encode:
 
 
 def specials(folder: Path) -> list[str]:
-    """A text with each token that is found before merging, between letters: several lines where there are many."""
+    """A text with each token that is matched before merging, between letters; several lines where there are many."""
     path = folder / "tokenizer.json"
     contents = [
         token.content
@@ -46,13 +46,13 @@ def _by_tokenizers(found: Record) -> Encode:
     normalizers = (step for step in found.steps["normalizer"] if step["type"] not in ("NFC", "Prepend"))
     changed = {
         "normalizer": _sequence("normalizers", normalizers),
-        "pre_tokenizer": _sequence("pretokenizers", map(without_blank, found.steps["pre_tokenizer"])),
+        "pre_tokenizer": _sequence("pretokenizers", map(without_space, found.steps["pre_tokenizer"])),
         "truncation": None,
         "padding": None,
     }
     try:
         theirs = Tokenizer.from_str(json.dumps({**found.json, **changed}))
-    except Exception as error:  # the library raises this very class, whatever it stumbles over
+    except Exception as error:  # the library raises plain Exception for everything
         raise ModelError(f"{found.path}: the tokenizers library cannot read it: {_line(error)}") from None
 
     def encode(text: str) -> list[int]:
@@ -63,13 +63,13 @@ def _by_tokenizers(found: Record) -> Encode:
 
 
 def _sequence(name: str, steps: Iterable[Step]) -> dict[str, Any] | None:
-    """Steps as one; none where there is none."""
+    """Several steps as one; None where there are none."""
     listed = list(steps)
     return {"type": "Sequence", name: listed} if listed else None
 
 
-def without_blank(step: Step) -> Step:
-    """A step of the splitting that puts no blank before a text."""
+def without_space(step: Step) -> Step:
+    """A splitting step that puts no space before a text."""
     if step["type"] == "ByteLevel":
         return {**step, "add_prefix_space": False}
     if step["type"] != "Metaspace":
@@ -80,16 +80,16 @@ def without_blank(step: Step) -> Step:
 
 def _by_sentencepiece(folder: Path) -> Encode:
     try:
-        sentencepiece = import_module("sentencepiece")  # no stubs, and not installed for much else
+        sentencepiece = import_module("sentencepiece")  # no stubs, and rarely installed
     except ImportError:
         raise ModelError("comparing token ids needs sentencepiece: pip install sentencepiece") from None
     path = folder / "tokenizer.model"
     found = model_file.load(path)
-    # Protobuf joins repeated messages: 3 = {3 = false}, which is add_dummy_prefix.
+    # Protobuf merges repeated messages: 3 = {3 = false} sets add_dummy_prefix.
     data = path.read_bytes() + b"\x1a\x02\x18\x00"
     try:
         theirs = sentencepiece.SentencePieceProcessor(model_proto=data)
-    except Exception as error:  # RuntimeError, OSError: as its C++ part has it
+    except Exception as error:  # RuntimeError or OSError, from its C++ part
         raise ModelError(f"{path}: the sentencepiece library cannot read it: {_line(error)}") from None
     control = {text: index for index, (text, _, kind) in enumerate(found.pieces) if kind.name in ("CONTROL", "UNKNOWN")}
     control |= {token.content: token.id for token in model_file.added_tokens(folder)}

@@ -1,4 +1,4 @@
-"""The files of a tokenizer's folder with other token ids: every place where transformers reads one, or we do."""
+"""Rewrite a tokenizer's files for other token ids, wherever transformers or this package reads one."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from bioner_edge.convert.vocabulary.tokenizer_json import Record, number
 __all__ = ["Ids", "config", "named_ids", "write"]
 
 Ids = Mapping[int, int]
-"""Old id -> new id, of every token that there still is."""
+"""Old id -> new id, for every token that is kept."""
 Change = Callable[[int], int | None]
-"""What becomes of an id; None where the token is gone."""
+"""Old id -> new id; None where the token was removed."""
 
 _ENDINGS = ("_token_id", "_token_ids", "_token_index")  # of keys in config.json and generation_config.json
 _LISTS = frozenset({"suppress_tokens", "begin_suppress_tokens", "bad_words_ids"})
@@ -25,7 +25,7 @@ _COPIED = ("chat_template.jinja", "special_tokens_map.json")
 
 
 def named_ids(folder: Path, record: Record) -> set[int]:
-    """The ids that the folder's files name for a role: in both configurations, the settings and the post-processor."""
+    """The ids that the folder's files give a role: in both configurations, the settings and the post-processor."""
     found: set[int] = set()
 
     def note(index: int) -> int:
@@ -43,7 +43,7 @@ def named_ids(folder: Path, record: Record) -> set[int]:
 
 
 def config(values: Mapping[str, Any], ids: Ids) -> dict[str, Any]:
-    """A config.json, its `text_config` too, for a vocabulary of these tokens alone."""
+    """A config.json, including its `text_config`, for a vocabulary of only these tokens."""
     changed = _configuration(values, ids.get)
     for part in (changed, changed.get("text_config")):
         if isinstance(part, dict) and "vocab_size" in part:
@@ -52,12 +52,12 @@ def config(values: Mapping[str, Any], ids: Ids) -> dict[str, Any]:
 
 
 def write(folder: Path, out: Path, record: Record, ids: Ids) -> None:
-    """Write the tokenizer of `folder` to `out`, all its files that are in JSON and the chat template."""
+    """Write the tokenizer of `folder` to `out`: all its JSON files and the chat template."""
     files: dict[str, Mapping[str, Any]] = {"tokenizer.json": _tokenizer(record, ids)}
     if settings := optional(folder / "tokenizer_config.json"):
         files["tokenizer_config.json"] = _settings(settings, ids)
     if added := optional(folder / "added_tokens.json"):
-        files["added_tokens.json"] = {content: ids[index] for content, index in added.items() if _kept(index, ids)}
+        files["added_tokens.json"] = {content: ids[index] for content, index in added.items() if _is_kept(index, ids)}
     if values := optional(folder / "config.json"):
         files["config.json"] = config(values, ids)
     if values := optional(folder / "generation_config.json"):
@@ -81,7 +81,7 @@ def _tokenizer(record: Record, ids: Ids) -> dict[str, Any]:
     }
     padding = record.json.get("padding")
     if isinstance(padding, dict):
-        written["padding"] = {**padding, "pad_id": _changed(padding.get("pad_id"), ids.get) or 0}
+        written["padding"] = {**padding, "pad_id": _remap(padding.get("pad_id"), ids.get) or 0}
     return written
 
 
@@ -97,14 +97,14 @@ def _configuration(values: Mapping[str, Any], change: Change) -> dict[str, Any]:
     changed = dict(values)
     for key, value in values.items():
         if key.endswith(_ENDINGS) or key in _LISTS:
-            changed[key] = _changed(value, change)
+            changed[key] = _remap(value, change)
         elif key == "text_config" and isinstance(value, Mapping):
             changed[key] = _configuration(value, change)
     return changed
 
 
 def _processor(processor: Any, change: Change) -> Any:
-    """A post-processor: templates name tokens with their ids, the older kinds have [token, id] as `sep` and `cls`."""
+    """A post-processor: templates list tokens with their ids, older kinds have [token, id] as `sep` and `cls`."""
     if not isinstance(processor, dict):
         return processor
     changed = dict(processor)
@@ -112,22 +112,22 @@ def _processor(processor: Any, change: Change) -> Any:
         if name == "processors" and isinstance(value, list):
             changed[name] = [_processor(one, change) for one in value]
         elif name in ("sep", "cls"):
-            changed[name] = _changed(value, change)
+            changed[name] = _remap(value, change)
         elif name == "special_tokens" and isinstance(value, dict):
             changed[name] = {
-                token: {**row, "ids": _changed(row.get("ids"), change)} if isinstance(row, dict) else row
+                token: {**row, "ids": _remap(row.get("ids"), change)} if isinstance(row, dict) else row
                 for token, row in value.items()
             }
     return changed
 
 
-def _changed(value: Any, change: Change) -> Any:
-    """An id, or lists of them, without what is gone; anything else as it is."""
+def _remap(value: Any, change: Change) -> Any:
+    """An id, or nested lists of ids, without removed ones; anything else unchanged."""
     if isinstance(value, list):
-        changed = [_changed(one, change) for one in value]
+        changed = [_remap(one, change) for one in value]
         return [new for new, old in zip(changed, value, strict=True) if new is not None or old is None]
     return value if number(value) is None else change(value)
 
 
-def _kept(index: Any, ids: Ids) -> bool:
+def _is_kept(index: Any, ids: Ids) -> bool:
     return number(index) is not None and index in ids

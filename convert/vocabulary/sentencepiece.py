@@ -1,11 +1,11 @@
-"""SentencePiece-style BPE (tokenizer.json of Llama 2, Mistral, Phi-3, Gemma): blanks are ▁, rare characters are bytes.
+"""SentencePiece-style BPE (tokenizer.json of Llama 2, Mistral, Phi-3, Gemma): spaces are ▁, rare characters are bytes.
 
-llama.cpp merges such text by score ("llama"), as SentencePiece itself does; Hugging Face by rank, only the pairs that
-are listed. Where both are certainly the same the scores are written, which every version of llama.cpp reads. Where they
-are not, the merges are written, for the pre-tokenizer "sarvam-moe": ▁ for blanks, bytes, and no splitting but at lines.
+llama.cpp merges such text by score ("llama"), as SentencePiece itself does; Hugging Face by rank, only the listed
+pairs. Where both are provably the same, the scores are written, which every version of llama.cpp reads. Elsewhere the
+merges are written, for the pre-tokenizer "sarvam-moe": ▁ for spaces, bytes, and splitting only at line ends.
 
-The blank that some of these tokenizers put before a text is not put there by our back end: what it feeds must spell the
-text, byte for byte. So the first word of a text has the token that it has without a blank; `chat` gives prompts theirs.
+Some of these tokenizers put a space before a text; our back end does not, because its tokens must spell the text byte
+for byte. So the first word of a text has the token that it has without a space; `chat` adds the space to prompts.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ __all__ = ["BLANK", "BYTE", "is_sentencepiece", "missing_bytes", "prefix", "read
 
 BLANK = "▁"
 BYTE = re.compile(r"<0x([0-9A-F]{2})>")
-"""How a token is written that stands for one byte."""
+"""The name of a byte token."""
 _DECODING = frozenset({"Replace", "ByteFallback", "Fuse", "Strip", "Metaspace"})
 
 
 def is_sentencepiece(record: Record) -> bool:
-    """Whether some step writes ▁ for a blank."""
+    """Whether a step replaces spaces by ▁."""
     return any(BLANK in str(step) for steps in record.steps.values() for step in steps)
 
 
 def read(record: Record, rows: int) -> Pieces:
-    """The tokens for llama.cpp. Raises ModelError for whatever it would do otherwise than the tokenizer."""
+    """The tokens for llama.cpp. Raises ModelError for whatever llama.cpp would tokenize differently."""
     path = record.path
     _refuse(record)
     if missing := missing_bytes(record.vocabulary):
         raise ModelError(f"{path}: no token for {len(missing)} of the bytes ({missing[0]}); train with all 256")
-    tokens, types = table(path, rows, _typed(record))
+    tokens, types = table(path, rows, _token_types(record))
     check_added(path, record.added)
     merges = record.merges()
     _check_merges(record, merges)
@@ -52,7 +52,7 @@ def read(record: Record, rows: int) -> Pieces:
 
 
 def prefix(record: Record) -> str:
-    """Before what Hugging Face puts a blank, as `chat` tells it."""
+    """Where Hugging Face puts a space, as a key of `chat`."""
     for step in (*record.steps["normalizer"], *record.steps["pre_tokenizer"]):
         match step:
             case {"type": "Prepend"}:
@@ -65,7 +65,7 @@ def prefix(record: Record) -> str:
 
 
 def missing_bytes(tokens: Iterable[str]) -> list[str]:
-    """The bytes of text that no token spells, as byte tokens are written; a character below 0x80 is its own byte."""
+    """The bytes of text that no token spells, as byte tokens; a character below 0x80 counts as its byte."""
     there = frozenset(tokens)
     return [
         f"<0x{b:02X}>" for b in sorted(NEEDED) if f"<0x{b:02X}>" not in there and not (b < 0x80 and chr(b) in there)
@@ -73,12 +73,12 @@ def missing_bytes(tokens: Iterable[str]) -> list[str]:
 
 
 def unescape(content: str, kind: TokenType) -> Typed:
-    """A token with its type; one of blanks is a normal token, because llama.cpp reads ▁ as a blank in these alone."""
+    """A token with its type; one of spaces is a normal token, because llama.cpp reads ▁ as a space only in these."""
     return content, TokenType.NORMAL if kind == TokenType.USER_DEFINED and BLANK in content else kind
 
 
-def _typed(record: Record) -> dict[int, Typed]:
-    """Text and type by id. One id may have two texts where they are a byte and its character, as in Gemma's tab."""
+def _token_types(record: Record) -> dict[int, Typed]:
+    """Text and type by id. An id may have two texts where they are a byte and its character, as for Gemma's tab."""
     found: dict[int, Typed] = {}
     for token, index in record.vocabulary.items():
         byte = BYTE.fullmatch(token)
@@ -96,34 +96,34 @@ def _typed(record: Record) -> dict[int, Typed]:
 
 
 def _byte(token: str) -> str:
-    """The byte token that a character stands for, or the token itself."""
+    """The byte token of a single character, or the token itself."""
     return f"<0x{ord(token):02X}>" if len(token) == 1 else token
 
 
 def _refuse(record: Record) -> None:
-    """Raises ModelError for what llama.cpp's SentencePiece does not do."""
+    """Raises ModelError for what llama.cpp's SentencePiece does not support."""
     model, steps = record.model, record.steps
     names = ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "ignore_merges")
-    wrong = [f"{name} {show(model[name])}" for name in names if model.get(name)]
+    unsupported = [f"{name} {show(model[name])}" for name in names if model.get(name)]
     if not record.flag("byte_fallback"):
-        wrong.append("byte_fallback false")
-    wrong += [f"normalizer {show(step)}" for step in steps["normalizer"] if not _normalizes(step)]
+        unsupported.append("byte_fallback false")
+    unsupported += [f"normalizer {show(step)}" for step in steps["normalizer"] if not _is_supported_normalizer(step)]
     escaped = any(step["type"] == "Replace" for step in steps["normalizer"])
-    splits = [step for step in steps["pre_tokenizer"] if not _splits(step, escaped)]
-    wrong += [f"pre-tokenizer {show(step)}" for step in splits]
+    splits = [step for step in steps["pre_tokenizer"] if not _is_supported_split(step, escaped)]
+    unsupported += [f"pre-tokenizer {show(step)}" for step in splits]
     if not escaped and not any(step["type"] == "Metaspace" for step in steps["pre_tokenizer"]):
-        wrong.append("a blank that stays a blank")
+        unsupported.append("spaces that are not escaped as ▁")
     if not {"ByteFallback"} <= {step["type"] for step in steps["decoder"]} <= _DECODING:
-        wrong.append(f"decoder {show(record.json.get('decoder'))}")
+        unsupported.append(f"decoder {show(record.json.get('decoder'))}")
     if prefix(record) not in ("every", "always", "first", "never"):
-        wrong.append(f"prepend_scheme {prefix(record)!r}")
-    if prefix(record) == "every":  # they are looked for in the text after it got its blanks
-        wrong += [f"normalized of {t.content!r}" for t in record.added if t.normalized and not t.special]
-    if wrong:
-        raise ModelError(f"{record.path}: {wrong[0]} cannot be converted; only plain SentencePiece-style BPE can")
+        unsupported.append(f"prepend_scheme {prefix(record)!r}")
+    if prefix(record) == "every":  # they are matched after spaces were added to the text
+        unsupported += [f"normalized of {t.content!r}" for t in record.added if t.normalized and not t.special]
+    if unsupported:
+        raise ModelError(f"{record.path}: {unsupported[0]} cannot be converted; only plain SentencePiece-style BPE can")
 
 
-def _normalizes(step: Step) -> bool:
+def _is_supported_normalizer(step: Step) -> bool:
     match step:
         case {"type": "NFC"} | {"type": "Prepend", "prepend": "▁"}:
             return True
@@ -132,40 +132,40 @@ def _normalizes(step: Step) -> bool:
     return False
 
 
-def _splits(step: Step, escaped: bool) -> bool:
-    """Whether a step of the splitting changes nothing, or is a Metaspace, which `_check_merges` looks after."""
+def _is_supported_split(step: Step, escaped: bool) -> bool:
+    """Whether a splitting step has no effect, or is a Metaspace, which `_check_merges` handles."""
     match step:
         case {"type": "Metaspace", "replacement": "▁"}:
             return True
         case {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious"}:
-            return escaped  # no blank is left to split at
+            return escaped  # no space is left to split at
     return False
 
 
 def _check_merges(record: Record, merges: Sequence[Merge]) -> None:
-    """Raises ModelError for merges that the way in which the text is split and spelled would not allow."""
+    """Raises ModelError for merges that splitting and escaping of the text prevent."""
     splits = any(s["type"] == "Metaspace" and s.get("split", True) is not False for s in record.steps["pre_tokenizer"])
     for left, right in merges:
-        wrong = ""
+        reason = ""
         if BYTE.fullmatch(left) or BYTE.fullmatch(right):
-            wrong = "joins bytes"
+            reason = "joins bytes"
         elif " " in left + right:
-            wrong = "has a blank, which is ▁ in the text"
+            reason = "has a space, which is ▁ in the text"
         elif splits and BLANK in (left + right)[1:]:
-            wrong = "reaches over a ▁, where the text is split"
-        if wrong:
-            message = f"the merge {show((left, right))} {wrong}"
-            raise ModelError(f"{record.path}: {message}; llama.cpp would not do the same")
+            reason = "crosses a ▁, where the text is split"
+        if reason:
+            message = f"the merge {show((left, right))} {reason}"
+            raise ModelError(f"{record.path}: {message}; llama.cpp would merge differently")
     if not merges:
         raise ModelError(f"{record.path}: no merges, which llama.cpp cannot load; train a tokenizer with some")
 
 
 def _check_lines(record: Record, merges: Sequence[Merge]) -> None:
-    """Raises ModelError for a merge over the end of a line, where "sarvam-moe" splits."""
+    """Raises ModelError for a merge across a line end, where "sarvam-moe" splits."""
     for pair in merges:
         token = "".join(pair)
         if "\n" in token and token.strip("\n"):
-            message = f"the merge {show(pair)} reaches over the end of a line"
+            message = f"the merge {show(pair)} crosses a line end"
             raise ModelError(
-                f"{record.path}: {message}, and its merges follow no scores; llama.cpp has nothing for that"
+                f"{record.path}: {message}, and no scores reproduce its merges; llama.cpp does not support that"
             )

@@ -1,7 +1,7 @@
-"""The roles that tokens have, and the chat template: tokenizer_config.json, generation_config.json, config.json.
+"""Roles of tokens and the chat template, from tokenizer_config.json, generation_config.json and config.json.
 
-The spellings of transformers 4 and 5: a role's token as a string or as an object, the template in a file of its own or
-in tokenizer_config.json, alone or among several by name.
+Reads the spellings of transformers 4 and 5: a role's token as a string or an object, the template in its own file or in
+tokenizer_config.json, alone or one of several by name.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MOST_ENDS = 3  # GGUF has three keys for them: eos, eot, eom
 
 @dataclass(frozen=True, slots=True)
 class Special:
-    """Ids by role. `ends` end an answer, the tokenizer's own first; `add_bos`: whether a text begins with `bos`."""
+    """Ids by role. `ends` end an answer, the tokenizer's own first; `add_bos`: whether a text starts with `bos`."""
 
     bos: int | None
     ends: tuple[int, ...]
@@ -35,12 +35,11 @@ class Special:
 
 
 def read(folder: Path, tokens: Sequence[str], processors: Sequence[Step] | None, unk: str | None) -> Special:
-    """The roles of a folder's tokens, which are in order of id. `unk` is the model's own, where it has one.
+    """The roles of a folder's tokens, which are in order of id. `unk` is the model's own unknown token, if any.
 
-    Without post-processors, beside a tokenizer.model, a text begins with bos unless the settings say that it does not:
-    so do the classes of transformers that read such a file.
-
-    Raises ModelError, naming the file, for a role whose token is not there, and where no token would end an answer.
+    Without post-processors, beside a tokenizer.model, a text starts with bos unless the settings say otherwise, as in
+    the transformers classes that read such a file. Raises ModelError, naming the file, for a role whose token does not
+    exist, and where no token would end an answer.
     """
     settings = optional(folder / "tokenizer_config.json")
     ids = {token: index for index, token in enumerate(tokens)}
@@ -49,7 +48,7 @@ def read(folder: Path, tokens: Sequence[str], processors: Sequence[Step] | None,
     before, after = _template(folder / "tokenizer.json", processors or ())
     if before is not None and before != (tokens[bos] if bos is not None else None):
         message = f"the post-processor writes {before!r} before a text, which is not the bos token"
-        raise ModelError(f"{folder / 'tokenizer.json'}: {message}; mend bos_token in tokenizer_config.json")
+        raise ModelError(f"{folder / 'tokenizer.json'}: {message}; correct bos_token in tokenizer_config.json")
     begins = processors is None or before is not None
     add_bos, add_eos = settings.get("add_bos_token"), settings.get("add_eos_token")
     return Special(
@@ -64,25 +63,25 @@ def read(folder: Path, tokens: Sequence[str], processors: Sequence[Step] | None,
 
 
 def optional(path: Path) -> dict[str, Any]:
-    """A JSON object, empty where there is no such file. Raises ModelError where it is something else."""
+    """A JSON object; empty where the file is missing. Raises ModelError for anything else."""
     return load_json(path) if path.is_file() else {}
 
 
 def _template(path: Path, processors: Sequence[Step]) -> tuple[str | None, str | None]:
-    """What the post-processor writes before, and after, a single text."""
+    """(text before, text after) that the post-processor adds to a single text."""
     for step in processors:
         if step["type"] != "TemplateProcessing":
             continue
         match step.get("single"):
             case [first, *_, last] if isinstance(first, dict) and isinstance(last, dict):
-                return _written(first), _written(last)
+                return _token_of(first), _token_of(last)
             case [_] | []:
                 return None, None
         raise ModelError(f"{path}: the post-processor has no template for a single text; save the tokenizer again")
     return None, None
 
 
-def _written(part: Mapping[str, Any]) -> str | None:
+def _token_of(part: Mapping[str, Any]) -> str | None:
     match part:
         case {"SpecialToken": {"id": str(token)}}:
             return token
@@ -90,7 +89,7 @@ def _written(part: Mapping[str, Any]) -> str | None:
 
 
 def _special(folder: Path, settings: Mapping[str, Any], ids: Mapping[str, int], role: str) -> int | None:
-    """The id of the `bos` or `pad` token: by tokenizer_config.json, else by config.json."""
+    """The id of the `bos` or `pad` token: from tokenizer_config.json, else from config.json."""
     token = settings.get(f"{role}_token")
     if token is not None:
         return _id(folder, token, ids, role)
@@ -104,19 +103,19 @@ def _ends(folder: Path, settings: Mapping[str, Any], ids: Mapping[str, int]) -> 
         given = optional(folder / name).get("eos_token_id")
         found += [n for value in (given if isinstance(given, list) else [given]) if (n := number(value)) is not None]
     ends = list(dict.fromkeys(found))
-    if len(ends) > _MOST_ENDS:  # the keys are for those that llama.cpp does not end at by their text
+    if len(ends) > _MOST_ENDS:  # llama.cpp ends at other tokens by their text; the keys are for the rest
         texts = {index: token for token, index in ids.items()}
         ends = [*ends[:1], *(n for n in ends[1:] if texts.get(n) not in BY_TEXT)]
     if not ends:
-        raise ModelError(f"{folder}: no eos_token in tokenizer_config.json or config.json; no answer would end")
+        raise ModelError(f"{folder}: no eos_token in tokenizer_config.json or config.json, so no answer would end")
     if len(ends) > _MOST_ENDS or max(ends) >= len(ids):
         message = f"end tokens {ends[:9]}: at most {_MOST_ENDS}, each below {len(ids)}"
-        raise ModelError(f"{folder}: {message}; mend generation_config.json")
+        raise ModelError(f"{folder}: {message}; correct generation_config.json")
     return tuple(ends)
 
 
 def _id(folder: Path, token: Any, ids: Mapping[str, int], role: str) -> int:
-    """The id of a token that tokenizer_config.json spells as a string or as an object."""
+    """The id of a token that tokenizer_config.json gives as a string or as an object."""
     content = token.get("content") if isinstance(token, dict) else token
     if not isinstance(content, str) or content not in ids:
         message = f"the {role} token {repr(content)[:80]} is not in tokenizer.json"
@@ -125,17 +124,17 @@ def _id(folder: Path, token: Any, ids: Mapping[str, int], role: str) -> int:
 
 
 def chat_template(folder: Path, settings: Mapping[str, Any]) -> str | None:
-    """The template in a file of its own, as transformers 5 saves it, else the one in tokenizer_config.json."""
+    """The template in its own file, as transformers 5 saves it, else the one in tokenizer_config.json."""
     path = folder / "chat_template.jinja"
     if path.is_file():
         try:
             return path.read_text("utf-8")
         except (OSError, ValueError):
-            raise ModelError(f"{path}: no text in UTF-8; save the tokenizer again") from None
+            raise ModelError(f"{path}: not UTF-8 text; save the tokenizer again") from None
     template = settings.get("chat_template")
     if isinstance(template, list):  # several, by name
         named = (row for row in template if isinstance(row, dict) and row.get("name") == "default")
         template = next(named, {}).get("template")
     if template is not None and (not isinstance(template, str) or any("\ud800" <= c <= "\udfff" for c in template)):
-        raise ModelError(f"{folder / 'tokenizer_config.json'}: chat_template is no text; save the tokenizer again")
+        raise ModelError(f"{folder / 'tokenizer_config.json'}: chat_template is not text; save the tokenizer again")
     return template

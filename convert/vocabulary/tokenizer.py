@@ -1,4 +1,4 @@
-"""What a GGUF says of a tokenizer."""
+"""A tokenizer as written to a GGUF."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["Pieces", "Tokenizer"]
 
 @dataclass(frozen=True, slots=True)
 class Pieces:
-    """Tokens in order of id, and how llama.cpp makes them from text.
+    """Tokens in order of id, and how llama.cpp forms them from text.
 
-    `model` and `pre` are its names for that. It merges either by `merges`, listed by rank, or by `scores`, one for
-    each token, higher first; the other one is empty.
+    `model` and `pre` are llama.cpp's names for that. It merges either by `merges`, listed by rank, or by `scores`, one
+    per token, higher first; the other is empty.
     """
 
     model: str
@@ -29,10 +29,10 @@ class Pieces:
 
 @dataclass(frozen=True, slots=True)
 class Tokenizer(Pieces):
-    """Tokens and their roles. `ends` are the ids that end an answer, the tokenizer's own first, three at most.
+    """Tokens and their roles. `ends` are the ids that end an answer, the tokenizer's own first, at most three.
 
-    `add_space_prefix` tells that the original puts a blank before a text. Our back end does without, since what it
-    feeds must spell the text; so `prompt_template` is the chat template with those blanks written out.
+    `add_space_prefix` says that the original puts a space before a text. Our back end does not, since its tokens must
+    spell the text; so `prompt_template` is the chat template with those spaces written out.
     """
 
     bos: int | None = None
@@ -46,8 +46,8 @@ class Tokenizer(Pieces):
     prompt_template: str | None = None
 
     def write(self, writer: GGUFWriter) -> None:
-        """Add the tokenizer's keys. What is not known is left out, and add_bos, add_eos and add_space_prefix are always
-        written, because llama.cpp has defaults of its own by `model` and `pre`."""
+        """Add the tokenizer's keys. Unknown values are omitted; add_bos, add_eos and add_space_prefix are always
+        written, because llama.cpp has its own defaults by `model` and `pre`."""
         writer.add_tokenizer_model(self.model)
         writer.add_tokenizer_pre(self.pre)
         writer.add_token_list(self.tokens)

@@ -1,7 +1,7 @@
-"""Tokens that the embedding has no row for and that nothing would feed, as the padding token that a training added.
+"""Drop tokens that have no embedding row and are never fed, such as a padding token added in training.
 
-Batches are padded with it and masked, so many trainings add one and leave the embedding as it is. No text becomes a
-special token, and where no prompt has it either, the model can do without.
+Batches are padded with it and masked, so many trainings add one without resizing the embedding. No text is tokenized to
+a special token, and where no prompt contains it either, the model does not need it.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ _FILES = (
 
 
 def drop_unused(folder: Path, rows: int, out: Path) -> tuple[Path, list[str]]:
-    """(the folder to read the tokenizer from, the tokens that it does without): `folder`, or else `out`, written here.
+    """(the folder to read the tokenizer from, the tokens dropped): `folder`, or else `out`, written here.
 
-    Left out are special tokens whose id is `rows` or more, unless a role, the chat template or the post-processor names
-    them: those stay, to be refused. All other ids stay as they are. Raises ModelError for files that cannot be read.
+    Dropped are special tokens whose id is `rows` or more, unless a role, the chat template or the post-processor uses
+    them: those stay, and are refused later. All other ids are unchanged. Raises ModelError for files that cannot be
+    read.
     """
-    left = [token.content for token in _added(folder) if token.id >= rows and _unfed(folder, token)]
+    left = [token.content for token in _added_tokens(folder) if token.id >= rows and _is_unused(folder, token)]
     if not left:
         return folder, []
     out.mkdir(exist_ok=True)
@@ -42,21 +43,21 @@ def drop_unused(folder: Path, rows: int, out: Path) -> tuple[Path, list[str]]:
         ("tokenizer.json", _tokenizer),
         (_SETTINGS, _settings),
         (_MAP, _settings),
-        ("added_tokens.json", _without),
+        ("added_tokens.json", _remove),
     ):
         if (out / name).is_file():
             (out / name).write_text(json.dumps(change(optional(folder / name), set(left))), "utf-8")
     return out, left
 
 
-def _added(folder: Path) -> tuple[Added, ...]:
+def _added_tokens(folder: Path) -> tuple[Added, ...]:
     if (path := folder / "tokenizer.json").is_file():
         return tokenizer_json.load(path).added
     return model_file.added_tokens(folder) if (folder / "tokenizer.model").is_file() else ()
 
 
-def _unfed(folder: Path, token: Added) -> bool:
-    """Whether no text becomes it, no prompt has it, and no answer ends with it."""
+def _is_unused(folder: Path, token: Added) -> bool:
+    """Whether no text is tokenized to it, no prompt contains it, and no answer ends with it."""
     settings = optional(folder / _SETTINGS)
     pad, *others = (_content(settings.get(f"{role}_token")) for role in ("pad", "bos", "eos", "unk"))
     if not (token.special or token.content == pad) or token.content in others:
@@ -70,7 +71,7 @@ def _unfed(folder: Path, token: Added) -> bool:
 
 
 def _content(token: Any) -> Any:
-    """The text of a token that is spelled as a string or as an object."""
+    """The text of a token given as a string or as an object."""
     return token.get("content") if isinstance(token, dict) else token
 
 
@@ -80,13 +81,13 @@ def _tokenizer(written: Mapping[str, Any], left: set[str]) -> dict[str, Any]:
     return {
         **written,
         "added_tokens": [row for row in written["added_tokens"] if row["content"] not in left],
-        "model": {**written["model"], "vocab": _without(written["model"]["vocab"], left)},
+        "model": {**written["model"], "vocab": _remove(written["model"]["vocab"], left)},
         "padding": None if pads else padding,
     }
 
 
 def _settings(written: Mapping[str, Any], left: set[str]) -> dict[str, Any]:
-    """Settings without the roles of the tokens, their places in lists of tokens, and what describes them by id."""
+    """Settings without the roles of the tokens, their entries in lists of tokens, and their descriptions by id."""
     changed: dict[str, Any] = {}
     for key, value in written.items():
         if key == "added_tokens_decoder" and isinstance(value, dict):
@@ -98,5 +99,5 @@ def _settings(written: Mapping[str, Any], left: set[str]) -> dict[str, Any]:
     return changed
 
 
-def _without(ids: Mapping[str, Any], left: set[str]) -> dict[str, Any]:
+def _remove(ids: Mapping[str, Any], left: set[str]) -> dict[str, Any]:
     return {content: index for content, index in ids.items() if content not in left}

@@ -11,20 +11,20 @@ from typing import Any
 
 import pytest
 
-from bioner_edge.benchmarks.process import Failure, apart, describe_error
+from bioner_edge.benchmarks.process import Failure, describe_error, run_module
 from bioner_edge.errors import InputError
 
 
 @pytest.fixture
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file that `apart("helping", …)` runs."""
+    """A file that `run_module("helping", …)` runs."""
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     return tmp_path / "helping.py"
 
 
 def test_an_answer(module: Path) -> None:
     module.write_text("import json, sys\nprint(json.dumps({'twice': 2 * json.load(sys.stdin)['n']}))")
-    assert apart("helping", {"n": 21}) == {"twice": 42}
+    assert run_module("helping", {"n": 21}) == {"twice": 42}
 
 
 @pytest.mark.parametrize(
@@ -41,19 +41,19 @@ def test_an_answer(module: Path) -> None:
 def test_a_reason_in_one_line(code: str, told: str, module: Path) -> None:
     module.write_text(code)
     with pytest.raises(Failure) as failure:
-        apart("helping", {})
+        run_module("helping", {})
     assert str(failure.value) == told
 
 
 def test_much_is_said_and_much_is_given(module: Path) -> None:
     module.write_text("import json, sys\nprint('x' * 10**6, file=sys.stderr)\nprint(json.dumps(json.load(sys.stdin)))")
-    assert apart("helping", {"text": "y" * 10**6}) == {"text": "y" * 10**6}
+    assert run_module("helping", {"text": "y" * 10**6}) == {"text": "y" * 10**6}
 
 
 def test_it_is_heard_while_it_works(module: Path) -> None:
     module.write_text("import time\ntime.sleep(1.2)\nprint('{}')")
     heard: list[float] = []
-    assert apart("helping", {}, lambda: heard.append(time.monotonic())) == {}
+    assert run_module("helping", {}, lambda: heard.append(time.monotonic())) == {}
     assert heard
 
 
@@ -67,7 +67,7 @@ def test_it_does_not_outlive_an_interruption_nor_does_what_it_started(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        apart("helping", {}, interrupt)
+        run_module("helping", {}, interrupt)
     for pid in pids.read_text().split():
         gone(int(pid))
 
@@ -76,7 +76,7 @@ def test_it_does_not_outlive_one_that_is_killed(
     module: Path, gone: Callable[[int], None], until: Callable[[Callable[[], Any]], Any]
 ) -> None:
     pids = begun(module, "end_with_parent(int(sys.argv[1]))")
-    asking = "from bioner_edge.benchmarks.process import apart; apart('helping', {})"
+    asking = "from bioner_edge.benchmarks.process import run_module; run_module('helping', {})"
     process = subprocess.Popen([sys.executable, "-c", asking])
     until(pids.exists)
     process.kill()
@@ -117,4 +117,4 @@ def test_what_went_wrong_in_one_line(error: Exception, told: str) -> None:
     except Exception as caught:
         found = describe_error(caught)
     assert found.startswith(told) and "Aspirin" not in found
-    assert ("a defect" in found) == told.endswith(":")
+    assert ("a bug" in found) == told.endswith(":")

@@ -633,7 +633,7 @@ def test_the_setting_is_told_in_full(several: Run, tmp_path: Path) -> None:
             assert fact in plain
         for name in INPUTS.entries:
             assert name in plain
-    facts = {row["what"].text: row["told"].text for row in sheets_of(several)["runs"].rows}
+    facts = {row["what"].text: row["value"].text for row in sheets_of(several)["runs"].rows}
     assert facts["seed"] == "7"
     assert facts["command"] == "bioner-edge bench run --models 'my models/'"
     assert facts["plain copy"] == "14.0 GB/s at 1 thread, 28.0 GB/s at 2 threads"

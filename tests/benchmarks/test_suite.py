@@ -112,7 +112,7 @@ def test_a_run_that_is_whole_is_not_measured_again(
     def never(*_: Any, **__: Any) -> dict[str, Any]:
         raise AssertionError("a process was started")
 
-    monkeypatch.setattr(suites, "apart", never)
+    monkeypatch.setattr(suites, "run_module", never)
     launch(asked(tiny_model, corpus), out)
     after = (out / "results.jsonl").read_bytes()
     assert after.startswith(before)
@@ -124,7 +124,7 @@ def test_a_run_that_was_broken_off_is_taken_up(
     call: int, tiny_model: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, _ = launch(asked(tiny_model, corpus, constraints=["free", "gbnf"]), tmp_path / "whole")
-    out, calls, apart = tmp_path / "broken", 0, suites.apart
+    out, calls, apart = tmp_path / "broken", 0, suites.run_module
 
     def stopped(*arguments: Any, **more: Any) -> dict[str, Any]:
         nonlocal calls
@@ -133,7 +133,7 @@ def test_a_run_that_was_broken_off_is_taken_up(
             raise KeyboardInterrupt
         return apart(*arguments, **more)
 
-    monkeypatch.setattr(suites, "apart", stopped)
+    monkeypatch.setattr(suites, "run_module", stopped)
     with pytest.raises(KeyboardInterrupt):
         launch(asked(tiny_model, corpus, constraints=["free", "gbnf"]), out)
     with (out / "results.jsonl").open("ab") as stream:
@@ -273,14 +273,14 @@ def test_a_model_that_will_not_fit_is_predicted(
 def test_a_repetition_that_fails_does_not_hide_the_others(
     tiny_model: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    apart = suites.apart
+    apart = suites.run_module
 
     def failing(module: str, spec: dict[str, Any], *more: Any) -> dict[str, Any]:
         if spec["phase"] == "repetition" and spec["threads"] == 2:
             raise Failure("killed by SIGKILL")
         return apart(module, {**spec, "threads": 1}, *more)
 
-    monkeypatch.setattr(suites, "apart", failing)
+    monkeypatch.setattr(suites, "run_module", failing)
     settings = Settings((1, 2), repetitions=2, timed=1)
     (cell,) = launch(asked(tiny_model, corpus, settings), tmp_path / "run")[0].cells
     assert cell.threads == [1] and len(cell.repetitions) == 2

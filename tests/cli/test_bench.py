@@ -77,7 +77,7 @@ def test_an_interruption_says_how_to_go_on(run: Command, monkeypatch: pytest.Mon
     def stopped(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bioner_edge.benchmarks.suite.apart", stopped)
+    monkeypatch.setattr("bioner_edge.benchmarks.suite.run_module", stopped)
     code, out, err = run("bench", "run", "--corpus", EXAMPLES, "--out", "r", "--repetitions", "0", "--quiet")
     assert (code, out) == (130, "")
     assert err == ["bioner-edge: interrupted; the same command resumes the run in r"]

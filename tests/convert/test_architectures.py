@@ -197,7 +197,7 @@ def test_logits_where_the_activation_is_rounded(
 
 
 def test_the_order_of_heads_matters(folder_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(llama_module, "_paired", lambda tensor, count: tensor)
+    monkeypatch.setattr(llama_module, "_pair", lambda tensor, count: tensor)
     assert distance(folder_of("llama"), written(folder_of("llama"), tmp_path / "m.gguf")) > 0.1
 
 
@@ -244,8 +244,8 @@ def assert_same(row: architectures.Architecture, one: Config, other: Config) -> 
     """Both give the same file."""
     assert row.metadata(one) == row.metadata(other)
     assert row.shapes(one) == row.shapes(other)
-    assert row.copied(one) == row.copied(other)
-    made = row.made(one), row.made(other)
+    assert row.duplicated(one) == row.duplicated(other)
+    made = row.derived_tensors(one), row.derived_tensors(other)
     assert made[0].keys() == made[1].keys()
     assert all(np.array_equal(made[0][key], made[1][key]) for key in made[0])
 
@@ -354,7 +354,7 @@ REFUSED: dict[str, tuple[str, Config, str]] = {
     "gemma3 with images": (
         "gemma3",
         {"architectures": ["Gemma3ForConditionalGeneration"]},
-        "it reads images too: save its language_model as Gemma3ForCausalLM, use that",
+        "it is multimodal: save its language_model as Gemma3ForCausalLM and use that",
     ),
     "activation": ("qwen3", {"hidden_act": "gelu"}, "hidden_act 'gelu' cannot be converted, only 'silu' or 'swish'"),
     "gemma's activation": (
@@ -384,7 +384,7 @@ REFUSED: dict[str, tuple[str, Config, str]] = {
     "scale of gemma's attention": (
         "gemma2",
         {"query_pre_attn_scalar": 100},
-        "query_pre_attn_scalar 100 cannot be converted, only 32: llama.cpp knows no other at this size",
+        "query_pre_attn_scalar 100 cannot be converted, only 32: llama.cpp supports no other at this size",
     ),
     "scale of the largest gemma": (
         "gemma3",
@@ -393,12 +393,12 @@ REFUSED: dict[str, tuple[str, Config, str]] = {
     ),
     "types of layers": ("gemma3", {"layer_types": ["full_attention"]}, "layer_types must hold sliding_attention or"),
     "other types of layers": ("gemma2", {"layer_types": ["chunked_attention"] * 4}, "layer_types must hold sliding_"),
-    "no width of a window": ("gemma2", {"sliding_window": None}, "'sliding_window' must be a positive whole number"),
-    "window of 0": ("mistral", {"sliding_window": 0}, "'sliding_window' must be a positive whole number, not 0"),
+    "no width of a window": ("gemma2", {"sliding_window": None}, "'sliding_window' must be a positive integer"),
+    "window of 0": ("mistral", {"sliding_window": 0}, "'sliding_window' must be a positive integer, not 0"),
     "layers without rope": (
         "smollm3",
         {"no_rope_layers": [1, 0, 1, 0, 1]},
-        "layers [1, 3] have no rotary embedding; llama.cpp leaves every 4th without, not these",
+        "layers [1, 3] have no rotary embedding; in llama.cpp it is every 4th layer",
     ),
     "interval without rope": ("smollm3", {"no_rope_layers": None, "no_rope_layer_interval": 2}, "layers [1, 3] have"),
     "too few layers named": ("smollm3", {"no_rope_layers": [1, 1]}, "no_rope_layers must be a list of 5 numbers"),
@@ -407,22 +407,22 @@ REFUSED: dict[str, tuple[str, Config, str]] = {
     "heads of their own width": (
         "qwen2",
         {"head_dim": 32},
-        "4 heads of 32 numbers in a model of 64 cannot be converted: llama.cpp takes them as equally wide here",
+        "4 heads of width 32 and hidden_size 64 cannot be converted: llama.cpp assumes that their product",
     ),
-    "wide heads of olmo2": ("olmo2", {"head_dim": 32}, "4 heads of 32 numbers in a model of 64"),
-    "wide heads of phi3": ("phi3", {"head_dim": 32}, "4 heads of 32 numbers in a model of 64"),
-    "odd heads": ("llama", {"head_dim": 15}, "heads of 15 numbers have no halves to rotate"),
+    "wide heads of olmo2": ("olmo2", {"head_dim": 32}, "4 heads of width 32 and hidden_size 64"),
+    "wide heads of phi3": ("phi3", {"head_dim": 32}, "4 heads of width 32 and hidden_size 64"),
+    "odd heads": ("llama", {"head_dim": 15}, "heads of width 15 cannot be rotated in halves"),
     "epsilon": ("llama", {"rms_norm_eps": "small"}, "'rms_norm_eps' must be a positive number, not 'small'"),
-    "no size": ("qwen3", {"hidden_size": None}, "'hidden_size' must be a positive whole number, not None"),
+    "no size": ("qwen3", {"hidden_size": None}, "'hidden_size' must be a positive integer, not None"),
     "dynamic rope": (
         "llama",
         rope(rope_type="dynamic", factor=2.0),
-        "unknown rope scaling 'dynamic'; known: default, linear, yarn, llama3, longrope; no other can be converted",
+        "unknown rope scaling 'dynamic'; known: default, linear, yarn, llama3, longrope; only these can be converted",
     ),
     "llama3 where it is not read": (
         "qwen2",
         rope(**LLAMA3),
-        "unknown rope scaling 'llama3'; known: default, linear, yarn; no other can be converted here",
+        "unknown rope scaling 'llama3'; known: default, linear, yarn; only these can be converted",
     ),
     "yarn in gemma3": (
         "gemma3",
@@ -456,10 +456,10 @@ REFUSED: dict[str, tuple[str, Config, str]] = {
     "heads rotated in part": (
         "llama",
         {"partial_rotary_factor": 0.5},
-        "partial_rotary_factor: 8 of 16 numbers of a head are rotated; this cannot be converted, only all of them",
+        "partial_rotary_factor: 8 of 16 dimensions of a head are rotated; only full rotation can be converted",
     ),
-    "an odd part": ("phi3", rope(partial_rotary_factor=0.7), "11 of a head's 16 numbers cannot be rotated in pairs"),
-    "more than all": ("phi3", rope(partial_rotary_factor=2), "32 of a head's 16 numbers cannot be rotated in pairs"),
+    "an odd part": ("phi3", rope(partial_rotary_factor=0.7), "11 of a head's 16 dimensions cannot be rotated in pairs"),
+    "more than all": ("phi3", rope(partial_rotary_factor=2), "32 of a head's 16 dimensions cannot be rotated in pairs"),
     "linear without factor": ("llama", rope(rope_type="linear"), "'factor' must be a positive number, not None"),
     "yarn that shrinks": ("llama", rope(rope_type="yarn", factor=0.5), "a yarn factor of 0.5 cannot be converted"),
     "yarn with another ramp": (
@@ -495,7 +495,7 @@ REFUSED: dict[str, tuple[str, Config, str]] = {
     "longrope with two factors": (
         "phi3",
         rope(**{**LONGROPE, "rope_type": "longrope", "factor": 4.0}),
-        "factor 4.0 in the rotary settings, but 2.0 times as long as trained; give attention_factor",
+        "factor 4.0 in the rotary settings, but a context 2.0 times that of training; give attention_factor",
     ),
 }
 
@@ -527,7 +527,7 @@ TENSORS: dict[str, tuple[str, Callable[[dict[str, Any]], object], str]] = {
     "llama with a norm": (
         "llama",
         lambda t: t.update({f"{LAYER}self_attn.q_norm.weight": np.ones(16, "f4")}),
-        f"tensor '{LAYER}self_attn.q_norm.weight' has no place in its architecture (1 such)",
+        f"tensor '{LAYER}self_attn.q_norm.weight' does not belong to its architecture (1 such)",
     ),
     "olmo2 with qwen3's norm": (
         "olmo2",

@@ -38,10 +38,10 @@ def row(shape: list[Any], start: Any, end: Any, dtype: str = "F32") -> dict[str,
 HOSTILE: dict[str, tuple[Rows | bytes, str]] = {
     "overlap": ({"a": row([4], 0, 16), "b": row([4], 12, 28)}, "tensor 'b' shares its bytes with another"),
     "the same bytes": ({"a": row([4], 0, 16), "b": row([2, 2], 0, 16)}, "tensor 'b' shares its bytes with another"),
-    "before the data": ({"a": row([4], -16, 0)}, "tensor 'a' of shape (4,) has its bytes at -16 to 0"),
-    "backwards": ({"a": row([4], 16, 0)}, "has its bytes at 16 to 0"),
-    "negative sides": ({"a": row([-2, -2], 0, 16)}, "of shape (-2, -2) has its bytes at 0 to 16"),
-    "too few bytes": ({"a": row([4], 0, 12)}, "of shape (4,) has its bytes at 0 to 12"),
+    "before the data": ({"a": row([4], -16, 0)}, "tensor 'a' has shape (4,) but bytes -16 to 0"),
+    "backwards": ({"a": row([4], 16, 0)}, "but bytes 16 to 0"),
+    "negative sides": ({"a": row([-2, -2], 0, 16)}, "has shape (-2, -2) but bytes 0 to 16"),
+    "too few bytes": ({"a": row([4], 0, 12)}, "has shape (4,) but bytes 0 to 12"),
     "huge": ({"a": row([1 << 62], 0, 1 << 64)}, "ends inside tensor 'a'"),
     "huge product": ({"a": row([1 << 40, 1 << 40], 0, 1 << 82)}, "ends inside tensor 'a'"),
     "sides of text": ({"a": row(["4"], 0, 16)}, "damaged safetensors header"),
@@ -50,7 +50,7 @@ HOSTILE: dict[str, tuple[Rows | bytes, str]] = {
     "offsets of text": ({"a": row([4], "0", "16")}, "damaged safetensors header"),
     "three offsets": ({"a": {**row([4], 0, 16), "data_offsets": [0, 8, 16]}}, "damaged safetensors header"),
     "no type": ({"a": {"shape": [4], "data_offsets": [0, 16]}}, "damaged safetensors header"),
-    "another type": ({"a": row([2], 0, 16, "F64")}, "tensor 'a' is F64, only F32, F16, BF16 can be converted"),
+    "another type": ({"a": row([2], 0, 16, "F64")}, "tensor 'a' has type F64; only F32, F16, BF16 can be converted"),
     "no object": (b"[1, 2]", "damaged safetensors header"),
     "no text": (b"\xff\xff\xff\xff", "damaged safetensors header"),
     "deep": (b"[" * 100_000, "damaged safetensors header"),
@@ -85,7 +85,7 @@ def test_a_tensor_in_two_shards(tmp_path: Path) -> None:
     ],
 )
 def test_quantized_checkpoints_are_refused(tmp_path: Path, config: dict[str, Any], how: str) -> None:
-    told = f"already quantized{how}; give the unquantized base that it was made from"
+    told = f"already quantized{how}; give the unquantized base"
     with pytest.raises(ModelError, match=told):
         Checkpoint(folder(tmp_path / "m", {"a": row([2], 0, 8, "U8")}, **config))
     assert Checkpoint(folder(tmp_path / "m", {}, quantization_config=None)).shapes() == {}
@@ -98,7 +98,7 @@ def test_expected_tensors(tmp_path: Path) -> None:
     for shapes, message in (
         ({"d": (1,)}, "tensor 'd' is missing; fetch the model again"),
         ({"a": (4,)}, r"tensor 'a' has shape \(2, 2\), config.json asks for \(4,\)"),
-        ({"a": (2, 2)}, r"tensor 'b' has no place in its architecture \(2 such\)"),
+        ({"a": (2, 2)}, r"tensor 'b' does not belong to its architecture \(2 such\)"),
     ):
         with pytest.raises(ModelError, match=message):
             expect(source, shapes)

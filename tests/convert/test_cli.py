@@ -274,7 +274,7 @@ def test_an_adapter_of_another_base(base: Path, adapter: Path, make_checkpoint: 
     asked = ("--format", "multi_tag", "--labels", "Chemical")
     assert "was tuned on another model than" in refusal("extract", tmp_path / "note.txt", *given, *asked)
     result = run("verify", tmp_path / "tuned-adapter.gguf")
-    assert result.exit_code == 0 and "what it does shows only on its base" in result.stderr
+    assert result.exit_code == 0 and "its effect can be checked only on its base" in result.stderr
 
 
 def test_code_in_a_model_folder_never_runs(base: Path, tmp_path: Path) -> None:
@@ -361,7 +361,7 @@ def test_licenses_of_the_cards(base: Path, adapter: Path, tmp_path: Path) -> Non
 def test_a_folder_in_the_place_of_a_file(base: Path, tmp_path: Path) -> None:
     (tmp_path / "tiny-F32.json").mkdir()
     asked = ("convert", "--base", base, "--out", tmp_path, "--no-verify", "--overwrite", "--quant", "Q8_0,F32")
-    assert refusal(*asked).endswith("tiny-F32.json: is a folder, which is not replaced; remove it")
+    assert refusal(*asked).endswith("tiny-F32.json: is a folder, which --overwrite does not replace; remove it")
     assert [path.name for path in tmp_path.iterdir()] == ["tiny-F32.json"]
 
 
@@ -396,15 +396,15 @@ REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
     "formats alone": (("--format", "multi_tag"), "formats without labels: give both"),
     "format": (("--labels", "a", "--format", "xml"), "unknown format 'xml'"),
     "unit": (("--unit", "page"), "unknown unit 'page'; known: sentence, document"),
-    "name": (("--name", "a/b"), "the name 'a/b' must be one part of a path"),
+    "name": (("--name", "a/b"), "the name 'a/b' must be a file name, not a path"),
     "types of floats": (
         ("--quant", "F16", "--tensor-type", "x=Q8_0"),
         "tensor types are for quantized levels, not for F",
     ),
     "no adapter": (("--runtime-adapter",), "--runtime-adapter: give the adapter with --adapter"),
     "qlora base": (("--qlora-base", "nf5"), "unknown QLoRA base 'nf5'; known: original, dequantized"),
-    "qlora without adapter": (("--qlora-base", "dequantized"), "is about merging, and there is no adapter"),
-    "no such base": (("--base", "nowhere"), "nowhere: no config.json in it"),
+    "qlora without adapter": (("--qlora-base", "dequantized"), "needs an adapter to merge"),
+    "no such base": (("--base", "nowhere"), "nowhere: it has no config.json"),
     "name of a base": (("--base", "qwen2.5-0.5b"), "models pull qwen2.5-0.5b, then --base models/qwen2.5-0.5b"),
     "repository": (("--base", "Qwen/Qwen2.5-0.5B"), "models pull qwen2.5-0.5b, then --base models/qwen2.5-0.5b"),
     "name of two lines": (("--name", "a\nb"), "cannot be a model's: the name must be printable, without slashes"),
@@ -430,5 +430,5 @@ def test_the_disk_is_full(base: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-c", script, "bioner-edge", "convert", "--base", base, "--out", tmp_path / "out"]
     done = subprocess.run([str(part) for part in [*command, "--quiet"]], capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
-    assert done.stderr.count("\n") == 1 and "is the disk full?; nothing has got a final name" in done.stderr
+    assert done.stderr.count("\n") == 1 and "is the disk full?; no file has its final name" in done.stderr
     assert list((tmp_path / "out").iterdir()) == []

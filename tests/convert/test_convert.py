@@ -205,9 +205,9 @@ def test_a_broken_quantization_is_noticed(checkpoint: Path, tmp_path: Path, monk
     ("more", "message"),
     [
         ({"unit": "page"}, "unknown unit 'page'; known: sentence, document"),
-        ({"formats": []}, "labels without formats: give both, or neither for a model that is not tuned yet"),
+        ({"formats": []}, "labels without formats: give both, or neither for a model that is not fine-tuned"),
         ({"formats": "multi_tag"}, "formats must be a list of names, not 'multi_tag'"),
-        ({"name": "a/b"}, "the name 'a/b' must be one part of a path; say where with the output folder"),
+        ({"name": "a/b"}, "the name 'a/b' must be a file name, not a path; choose the folder with --out"),
     ],
 )
 def test_bad_requests(checkpoint: Path, tmp_path: Path, more: dict[str, Any], message: str) -> None:

@@ -52,7 +52,7 @@ SCALINGS: dict[str, dict[str, Config]] = {
 CASES = [(family, kind) for family, kinds in SCALINGS.items() for kind in kinds]
 
 
-def as_four(saved: Config, kind: str, settings: Config) -> Config:
+def to_v4(saved: Config, kind: str, settings: Config) -> Config:
     """As transformers 4 writes it: Phi-3 and OLMo 2 know the older name of a kind alone."""
     old = saved["model_type"] in ("phi3", "olmo2")
     inside = {key: value for key, value in settings.items() if not (kind == "longrope" and key.startswith("orig"))}
@@ -65,7 +65,7 @@ def as_four(saved: Config, kind: str, settings: Config) -> Config:
     return config
 
 
-def as_five(saved: Config, kind: str, settings: Config) -> Config:
+def to_v5(saved: Config, kind: str, settings: Config) -> Config:
     """As transformers 5 writes it."""
     everywhere = {"rope_type": kind, "rope_theta": BASE, **settings}
     config = bare(saved) | {"dtype": "float32"}
@@ -119,14 +119,14 @@ def config_of(folder: Path) -> Config:
 
 @pytest.mark.parametrize(("family", "kind"), CASES)
 def test_both_spellings_are_the_same_model(spelled: Any, family: str, kind: str) -> None:
-    four, five = (logits(spelled(family, spelling, kind)) for spelling in (as_four, as_five))
+    four, five = (logits(spelled(family, spelling, kind)) for spelling in (to_v4, to_v5))
     assert np.array_equal(four, five)
 
 
 @pytest.mark.parametrize(("family", "kind"), CASES)
 def test_the_settings_arrive(spelled: Any, family: str, kind: str) -> None:
     """None of them is passed over: another base, and no scaling, are other models."""
-    folder = spelled(family, as_five, kind)
+    folder = spelled(family, to_v5, kind)
     expected, saved = logits(folder), config_of(folder)
     for change in (
         {"rope_theta": 2 * BASE},
@@ -143,7 +143,7 @@ def test_the_settings_arrive(spelled: Any, family: str, kind: str) -> None:
 
 
 def test_the_base_of_layers_with_a_window_arrives(spelled: Any) -> None:
-    folder = spelled("gemma3", as_five, "default")
+    folder = spelled("gemma3", to_v5, "default")
     expected, saved = logits(folder), config_of(folder)
     saved["rope_parameters"]["sliding_attention"]["rope_theta"] = 2 * LOCAL
     write(folder, saved)
@@ -155,9 +155,9 @@ def test_heads_rotated_in_part(make_family: Any, tmp_path: Path) -> None:
     scaling = {"type": "longrope", **factors}
     folder = make_family(tmp_path / "hf", "phi3", rope_scaling=scaling, partial_rotary_factor=0.75)
     saved, settings = config_of(folder), {**factors, "original_max_position_embeddings": 2048}
-    write(folder, as_four(saved, "longrope", settings) | {"partial_rotary_factor": 0.75})
+    write(folder, to_v4(saved, "longrope", settings) | {"partial_rotary_factor": 0.75})
     four = logits(folder)
-    config = as_five(saved, "longrope", settings)
+    config = to_v5(saved, "longrope", settings)
     config["rope_parameters"]["partial_rotary_factor"] = 0.75
     write(folder, config)
     assert np.array_equal(four, logits(folder))
@@ -165,7 +165,7 @@ def test_heads_rotated_in_part(make_family: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["su", "yarn"])
 def test_longrope_by_its_old_names(spelled: Any, name: str) -> None:
-    folder = spelled("phi3", as_four, "longrope")
+    folder = spelled("phi3", to_v4, "longrope")
     expected, config = logits(folder), config_of(folder)
     config["rope_scaling"]["type"] = name
     write(folder, config)
@@ -181,9 +181,9 @@ def test_output_and_embedding_are_tied_as_said(make_family: Any, family: str, ti
 
 @pytest.mark.parametrize("family", ["llama", "gemma3"])
 def test_what_is_spelled_so_stays_so(spelled: Any, family: str) -> None:
-    four, five = (config_of(spelled(family, spelling, "linear")) for spelling in (as_four, as_five))
-    assert hf_config.as_four(four) == four
-    assert hf_config.as_five(five) == five
+    four, five = (config_of(spelled(family, spelling, "linear")) for spelling in (to_v4, to_v5))
+    assert hf_config.to_v4(four) == four
+    assert hf_config.to_v5(five) == five
 
 
 # What 4 is told of what 5 wrote -> it.
@@ -208,13 +208,13 @@ TOLD: dict[str, tuple[Config, Config]] = {
 
 @pytest.mark.parametrize(("config", "told"), TOLD.values(), ids=TOLD.keys())
 def test_what_4_is_told(config: Config, told: Config) -> None:
-    assert hf_config.as_four({"model_type": "llama", **config}) == {"model_type": "llama", **told}
+    assert hf_config.to_v4({"model_type": "llama", **config}) == {"model_type": "llama", **told}
 
 
 REFUSED: dict[str, tuple[Any, str]] = {
     "scaled windows": (
         {"sliding_attention": {"rope_type": "linear", "factor": 2.0}},
-        "rope_parameters scale sliding_attention, which transformers 4 cannot do: pip install 'transformers>=5'",
+        "rope_parameters scale sliding_attention, which transformers 4 does not support: pip install 'transformers>=5'",
     ),
     "a list": (["linear"], "'rope_parameters' must be an object, not ['linear']"),
     "a word": ({"full_attention": "default"}, "'full_attention' must be an object, not 'default'"),
@@ -224,7 +224,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
 @pytest.mark.parametrize(("settings", "message"), REFUSED.values(), ids=REFUSED.keys())
 def test_what_4_has_no_words_for(settings: Any, message: str) -> None:
     with pytest.raises(ModelError, match=re.escape(message)) as caught:
-        hf_config.as_four({"rope_parameters": settings})
+        hf_config.to_v4({"rope_parameters": settings})
     assert "\n" not in str(caught.value)
 
 

@@ -84,18 +84,18 @@ REFUSED: dict[str, tuple[Change, str]] = {
         config(rope_parameters={"rope_type": "llama3", "rope_theta": 1e4, "factor": 8}),
         "'low_freq_factor' must be a positive number, not None",
     ),
-    "partial rotary": (config(partial_rotary_factor=0.5), "8 of 16 numbers of a head are rotated"),
+    "partial rotary": (config(partial_rotary_factor=0.5), "8 of 16 dimensions of a head are rotated"),
     "activation": (config(hidden_act="gelu"), "hidden_act 'gelu' cannot be converted"),
     "heads": (config(num_key_value_heads=3), "4 attention heads cannot share 3 key/value heads evenly"),
-    "layers": (config(num_hidden_layers="2"), "'num_hidden_layers' must be a positive whole number, not '2'"),
+    "layers": (config(num_hidden_layers="2"), "'num_hidden_layers' must be a positive integer, not '2'"),
     "layers beyond measure": (config(num_hidden_layers=10**9), "'num_hidden_layers' must be at most 512"),
     "context beyond measure": (config(max_position_embeddings=2**70), "'max_position_embeddings' must be at most 2147"),
     "more layers": (config(num_hidden_layers=3), "tensor 'model.layers.2.self_attn.q_proj.weight' is missing"),
-    "fewer layers": (config(num_hidden_layers=1), "has no place in its architecture (9 such)"),
+    "fewer layers": (config(num_hidden_layers=1), "does not belong to its architecture (9 such)"),
     "shape": (config(intermediate_size=128), "gate_proj.weight' has shape (96, 64), config.json asks for (128, 64)"),
     "NaN": (weights(lambda t: t[NORM].__setitem__(3, np.nan)), f"tensor '{NORM}' holds NaN or infinity"),
     "infinity": (weights(lambda t: t[NORM].__setitem__(3, np.inf)), f"tensor '{NORM}' holds NaN or infinity"),
-    "integers": (weights(lambda t: t.update({NORM: t[NORM].astype("i4")})), "is I32, only F32, F16, BF16"),
+    "integers": (weights(lambda t: t.update({NORM: t[NORM].astype("i4")})), "has type I32; only F32, F16, BF16"),
     "untied in truth": (
         weights(lambda t: t.update({"lm_head.weight": t[EMBEDDING] + 1})),
         "config.json ties output and embedding, but lm_head.weight differs; set tie_word_embeddings to false",
@@ -110,7 +110,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
         "model.safetensors: damaged safetensors header; fetch it again",
     ),
     "pickle": (_pickled, "pytorch_model.bin: pickled weights can run code when they are read"),
-    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "no model.safetensors and no model.safeten"),
+    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "contains neither model.safetensors nor"),
     "adapter": (_adapter, "an adapter, not a model: merge it into its base; give the folder of a whole model"),
     "config of no JSON": (lambda folder: (folder / "config.json").write_text("{"), "config.json: not JSON"),
     "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), "tokenizer.json: missing; save the"),
@@ -132,10 +132,10 @@ REFUSED: dict[str, tuple[Change, str]] = {
         "no token for 1 of the bytes ('Ġ'); train with all 256",
     ),
     "merges": (tokenizer(lambda r: r["model"].update(merges=[])), "no merges, which llama.cpp cannot load"),
-    "no model": (tokenizer(lambda r: r.pop("model")), "not a tokenizer that can be read (KeyError('model'))"),
-    "vocabulary": (config(vocab_size=300), "but the embedding has 300 rows; resize it"),
+    "no model": (tokenizer(lambda r: r.pop("model")), "cannot be read as a tokenizer (KeyError('model'))"),
+    "vocabulary": (config(vocab_size=300), "is outside the embedding of 300 rows; resize it"),
     "unknown bos": (settings(bos_token="<s>"), "the bos token '<s>' is not in tokenizer.json"),
-    "no end": (_without_ends, "no eos_token in tokenizer_config.json or config.json; no answer would end"),
+    "no end": (_without_ends, "no eos_token in tokenizer_config.json or config.json, so no answer would end"),
     "five ends": (config(eos_token_id=[1, 2, 3, 4]), "end tokens [0, 1, 2, 3, 4]: at most 3"),
 }  # fmt: skip
 
@@ -155,5 +155,5 @@ def test_values_that_float16_cannot_hold(checkpoint: Path, tmp_path: Path) -> No
     source = tmp_path / "hf"
     shutil.copytree(checkpoint, source)
     weights(lambda t: t["model.layers.0.mlp.up_proj.weight"].__setitem__((0, 0), 1e5))(source)
-    with pytest.raises(ModelError, match=r"up_proj.weight' has values that float16 cannot hold"):
+    with pytest.raises(ModelError, match=r"up_proj.weight' has values beyond the range of float16"):
         convert(source, tmp_path / "out", ["F16"], About(name="m"), verify_lines=["a"])

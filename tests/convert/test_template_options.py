@@ -105,8 +105,8 @@ def test_other_programs_find_the_template_as_it_was(base: Path, tmp_path: Path) 
         (["thinking=false"], "--template-option unknown name 'thinking'; known: enable_thinking, strftime_now"),
         (["enable_thinking"], "--template-option 'enable_thinking': must be NAME=VALUE, such as enable_thinking=false"),
         (["=1"], "must be NAME=VALUE"),
-        (["strftime_now=tomorrow"], "strftime_now=tomorrow: must be a date, as 2026-01-31"),
-        (["strftime_now=20260131"], "must be a date, as 2026-01-31"),
+        (["strftime_now=tomorrow"], "strftime_now=tomorrow: must be a date, such as 2026-01-31"),
+        (["strftime_now=20260131"], "must be a date, such as 2026-01-31"),
     ],
 )
 def test_refused(base: Path, tmp_path: Path, options: list[str], told: str) -> None:

@@ -37,7 +37,7 @@ from pathlib import Path
 from bioner_edge.convert import work_folder
 if len(sys.argv) > 2:
     work_folder.machine_id = lambda: sys.argv[2]
-with work_folder.working(Path(sys.argv[1]), "name", print) as folder:
+with work_folder.create(Path(sys.argv[1]), "name", print) as folder:
     (folder / "file").write_text("hours of work")
     print("working", flush=True)
     sys.stdin.read()
@@ -60,7 +60,7 @@ def test_what_a_killed_one_left_is_swept(tmp_path: Path, told: list[str]) -> Non
     process.wait()
     (left,) = names(tmp_path)
     assert left.startswith("name.partial-")
-    with work_folder.working(tmp_path, "name", told.append) as folder:
+    with work_folder.create(tmp_path, "name", told.append) as folder:
         assert names(tmp_path) == [folder.name] != [left]
     assert names(tmp_path) == [] and told == []
 
@@ -68,7 +68,7 @@ def test_what_a_killed_one_left_is_swept(tmp_path: Path, told: list[str]) -> Non
 def test_one_that_runs_keeps_its_folder(tmp_path: Path, told: list[str]) -> None:
     process = start(WORKING, tmp_path)
     (theirs,) = tmp_path.iterdir()
-    with work_folder.working(tmp_path, "name", told.append) as folder:
+    with work_folder.create(tmp_path, "name", told.append) as folder:
         assert names(tmp_path) == sorted([theirs.name, folder.name])
     assert (theirs / "file").read_text() == "hours of work" and told == []
     process.communicate()
@@ -99,11 +99,11 @@ def test_another_machines_work_is_left_to_it(tmp_path: Path, told: list[str]) ->
     process.kill()
     process.wait()
     (theirs,) = tmp_path.iterdir()
-    with work_folder.working(tmp_path, "name", told.append):
+    with work_folder.create(tmp_path, "name", told.append):
         pass
     assert (theirs / "file").exists()
     assert told == [
-        f"{theirs} (0.0 GB) was left by a conversion that was killed, unless one is at work there on another machine; "
+        f"{theirs} (0.0 GB) was left by a killed conversion, unless one is running on another machine; "
         f"to remove it: rm -r {theirs}"
     ]
 
@@ -128,7 +128,7 @@ def test_what_was_left_before_a_restart(
     process.wait()
     boot.write_text("the next")
     (left,) = out.iterdir()
-    with work_folder.working(out, "name", told.append):
+    with work_folder.create(out, "name", told.append):
         assert left.exists() != swept
     assert [str(left) in line for line in told] == [True] * (not swept)
 
@@ -151,7 +151,7 @@ def test_on_a_disk_without_locks_nothing_is_swept_and_work_goes_on(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", refused)
-    with work_folder.working(tmp_path, "name", told.append) as folder:
+    with work_folder.create(tmp_path, "name", told.append) as folder:
         assert folder.is_dir() and (left / "file").exists()
     assert names(tmp_path) == [left.name]
     assert len(told) == 1 and told[0].startswith(str(left))
@@ -171,14 +171,14 @@ def test_a_folder_that_may_not_be_opened_is_worked_in_all_the_same(
         return opened(path, *arguments, **more)
 
     monkeypatch.setattr(os, "open", refused)
-    with work_folder.working(tmp_path, "name", told.append) as folder:
+    with work_folder.create(tmp_path, "name", told.append) as folder:
         assert folder.is_dir()
 
 
 @pytest.mark.parametrize("other", ["name.partial-notes", "name.partial-123-x", "other.partial-1", "name", "name-2"])
 def test_what_is_not_ours_stays(tmp_path: Path, told: list[str], other: str) -> None:
     (tmp_path / other).mkdir()
-    with work_folder.working(tmp_path, "name", told.append):
+    with work_folder.create(tmp_path, "name", told.append):
         pass
     assert names(tmp_path) == [other]
 
@@ -194,7 +194,7 @@ def test_swept_before_it_was_locked(tmp_path: Path, told: list[str], monkeypatch
         return opened(path, *arguments, **more)
 
     monkeypatch.setattr(os, "open", late)
-    with work_folder.working(tmp_path, "name", told.append) as folder:
+    with work_folder.create(tmp_path, "name", told.append) as folder:
         assert swept and Path(swept[0]) != folder and folder.is_dir()
     assert names(tmp_path) == []
 
@@ -272,7 +272,7 @@ def test_a_failure_leaves_the_old_one(tmp_path: Path, failing: int, monkeypatch:
     target = model(tmp_path / "x-onnx", "old")
     about = About.of([tmp_path], name="x")
     monkeypatch.setattr(os, "rename", failing_once)
-    told = "No space left on device; not all files have got a final name"
+    told = "No space left on device; not every file has its final name"
     with pytest.raises(ModelError, match=told), Delivery.into(tmp_path, about, ["x-onnx"], overwrite=True) as delivery:
         delivery._paths.append(model(delivery.work / "x-onnx", "new"))
         delivery.finish()

@@ -195,18 +195,18 @@ def topology(root: Path, siblings: dict[int, str]) -> Path:
 
 def test_physical_cores_first(tmp_path: Path, eight_cores: Callable[[str], None]) -> None:
     pairs = topology(tmp_path / "pairs", {core: f"{core - core % 2}-{core - core % 2 + 1}" for core in range(8)})
-    assert machine.chosen_cores(3, pairs) == [0, 2, 4]
-    assert machine.chosen_cores(5, pairs) == [0, 1, 2, 4, 6]
-    assert machine.chosen_cores(8, pairs) == list(range(8))
+    assert machine.choose_cores(3, pairs) == [0, 2, 4]
+    assert machine.choose_cores(5, pairs) == [0, 1, 2, 4, 6]
+    assert machine.choose_cores(8, pairs) == list(range(8))
     halves = topology(tmp_path / "halves", {core: f"{core % 4},{core % 4 + 4}" for core in range(8)})
-    assert machine.chosen_cores(4, halves) == [0, 1, 2, 3]
-    assert machine.chosen_cores(2, tmp_path / "nothing told") == [0, 1]
+    assert machine.choose_cores(4, halves) == [0, 1, 2, 3]
+    assert machine.choose_cores(2, tmp_path / "nothing told") == [0, 1]
     eight_cores("1 5 6")
-    assert machine.chosen_cores(2, halves) == [1, 6]
+    assert machine.choose_cores(2, halves) == [1, 6]
     with pytest.raises(UsageError, match="4 threads on the 3 cores that this process may use; take 1 to 3"):
-        machine.chosen_cores(4, halves)
+        machine.choose_cores(4, halves)
     with pytest.raises(UsageError, match="0 threads on the 3 cores"):
-        machine.chosen_cores(0, halves)
+        machine.choose_cores(0, halves)
 
 
 @needs_affinity

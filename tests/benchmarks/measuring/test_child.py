@@ -195,7 +195,7 @@ def test_a_document_that_no_reader_survives_is_left_out_alone(
     monkeypatch.setattr(Extractor, "__call__", failing)
     answer = child.run(spec)
     assert (answer["documents"], answer["errors"]) == (4, 2)
-    defect = rf"{type(error).__name__} in test_child\.py:\d+, which is a defect"
+    defect = rf"{type(error).__name__} in test_child\.py:\d+, which is a bug"
     told = re.compile("no room" if isinstance(error, ContextFull) else defect)
     for n, line in enumerate(lines(spec)):
         assert bool(told.match(line.get("error", ""))) == (n in (0, 2))
@@ -463,7 +463,7 @@ def test_only_the_timed_documents_count(spec: dict[str, Any], monkeypatch: pytes
     class Counting(energy.Meter):
         def __init__(self) -> None:
             looked.append(len(read))
-            self.told = "counted"
+            self.source = "counted"
 
         def look(self) -> None:
             looked.append(len(read))

@@ -29,7 +29,7 @@ def package(tmp_path: Path) -> Path:
 
 def test_joules_since_it_was_made(tmp_path: Path, package: Path) -> None:
     meter = Meter(tmp_path)
-    assert meter.joules == 0 and meter.told == "RAPL, package-0"
+    assert meter.joules == 0 and meter.source == "RAPL, package-0"
     package.write_text("7500000\n")
     assert meter.joules == 2.5
     package.write_text("8500000\n")
@@ -63,7 +63,7 @@ def test_packages_are_added_up_and_nothing_else(tmp_path: Path, package: Path) -
     package.write_text("6000000")
     second.write_text("3000000")
     assert meter.joules == 4.0
-    assert meter.told == "RAPL, package-0 + package-1"
+    assert meter.source == "RAPL, package-0 + package-1"
 
 
 @pytest.mark.parametrize("root", ["nothing", "empty", "psys"])
@@ -72,7 +72,7 @@ def test_a_machine_that_does_not_count(tmp_path: Path, root: str) -> None:
     domain(tmp_path / "psys", "intel-rapl:0", "psys", 1)
     meter = Meter(tmp_path / root)
     meter.look()
-    assert meter.joules is None and meter.told == "no RAPL on this machine"
+    assert meter.joules is None and meter.source == "no RAPL on this machine"
 
 
 def test_a_counter_for_root_alone(tmp_path: Path, package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,14 +87,14 @@ def test_a_counter_for_root_alone(tmp_path: Path, package: Path, monkeypatch: py
     monkeypatch.setattr(Path, "read_text", refused)
     meter = Meter(tmp_path)
     assert meter.joules is None
-    assert meter.told == f"no permission to read {package}: run as root or chmod"
+    assert meter.source == f"no permission to read {package}: run as root or chmod"
 
 
 @pytest.mark.parametrize("broken", ["name", "max_energy_range_uj", "energy_uj"])
 def test_a_file_that_is_missing(tmp_path: Path, package: Path, broken: str) -> None:
     (package.parent / broken).unlink()
     meter = Meter(tmp_path)
-    assert meter.joules is None and meter.told.startswith("RAPL cannot be read: ") and broken in meter.told
+    assert meter.joules is None and meter.source.startswith("RAPL cannot be read: ") and broken in meter.source
 
 
 def test_a_counter_that_goes_away_leaves_no_figure(tmp_path: Path, package: Path) -> None:
@@ -102,4 +102,4 @@ def test_a_counter_that_goes_away_leaves_no_figure(tmp_path: Path, package: Path
     package.write_text("6000000")
     assert meter.joules == 1.0
     package.write_text("")
-    assert meter.joules is None and meter.told.startswith("RAPL cannot be read any more: ")
+    assert meter.joules is None and meter.source.startswith("RAPL cannot be read any more: ")

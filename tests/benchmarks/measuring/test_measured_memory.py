@@ -36,7 +36,7 @@ def test_what_is_held_for_a_moment_is_seen() -> None:
     mark = memory.Watermark()
     before, most = mark.anonymous_bytes, time.monotonic() + 60
     assert before is not None and mark.before_bytes is not None and before < mark.before_bytes
-    with mark.looking():
+    with mark.sample():
         block = mmap.mmap(-1, BLOCK, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         for at in range(0, BLOCK, mmap.PAGESIZE):
             block[at] = 1
@@ -59,7 +59,7 @@ def test_the_largest_of_each_kind(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (mark.before_bytes, mark.anonymous_bytes, mark.file_bytes) == (75, 9, 80)
     assert memory.peak_bytes() == 100
     told.append({"RssAnon": 50, "RssFile": 10, "VmHWM": 100})
-    with mark.looking():
+    with mark.sample():
         pass
     assert mark.anonymous_bytes == 50
 
@@ -68,7 +68,7 @@ def test_a_system_that_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
     resource = pytest.importorskip("resource")
     monkeypatch.setattr(memory, "resident", lambda pid: {})
     mark = memory.Watermark()
-    with mark.looking():
+    with mark.sample():
         pass
     assert (mark.before_bytes, mark.anonymous_bytes, mark.file_bytes) == (None, None, None)
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -73,7 +73,7 @@ def evaluated(made: Extractor) -> list[int]:
 def test_one_answer(clock: Clock) -> None:
     made = extractor(clock)
     steps = evaluated(made)
-    with speed.watching(made) as watch:
+    with speed.watch_reader(made) as watch:
         watch.document(Document("1", TEXTS[1]))
     first, *others = steps
     assert len(others) == 3 and first > len(TEXTS[1])
@@ -94,7 +94,7 @@ def test_what_precedes_the_prompt_is_in_the_time_to_the_first_token(clock: Clock
         return tokenize(text, special)
 
     monkeypatch.setattr(made.backend, "tokenize", slowly)
-    with speed.watching(made) as watch:
+    with speed.watch_reader(made) as watch:
         watch.document(Document("1", TEXTS[1]))
     assert watch.ttfts_s[0] > watch.prefill_s + 4
     assert watch.prefill_s < 3
@@ -104,7 +104,7 @@ def test_what_precedes_the_prompt_is_in_the_time_to_the_first_token(clock: Clock
 def test_two_chunks_have_one_first_token(clock: Clock) -> None:
     made = extractor(clock)
     steps = evaluated(made)
-    with speed.watching(made) as watch:
+    with speed.watch_reader(made) as watch:
         watch.document(Document("1", TEXTS[0]))
         watch.document(Document("2", TEXTS[1]))
     assert len(watch.ttfts_s) == len(watch.latencies_s) == 2 and watch.found[0].answers == 2
@@ -116,13 +116,13 @@ def test_two_chunks_have_one_first_token(clock: Clock) -> None:
 def test_a_text_that_is_read_for_all_types_is_prefill(clock: Clock, form: str) -> None:
     made = extractor(clock, form)
     steps = evaluated(made)
-    with speed.watching(made) as watch:
+    with speed.watch_reader(made) as watch:
         watch.document(Document("1", TEXTS[1]))
     shared, first = steps[:2]
     assert shared >= len(TEXTS[1])
     assert watch.ttfts_s == [pytest.approx(2 + (shared + first) / 100)]
     assert watch.decode_steps == len(steps) - 3  # the text, and a prompt for each of two types
-    with speed.watching(made) as watch:
+    with speed.watch_reader(made) as watch:
         watch.document(Document("1", TEXTS[1]))
         watch.document(Document("2", TEXTS[1]))
     assert watch.decode_steps == len(steps) * 2 // 3 - 6
@@ -134,7 +134,7 @@ def test_an_answer_that_asks_nothing(clock: Clock) -> None:
     """A constraint that leaves no choice takes no step, and so has no first token."""
     made = extractor(clock, "multi_span")
     made.format = SimpleNamespace(**{**vars(made.format), "constraint": lambda part, labels: _Fixed()})  # type: ignore
-    with speed.watching(made) as watch:
+    with speed.watch_reader(made) as watch:
         watch.document(Document("1", "-"))
         watch.document(Document("2", ""))
     assert (watch.ttfts_s, watch.decode_steps, watch.prefill_tokens) == ([], 0, 0)
@@ -152,7 +152,7 @@ def test_everything_is_as_it_was_afterwards(clock: Clock) -> None:
     made = extractor(clock)
     before = made.constraint
     for _ in range(2):
-        with pytest.raises(ZeroDivisionError), speed.watching(made) as watch:
+        with pytest.raises(ZeroDivisionError), speed.watch_reader(made) as watch:
             assert made.constraint is not before
             raise ZeroDivisionError
         assert made.constraint is before
@@ -244,6 +244,6 @@ def test_the_baseline_is_put_back_too(tiny_model: Path) -> None:
         backend = made.backend
         assert isinstance(backend, Completions)
         step = backend.llama.eval
-        with speed.watching(made):
+        with speed.watch_reader(made):
             assert made.constraint.decode is not COMPLETIONS.decode and backend.llama.eval != step
         assert made.constraint is COMPLETIONS and backend.llama.eval == step

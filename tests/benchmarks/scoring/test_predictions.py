@@ -147,7 +147,7 @@ def test_labels_of_other_names(tmp_path: Path) -> None:
     rows = [line("7", TEXT, (0, 8, "chem"), (28, 36, "Drug"), (13, 19, "Disease")), line("8", "None here.")]
     found = scored(tmp_path, *rows, names={"chem": "Drug"})
     assert counts(found.to_json(resamples=9)["scores"]["strict"]["micro"]) == (3, 0, 0)
-    with pytest.raises(UsageError, match="'Chemical' is none of the labels that are scored: Drug, Disease"):
+    with pytest.raises(UsageError, match="'Chemical' is not a scored label; scored are: Drug, Disease"):
         scored(tmp_path, *rows, names={"chem": "Chemical"})
 
 

@@ -189,20 +189,20 @@ def test_hooks_go_where_the_pass_fails() -> None:
 
 @pytest.mark.parametrize("sequences", [[], [[]]])
 def test_no_tokens(sequences: list[list[int]]) -> None:
-    with pytest.raises(UsageError, match=r"^an importance matrix needs text, there is not one token$"):
+    with pytest.raises(UsageError, match=r"^an importance matrix needs text, but there are no tokens$"):
         importance(make(), NAMES, sequences)
 
 
 def test_a_layer_without_a_name() -> None:
     names = {theirs: ours for theirs, ours in NAMES.items() if "up_proj" not in theirs}
-    with pytest.raises(ModelError, match=re.escape("layer 'model.layers.0.mlp.up_proj' has no place in the GGUF")):
+    with pytest.raises(ModelError, match=re.escape("layer 'model.layers.0.mlp.up_proj' has no tensor in the GGUF")):
         importance(make(), names, SEQUENCES)
 
 
 def test_a_layer_that_is_passed_by() -> None:
     model = make()
     model.extra = torch.nn.Linear(3, 3)
-    with pytest.raises(ModelError, match=r"x\.weight met 0 of 12 tokens; convert without it"):
+    with pytest.raises(ModelError, match=r"x\.weight met 0 of 12 tokens; convert without --importance"):
         importance(model, {**NAMES, "extra.weight": "x.weight"}, SEQUENCES)
 
 

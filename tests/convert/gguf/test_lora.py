@@ -176,18 +176,18 @@ def test_what_the_file_says(base: Path, tmp_path: Path, level: str) -> None:
 
 MERGE = "; merge the adapter into its base instead"
 OBJECTIONS: dict[str, tuple[dict[str, Any], str]] = {
-    "DoRA": ({"use_dora": True}, "is DoRA, which also scales the base's rows, and llama.cpp can only add to them"),
-    "whole": ({"modules_to_save": ["norm"]}, "norm.weight' was trained as a whole, and not as a pair of matrices"),
+    "DoRA": ({"use_dora": True}, "uses DoRA, which also scales the base's rows, while llama.cpp can only add to them"),
+    "whole": ({"modules_to_save": ["norm"]}, "norm.weight' was trained in full, not as a pair of matrices"),
     "tokens": (
         {"trainable_token_indices": [3, 5]},
-        "'model.embed_tokens.weight' has rows of tokens that were trained as they are",
+        "'model.embed_tokens.weight' has token rows that were trained in full",
     ),
-    "bias": ({"lora_bias": True, "target_modules": ["q_proj"]}, "has a bias of its own, which llama.cpp does not add"),
+    "bias": ({"lora_bias": True, "target_modules": ["q_proj"]}, "has its own bias, which llama.cpp does not add"),
     "embedding": (
         {"target_modules": ["q_proj", "embed_tokens"]},
-        "'model.embed_tokens.weight' is an embedding, which llama.cpp does not adapt where it is the output matrix too",
+        "'model.embed_tokens.weight' is an embedding, which llama.cpp does not adapt where it is tied to the output",
     ),
-    "nothing": ({"lora_alpha": 0}, "it changes nothing: no target, or every alpha is 0"),
+    "nothing": ({"lora_alpha": 0}, "it changes nothing: it has no target, or every alpha is 0"),
 }  # fmt: skip
 
 
@@ -215,9 +215,7 @@ def test_a_vocabulary_that_was_resized(base: Path, tmp_path: Path) -> None:
     config = peft.LoraConfig(r=4, target_modules=["q_proj", "lm_head"], task_type="CAUSAL_LM")
     model = peft.get_peft_model(model, config)
     model.save_pretrained(tmp_path / "adapter", save_embedding_layers=True)
-    with pytest.raises(
-        ModelError, match=r"'lm_head.weight' lay over other weights than the base has, as after a change"
-    ):
+    with pytest.raises(ModelError, match=r"'lm_head.weight' was trained on weights that differ from the base's"):
         lora(base, tmp_path / "adapter", tmp_path / "lora.gguf")
 
 
@@ -236,23 +234,25 @@ def test_an_adapter_of_another_base(
 ) -> None:
     other = make_family(tmp_path / "other", "llama", tie_word_embeddings=False, **settings)
     adapter = tuned(base, tmp_path / "adapter")
-    with pytest.raises(ModelError, match=r"has shape .*in this base it has|is not in this base; give its own"):
+    with pytest.raises(
+        ModelError, match=r"has shape .* in this base|is not in this base; give the base that it was trained on"
+    ):
         lora(other, adapter, tmp_path / "lora.gguf")
 
 
 def test_a_family_that_does_more_than_to_move_rows(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from bioner_edge.convert.architectures import Architecture
 
-    monkeypatch.setattr(Architecture, "changed", lambda self, name, tensor, config: tensor + 1)
+    monkeypatch.setattr(Architecture, "convert_tensor", lambda self, name, tensor, config: tensor + 1)
     adapter = tuned(base, tmp_path / "adapter", target_modules=["q_proj"])
-    with pytest.raises(ModelError, match=r"llama changes 'model.layers.0.*' otherwise than by moving its rows; merge"):
+    with pytest.raises(ModelError, match=r"llama changes 'model.layers.0.*' beyond reordering its rows; merge"):
         lora(base, adapter, tmp_path / "lora.gguf")
     assert not (tmp_path / "lora.gguf").exists()
 
 
 def test_values_that_float16_cannot_hold(base: Path, tmp_path: Path) -> None:
     adapter = tuned(base, tmp_path / "adapter", alpha_pattern={"q_proj": 10**8})
-    with pytest.raises(ModelError, match=r"q_proj.weight' has values that float16 cannot hold; write it as F32"):
+    with pytest.raises(ModelError, match=r"q_proj.weight' has values beyond the range of float16; write it as F32"):
         lora(base, adapter, tmp_path / "lora.gguf", level="F16")
     with pytest.raises(UsageError, match="unknown level 'Q8_0'; known: F32, F16"):
         lora(base, adapter, tmp_path / "lora.gguf", level="Q8_0")
@@ -261,7 +261,9 @@ def test_values_that_float16_cannot_hold(base: Path, tmp_path: Path) -> None:
 
 def test_a_path_that_cannot_be_written(base: Path, tmp_path: Path) -> None:
     adapter = tuned(base, tmp_path / "adapter", target_modules=["q_proj"])
-    with pytest.raises(ModelError, match=r"lora.gguf: cannot be written: No such file or directory; make room or"):
+    with pytest.raises(
+        ModelError, match=r"lora.gguf: cannot be written: No such file or directory; free disk space or"
+    ):
         lora(base, adapter, tmp_path / "missing" / "lora.gguf")
 
 

@@ -138,7 +138,7 @@ def test_some_rows_that_fit_no_block_are_float16(tmp_path: Path) -> None:
 
 def test_rows_that_fit_no_block_at_all_are_refused(tmp_path: Path) -> None:
     source = write(tmp_path / "s.gguf", 40, 56)
-    with pytest.raises(ModelError, match=r"rows of 40, 56 weights cannot be cut into Q4_0's blocks; take F16 instead$"):
+    with pytest.raises(ModelError, match=r"rows of 40, 56 weights do not fit the blocks of Q4_0; use F16$"):
         quantize(source, tmp_path / "q.gguf", "Q4_0")
     assert not (tmp_path / "q.gguf").exists()
 
@@ -208,10 +208,10 @@ def test_arguments_that_make_no_sense(argument: str, message: str) -> None:
 
 
 WISHES: dict[str, tuple[dict[str, str], str]] = {
-    "no such name": ({"ffn_dwn": "Q6_K"}, "'ffn_dwn': found in no matrix's name; some names: token_embd.weight, "),
-    "a norm": ({"attn_norm": "F16"}, "'attn_norm': found in no matrix's name"),
-    "nothing left": ({"ffn": "Q8_0", "ffn_down": "Q6_K"}, "'ffn_down': all that it matches has a type already"),
-    "blocks": ({"attn_q": "Q4_K"}, "Q4_K: blk.0.attn_q.weight has rows of 64, Q4_K needs a multiple of 256; take"),
+    "no such name": ({"ffn_dwn": "Q6_K"}, "'ffn_dwn': matches no matrix; some names: token_embd.weight, "),
+    "a norm": ({"attn_norm": "F16"}, "'attn_norm': matches no matrix"),
+    "nothing left": ({"ffn": "Q8_0", "ffn_down": "Q6_K"}, "'ffn_down': everything it matches already has a type"),
+    "blocks": ({"attn_q": "Q4_K"}, "Q4_K: blk.0.attn_q.weight has rows of 64 weights, and Q4_K needs a multiple"),
     "no expression": ({"*": "Q8_0"}, "'*': not a regular expression: nothing to repeat"),
 }  # fmt: skip
 
@@ -224,15 +224,17 @@ def test_wishes_that_cannot_be_met(narrow: Path, tmp_path: Path, wish: dict[str,
 
 
 def test_float_levels_take_no_types(narrow: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="the tensors of F16 cannot be given types of their own"):
+    with pytest.raises(UsageError, match="the tensors of F16 cannot have other types"):
         quantize(narrow, tmp_path / "q.gguf", "F16", tensor_types={"ffn": "Q8_0"})
 
 
 def test_what_llama_cpp_made_otherwise_is_noticed(
     narrow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_fits", lambda tensor, kind: None)
-    with pytest.raises(ModelError, match=r"llama.cpp made blk.0.attn_q.weight Q5_0, not Q4_K; leave that tensor type"):
+    monkeypatch.setattr(module, "_check_width", lambda tensor, kind: None)
+    with pytest.raises(
+        ModelError, match=r"llama.cpp wrote blk.0.attn_q.weight as Q5_0, not Q4_K; omit that tensor type"
+    ):
         quantize(narrow, tmp_path / "q.gguf", "Q4_0", tensor_types={"attn_q": "Q4_K"})
     assert not (tmp_path / "q.gguf").exists()
 
@@ -277,9 +279,9 @@ def test_inputs_without_any_importance_do_no_harm(wide: Path, tmp_path: Path, le
 
 
 REFUSED: dict[str, tuple[str, Callable[[], NDArray[np.float32]], str]] = {
-    "name": ("blk.7.attn_q.weight", lambda: np.ones(64), "has no matrix 'blk.7.attn_q.weight', for which there is"),
-    "norm": ("output_norm.weight", lambda: np.ones(64), "has no matrix 'output_norm.weight', for which there is"),
-    "inputs": ("token_embd.weight", lambda: np.ones(40), "'token_embd.weight' has shape (40,), its inputs (64,)"),
+    "name": ("blk.7.attn_q.weight", lambda: np.ones(64), "has no matrix 'blk.7.attn_q.weight', which the"),
+    "norm": ("output_norm.weight", lambda: np.ones(64), "has no matrix 'output_norm.weight', which the"),
+    "inputs": ("token_embd.weight", lambda: np.ones(40), "'token_embd.weight' has shape (40,), and its inputs (64,)"),
     "NaN": ("blk.0.attn_q.weight", lambda: np.full(64, np.nan), "'blk.0.attn_q.weight' is not finite and positive"),
     "negative": ("blk.0.attn_q.weight", lambda: -np.ones(64), "'blk.0.attn_q.weight' is not finite and positive"),
 }  # fmt: skip
@@ -322,7 +324,7 @@ def test_a_source_that_is_damaged_or_missing(narrow: Path, tmp_path: Path) -> No
 
 def test_an_output_that_cannot_be_written(narrow: Path, tmp_path: Path) -> None:
     before = narrow.read_bytes()
-    with pytest.raises(UsageError, match="is the file that is read; write to another one"):
+    with pytest.raises(UsageError, match="is the source file; write to another one"):
         quantize(narrow, narrow, "Q8_0")
     assert narrow.read_bytes() == before
     with pytest.raises(ModelError, match=r"q\.gguf: cannot be written: No such file or directory"):
@@ -337,7 +339,7 @@ def test_a_full_disk(narrow: Path, tmp_path: Path, room: int) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (room if room >= 0 else size - 1, before[1]))
     try:
-        with pytest.raises(ModelError, match=r"q\.gguf: could be written in part only, [\d,]+ bytes are free there"):
+        with pytest.raises(ModelError, match=r"q\.gguf: could be written only in part; [\d,]+ bytes are free there"):
             quantize(narrow, tmp_path / "q.gguf", "Q8_0")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -385,20 +385,20 @@ def _renamed(start: str, to: str) -> Change:
 def _rename(start: str) -> str:
     """What is said of the first name of an adapter whose names begin so."""
     layer = "layers.0.mlp.down_proj.lora_A.weight"
-    told = "has another name than peft gives it, which would merge nothing of it; rename it to"
+    told = "does not have the name that peft gives it, so peft would not merge it; rename it to"
     return f"tensor '{start}{layer}' {told} 'base_model.model.model.{layer}', and the others likewise"
 
 
 LAYER = "base_model.model.model.layers.0.self_attn.q_proj"
 COPIES = ("", ".modules_to_save", ".original_module")
 REFUSED: dict[str, tuple[Change, str]] = {
-    "another rank": (config(r=5), "lora_A.weight' has shape (4, 48), adapter_config.json gives it rank 5"),
+    "another rank": (config(r=5), "lora_A.weight' has shape (4, 48), but adapter_config.json has rank 5"),
     "no DoRA": (config(use_dora=True), "'model.layers.0.mlp.down_proj' has no magnitude, but use_dora is True"),
     "no bias to add": (config(lora_bias=True), "down_proj' has no added bias, but lora_bias is True"),
     "config of no JSON": (lambda a: (a / "adapter_config.json").write_text("{"), "adapter_config.json: not JSON"),
     "pickle": (_pickled, "adapter_model.bin is pickled, which can run code when it is read"),
-    "no weights": (lambda a: (a / "adapter_model.safetensors").unlink(), "no adapter_model.safetensors in it"),
-    "no adapter": (lambda a: (a / "adapter_config.json").unlink(), "no adapter_config.json in it"),
+    "no weights": (lambda a: (a / "adapter_model.safetensors").unlink(), "it has no adapter_model.safetensors"),
+    "no adapter": (lambda a: (a / "adapter_config.json").unlink(), "it has no adapter_config.json"),
     "a model": (
         lambda a: (a / "adapter_config.json").rename(a / "config.json"),
         "a whole model, not an adapter: give it as the base",
@@ -413,20 +413,20 @@ REFUSED: dict[str, tuple[Change, str]] = {
     ),
     "merged to infinity": (
         tensors(lambda t: {name: tensor * 1e25 if LAYER in name else tensor for name, tensor in t.items()}),
-        "merged, it makes values of 'model.layers.0.self_attn.q_proj.weight' NaN or infinite",
+        "merging it gives NaN or infinity in 'model.layers.0.self_attn.q_proj.weight'",
     ),
     "half a pair": (
         tensors(lambda t: t.pop(f"{LAYER}.lora_B.weight") is None or None),
-        f"tensor '{LAYER}.lora_A.weight' has no place in a LoRA adapter of these settings",
+        f"tensor '{LAYER}.lora_A.weight' does not belong in a LoRA adapter with these settings",
     ),
     "unknown part": (
         tensors(lambda t: t.update({f"{LAYER}.lora_C.weights": np.ones(4, "f4")})),
-        f"tensor '{LAYER}.lora_C.weights' has no place",
+        f"tensor '{LAYER}.lora_C.weights' does not belong",
     ),
     "no prefix": (
         tensors(lambda t: {name.removeprefix("base_model.model."): tensor for name, tensor in t.items()}),
-        "tensor 'model.layers.0.mlp.down_proj.lora_A.weight' has another name than peft gives it, which would merge "
-        "nothing of it; rename it to 'base_model.model.model.layers.0.mlp.down_proj.lora_A.weight', and the others "
+        "tensor 'model.layers.0.mlp.down_proj.lora_A.weight' does not have the name that peft gives it, so peft would "
+        "not merge it; rename it to 'base_model.model.model.layers.0.mlp.down_proj.lora_A.weight', and the others "
         "likewise",
     ),
     "prefix of torch.compile": (_renamed("", "_orig_mod."), _rename("_orig_mod.base_model.model.model.")),
@@ -445,16 +445,16 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "prefix of data parallelism": (_renamed("", "module."), _rename("module.base_model.model.model.")),
     "the name of another adapter": (
         tensors(lambda t: {re.sub("(lora_[AB])", r"\1.drugs", name): tensor for name, tensor in t.items()}),
-        "down_proj.lora_A.drugs.weight' has another name than peft gives it, which would merge nothing of it; "
+        "down_proj.lora_A.drugs.weight' does not have the name that peft gives it, so peft would not merge it; "
         "rename it to 'base_model.model.model.layers.0.mlp.down_proj.lora_A.weight'",
     ),
     "both names": (
         tensors(lambda t: t.update({f"{LAYER}.lora_A.default.weight": t[f"{LAYER}.lora_A.weight"]})),
-        "has no place in a LoRA adapter of these settings",
+        "does not belong in a LoRA adapter with these settings",
     ),
     "a bias beside, which peft drops": (
         tensors(lambda t: t.update({f"{LAYER}.bias": np.ones(32, "f4")})),
-        f"tensor '{LAYER}.bias' has no place",
+        f"tensor '{LAYER}.bias' does not belong",
     ),
     "magnitudes without DoRA": (
         tensors(lambda t: t.update({f"{LAYER}.lora_magnitude_vector": np.ones(32, "f4")})),
@@ -462,7 +462,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     ),
     "two magnitudes": (
         tensors(lambda t: t.update({f"{LAYER}.lora_magnitude_vector{e}": np.ones(32, "f4") for e in ("", ".weight")})),
-        "has no place",
+        "does not belong",
     ),
     "copies that differ": (
         tensors(
@@ -474,27 +474,27 @@ REFUSED: dict[str, tuple[Change, str]] = {
     ),
     "fewer layers than the base": (
         tensors(lambda t: {name: tensor for name, tensor in t.items() if "layers.1" not in name}),
-        "target_modules names 'model.layers.1.mlp.down_proj', for which it has nothing; an adapter for another base",
+        "target_modules includes 'model.layers.1.mlp.down_proj', but it has no tensors for it; this adapter was",
     ),
     "more layers than the base": (
         tensors(lambda t: t.update({k.replace("layers.1", "layers.2"): v for k, v in t.items() if "layers.1" in k})),
-        "it changes 'model.layers.2.mlp.down_proj.weight', the base has no such tensor; an adapter for another base",
+        "it changes 'model.layers.2.mlp.down_proj.weight', but the base has no such tensor; this adapter was",
     ),
     "wider than the base": (
         tensors(lambda t: t.update({f"{LAYER}.lora_A.weight": np.ones((4, 48), "f4")})),
-        "has shape (4, 48), the base's 'model.layers.0.self_attn.q_proj.weight' of (32, 32) asks for (4, 32)",
+        "has shape (4, 48), but the base's 'model.layers.0.self_attn.q_proj.weight' of (32, 32) needs (4, 32)",
     ),
     "higher than the base": (
         tensors(lambda t: t.update({f"{LAYER}.lora_B.weight": np.ones((48, 4), "f4")})),
-        f"'{LAYER}.lora_B.weight' has shape (48, 4), the base's",
+        f"'{LAYER}.lora_B.weight' has shape (48, 4), but the base's",
     ),
     "a norm of another size": (
         tensors(lambda t: t.update({"base_model.model.model.norm.weight": np.ones(48, "f4")})),
-        "'base_model.model.model.norm.weight' has shape (48,), the base's 'model.norm.weight' has (32,)",
+        "'base_model.model.model.norm.weight' has shape (48,), but (32,) in the base's 'model.norm.weight'",
     ),
     "a bias that the base has not": (
         tensors(lambda t: t.update({f"{LAYER}.base_layer.bias": np.ones(32, "f4")})),
-        "it changes 'model.layers.0.self_attn.q_proj.bias', the base has no such bias",
+        "it changes 'model.layers.0.self_attn.q_proj.bias', but the base has no such bias",
     ),
     "one resized matrix": (
         tensors(lambda t: t.update({"base_model.model.lm_head.weight": np.ones((70, 32), "f4")})),
@@ -502,15 +502,15 @@ REFUSED: dict[str, tuple[Change, str]] = {
     ),
     "tokens without ids": (
         lambda adapter: _two_tokens(adapter),
-        "has 2 rows, trainable_token_indices does not name as many tokens",
+        "has 2 rows, but trainable_token_indices names another number of tokens",
     ),
     "a token beyond the vocabulary": (
         lambda adapter: (_two_tokens(adapter), edit(adapter, trainable_token_indices=[5, 64])),
-        "token 64 was trained, the base's 'model.embed_tokens.weight' has 64 rows",
+        "token 64 was trained, but the base's 'model.embed_tokens.weight' has 64 rows",
     ),
     "one token twice": (
         lambda adapter: (_two_tokens(adapter), edit(adapter, trainable_token_indices=[5, 5])),
-        "trainable_token_indices does not name as many tokens",
+        "trainable_token_indices names another number of tokens",
     ),
 }  # fmt: skip
 
@@ -606,7 +606,7 @@ def test_shards_with_an_index(bases: Callable[..., Path], tmp_path: Path) -> Non
     names = {path.name for path in out.iterdir()} - {file.name for file in again.files}
     assert names == {"config.json", "generation_config.json", "tokenizer.json", "model.safetensors.index.json"}
     assert heard.begun == [("writing", len(merged.shapes()), "tensors")] and heard.done == len(merged.shapes())
-    with pytest.raises(UsageError, match="out: exists; give another folder, or remove it"):
+    with pytest.raises(UsageError, match="out: exists; choose another folder, or remove it"):
         save(merged, out)
 
 
@@ -619,7 +619,7 @@ def test_a_full_disk_leaves_nothing(
 
     monkeypatch.setattr(shards, "write", full)
     out = tmp_path / "out"
-    with pytest.raises(ModelError, match=r"out: No space left on device; the model takes 0.00 GB there, nothing of it"):
+    with pytest.raises(ModelError, match=r"out: No space left on device; the model needs 0.00 GB there; nothing"):
         save(Checkpoint(bases()), out)
     assert not list(tmp_path.iterdir())
 

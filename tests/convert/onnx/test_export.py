@@ -407,8 +407,16 @@ REFUSED: dict[str, tuple[str, Config, str]] = {
         "tensor 'model.layers.2.self_attn.q_proj.weight' is missing",
     ),
     "another shape": ("llama", {"head_dim": 32}, "has shape (64, 64), config.json asks for (128, 64)"),
-    "both directions": ("gemma3", {"use_bidirectional_attention": True}, "True: a model that reads ahead cannot"),
-    "not causal": ("llama", {"is_causal": False}, "is_causal False: a model that reads ahead cannot generate"),
+    "both directions": (
+        "gemma3",
+        {"use_bidirectional_attention": True},
+        "True: a model with bidirectional attention cannot",
+    ),
+    "not causal": (
+        "llama",
+        {"is_causal": False},
+        "is_causal False: a model with bidirectional attention cannot generate",
+    ),
     "dynamic rope": (
         "llama",
         {"rope_parameters": ..., "rope_theta": 1e4, "rope_scaling": {"rope_type": "dynamic", "factor": 2.0}},
@@ -422,7 +430,7 @@ REFUSED: dict[str, tuple[str, Config, str]] = {
     "heads rotated in part": (
         "llama",
         {"partial_rotary_factor": 0.5},
-        "partial_rotary_factor: 8 of 16 numbers of a head are rotated; this architecture rotates all of them",
+        "partial_rotary_factor: 8 of 16 dimensions of a head are rotated; this architecture rotates all of them",
     ),
     "longrope with too few": (
         "phi3",
@@ -433,7 +441,11 @@ REFUSED: dict[str, tuple[str, Config, str]] = {
         },
         "must hold 8 positive numbers",
     ),
-    "two kinds": ("llama", {"model_type": "mistral"}, "architectures says LlamaForCausalLM, model_type 'mistral' is "),
+    "two kinds": (
+        "llama",
+        {"model_type": "mistral"},
+        "architectures names LlamaForCausalLM, but model_type 'mistral' is ",
+    ),
     "no such kind": ("llama", {"model_type": "warp"}, "model_type 'warp' is unknown to transformers"),
 }
 
@@ -466,7 +478,7 @@ NOT_BUILT: dict[str, tuple[str, Config, str]] = {
     "narrow heads": (
         "llama",
         {"head_dim": 24},
-        "heads of 24 numbers are not for the exporter builder, only multiples of 16; take the exporter optimum",
+        "heads of 24 dimensions need the exporter optimum; the builder supports only multiples of 16",
     ),
     "a narrow part of them": (
         "phi3",
@@ -474,12 +486,12 @@ NOT_BUILT: dict[str, tuple[str, Config, str]] = {
             "rope_scaling": {**LONGROPE, "short_factor": SHORT[:6], "long_factor": LONG[:6]},
             "partial_rotary_factor": 0.75,
         },
-        "heads rotated in 12 numbers are not for the exporter builder, only multiples of 16; take the exporter optimum",
+        "heads rotated in 12 dimensions need the exporter optimum; the builder supports only multiples of 16",
     ),
     "a window of no width": (
         "mistral",
         {"sliding_window": 0},
-        "'sliding_window' must be a positive whole number, not 0",
+        "'sliding_window' must be a positive integer, not 0",
     ),
 }
 
@@ -627,12 +639,12 @@ def test_a_process_of_its_own(exported: Make, exporter: str, tmp_path: Path, cap
 
 # What stands in for Python -> what is said.
 ENDS = {
-    "an exit": ("echo first; echo ' its \x1b[31m end' >&2; exit 3", "ended with exit code 3; its last words: its "),
-    "silence": ("exit 0", "ended with exit code 0; its last words: none"),
-    "a crash": ("echo hm; kill -SEGV $$", "was ended by SIGSEGV; its last words: hm"),
+    "an exit": ("echo first; echo ' its \x1b[31m end' >&2; exit 3", "ended with exit code 3; its last output: its "),
+    "silence": ("exit 0", "ended with exit code 0; its last output: none"),
+    "a crash": ("echo hm; kill -SEGV $$", "was ended by SIGSEGV; its last output: hm"),
     "no memory": (
         "kill -KILL $$",
-        "was ended by SIGKILL; it takes some 7 bytes of memory per parameter; its last words: none",
+        "was ended by SIGKILL; it needs about 7 bytes of memory per parameter; its last output: none",
     ),
 }
 
@@ -666,7 +678,7 @@ def test_what_the_process_refuses(checkpoint: Path, installed: Config, tmp_path:
         export.export(folder, tmp_path / "out")
     stand_in(tmp_path / "python", f"rm {folder}/config.json; exec {child_of} 1", monkeypatch)
     with pytest.raises(
-        ModelError, match=rf"^{re.escape(str(folder))}: no config.json in it; give the folder of a whole"
+        ModelError, match=rf"^{re.escape(str(folder))}: it has no config.json; give the folder of a whole"
     ):
         export.export(folder, tmp_path / "out")
     assert not any((tmp_path / "out").iterdir())

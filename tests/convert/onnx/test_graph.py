@@ -464,8 +464,8 @@ def unprojected(model: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (renamed, "its inputs lack input_ids, and tokens is there besides; export it as text generation with past"),
-        (without_cache, r"its outputs lack present\.0\.key, present\.0\.value, and nothing is there besides; .*"),
+        (renamed, "its inputs lack input_ids and have tokens in addition; export it as text generation with past"),
+        (without_cache, r"its outputs lack present\.0\.key, present\.0\.value and have nothing in addition; .*"),
         (halved, r"past_key_values\.0\.key is FLOAT16, not FLOAT; export it in float32"),
         (flat, "its logits are not .batch, positions, vocabulary.; export it again"),
         (unsized, "its logits are not .batch, positions, vocabulary.; export it again"),
@@ -482,7 +482,7 @@ def test_another_graph_is_refused(change: Change, told: str, tmp_path: Path) -> 
 
 def test_what_is_no_graph_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"no graph at all")
-    with pytest.raises(ModelError, match=r"model\.onnx: is no ONNX graph: .*; export it again"):
+    with pytest.raises(ModelError, match=r"model\.onnx: is not an ONNX graph: .*; export it again"):
         finished(tmp_path / "model.onnx", tmp_path / "out")
     with pytest.raises(ModelError, match=r"none\.onnx: cannot be read: No such file"):
         finished(tmp_path / "none.onnx", tmp_path / "other")

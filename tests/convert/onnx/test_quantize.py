@@ -465,7 +465,9 @@ def test_weights_that_are_not_finite_are_refused(bad: float, name: str, node: st
     weights = np.ones((401, 64), np.float32)
     weights[400, 63] = bad
     f32 = small(tmp_path / "f32", **{name: weights})
-    with pytest.raises(ModelError, match=f"model.onnx: the weights of {node} are not all finite; take sound ones$"):
+    with pytest.raises(
+        ModelError, match=f"model.onnx: the weights of {node} are not all finite; use an undamaged model$"
+    ):
         quantized(f32, tmp_path / "out", level)
     assert not list((tmp_path / "out").iterdir())
 
@@ -486,9 +488,9 @@ def empty(made: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (custom, "its operator Embed of ai.onnx.contrib is not onnxruntime's own; take the other exporter"),
+        (custom, "its operator Embed of ai.onnx.contrib is not onnxruntime's own; use the other exporter"),
         (unprojected, "its logits come from Softmax, not a projection; export it again"),
-        (empty, "its logits come from no projection; export it again"),
+        (empty, "its logits do not come from a projection; export it again"),
     ],
 )
 def test_another_graph_is_refused(change: Callable[[Any], None], told: str, tmp_path: Path) -> None:

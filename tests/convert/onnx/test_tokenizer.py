@@ -318,7 +318,7 @@ def test_half_a_character(tmp_path: Path) -> None:
     folder, tokenizer = roles(tmp_path)
     half = {"type": "Split", "pattern": {"String": "\ud83d"}, "behavior": "Isolated", "invert": False}
     made.change(folder / "tokenizer.json", pre_tokenizer=half)
-    with pytest.raises(ModelError, match=r"tokenizer\.json: half a character in how it splits text; save"):
+    with pytest.raises(ModelError, match=r"tokenizer\.json: its text splitting contains a lone surrogate; save"):
         write(folder, tokenizer, tmp_path / "out.json")
     assert not (tmp_path / "out.json").exists()
 
@@ -415,5 +415,7 @@ def test_characters_that_are_no_pieces(tmp_path: Path) -> None:
     folder = by_hand(tmp_path / "tab", [("\t\t", 0.0), ("\t\t\t", -1.0), ("a\t", -2.0), ("a", -9.0), (SPACE, -9.0)])
     assert_equal(folder, 263, ["\t", "a\t\t\t\ta\ta", *LINES])
     folder = by_hand(tmp_path / "letter", [("éa", 0.0), ("a", -9.0), (SPACE, -9.0)])
-    with pytest.raises(ModelError, match=r"tokenizer\.model: 'é' is a part of pieces and no piece itself; .* to GGUF"):
+    with pytest.raises(
+        ModelError, match=r"tokenizer\.model: 'é' is part of pieces but is not a piece itself; .* to GGUF"
+    ):
         write(folder, read(folder, 261), folder / "prepared.json")

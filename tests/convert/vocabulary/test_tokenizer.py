@@ -320,12 +320,12 @@ def test_pre_tokenizer_by_name(tmp_path: Path) -> None:
     regex = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
     split = p.Sequence([p.Split(Regex(regex), "isolated"), p.ByteLevel(add_prefix_space=False, use_regex=False)])
     folder = byte_level(tmp_path, split, False, spread(HARD))
-    with pytest.raises(ModelError, match=r"unknown pre-tokenizer .*\+\+.* or name the one of llama.cpp .* with --pre"):
+    with pytest.raises(ModelError, match=r"unknown pre-tokenizer .*\+\+.* or name llama.cpp's equivalent with --pre"):
         read(folder, rows(folder))
     assert assert_equal_ids(folder, list(HARD), pre=name).pre == name
     with pytest.raises(UsageError, match=r"unknown pre-tokenizer 'nothing'; known: a\.x-4\.0, afmoe, bailingmoe"):
         read(folder, rows(folder), "nothing")
-    with pytest.raises(ModelError, match=r"ignore_merges is False, for llama.cpp's 'tekken' it is True"):
+    with pytest.raises(ModelError, match=r"ignore_merges is False, but True in llama.cpp's 'tekken'"):
         read(folder, rows(folder), "tekken")
     with pytest.raises(UsageError, match="--pre qwen2 is for byte-level BPE"):
         read(sentence_piece(tmp_path / "spm", "Gemma", ["ab"], closed=True), 9999, "qwen2")
@@ -388,10 +388,10 @@ def test_tokens_added_to_a_tokenizer_model(tmp_path: Path, train_model: Callable
     [
         ({"model_type": "unigram"}, "a unigram model cannot be converted"),
         ({"byte_fallback": False}, "byte_fallback false cannot be converted"),
-        ({"remove_extra_whitespaces": True}, "remove_extra_whitespaces, which takes blanks out of the text, cannot"),
+        ({"remove_extra_whitespaces": True}, "remove_extra_whitespaces, which removes spaces from the text, cannot"),
         ({"normalization_rule_name": "nmt_nfkc"}, "a normalizer that changes characters"),
-        ({"treat_whitespace_as_suffix": True}, "blanks at the end of words cannot be converted"),
-        ({"control_symbols": ["in"]}, "merges spell 'in', which is no normal token"),
+        ({"treat_whitespace_as_suffix": True}, "spaces at the end of words cannot be converted"),
+        ({"control_symbols": ["in"]}, "merges spell 'in', which is not a normal token"),
     ],
 )
 def test_refused_tokenizer_models(
@@ -596,21 +596,21 @@ BROKEN: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "merges an object": (model(merges={"a": "b"}), "'merges' must be a list"),
     "type a number": (model(type=3), "'type' must be a string, not 3"),
     "added a string": (edit(added_tokens="<s>"), "'added_tokens' must be a list"),
-    "id a string": (lambda r: r["model"]["vocab"].update(x="1"), "token 'x' has the id \"1\", no whole number from 0"),
+    "id a string": (lambda r: r["model"]["vocab"].update(x="1"), "token 'x' has the id \"1\", which is not an integer"),
     "id negative": (lambda r: r["model"]["vocab"].update(x=-1), "token 'x' has the id -1"),
     "id true": (lambda r: r["model"]["vocab"].update(x=True), "token 'x' has the id true"),
-    "id huge": (lambda r: r["model"]["vocab"].update(x=10**30), "but the embedding has 410 rows"),
+    "id huge": (lambda r: r["model"]["vocab"].update(x=10**30), "is outside the embedding of 410 rows"),
     "id twice": (lambda r: r["model"]["vocab"].update(x=9), "have the same id"),
     "empty token": (lambda r: put(r, ""), "the token '' is no text"),
     "zero byte": (lambda r: put(r, "a\0"), r"the token 'a\x00' is no text"),
     "half a character": (lambda r: put(r, "\ud83d"), r"the token '\ud83d' is no text"),
-    "merge of three": (lambda r: r["model"]["merges"].append(["a", "b", "c"]), 'is ["a", "b", "c"], no pair of tokens'),
-    "merge of one": (lambda r: r["model"]["merges"].append("ab"), 'is "ab", no pair of tokens'),
-    "merge of numbers": (lambda r: r["model"]["merges"].append([1, 2]), "is [1, 2], no pair of tokens"),
-    "merge of no tokens": (lambda r: r["model"]["merges"].append(["zq", "qz"]), 'is ["zq", "qz"], no pair of tokens'),
-    "merge to no token": (lambda r: r["model"]["merges"].append(["%", "~"]), ', ["%", "~"], makes no token'),
-    "merge of nothing": (lambda r: r["model"]["merges"].append(None), "is null, no pair of tokens"),
-    "added twice": (added(), "added token '<tag>' is there twice"),
+    "merge of three": (lambda r: r["model"]["merges"].append(["a", "b", "c"]), 'is ["a", "b", "c"], not a pair'),
+    "merge of one": (lambda r: r["model"]["merges"].append("ab"), 'is "ab", not a pair of tokens'),
+    "merge of numbers": (lambda r: r["model"]["merges"].append([1, 2]), "is [1, 2], not a pair of tokens"),
+    "merge of no tokens": (lambda r: r["model"]["merges"].append(["zq", "qz"]), 'is ["zq", "qz"], not a pair'),
+    "merge to no token": (lambda r: r["model"]["merges"].append(["%", "~"]), ', ["%", "~"], does not form a token'),
+    "merge of nothing": (lambda r: r["model"]["merges"].append(None), "is null, not a pair of tokens"),
+    "added twice": (added(), "added token '<tag>' occurs twice"),
     "added elsewhere": (added(content="Ġ", id=408), "added token 'Ġ' has the id 408, but the vocabulary says"),
     "added over another": (added(content="<x>", id=5), "'<x>' and '$' have the same id, 5"),
     "added behind a hole": (added(content="<x>", id=408), "has the id 408, but the tokenizers library gives it 401"),
@@ -624,7 +624,7 @@ BROKEN: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "deep normalizer": (edit(normalizer=DEEP), 'normalizer {"type": "Lowercase"} cannot be converted'),
     "sequence of a number": (edit(decoder={"type": "Sequence", "decoders": 3}), "'decoders' must be a list"),
     "template a number": (edit(post_processor={"type": "TemplateProcessing", "single": 3}), "has no template for"),
-    "neither kind": (edit(pre_tokenizer=None, decoder=None), "neither byte-level BPE nor SentencePiece-style BPE"),
+    "neither kind": (edit(pre_tokenizer=None, decoder=None), "neither byte-level nor SentencePiece-style BPE"),
     "dropout": (model(dropout=0.1), "dropout 0.1 cannot be converted"),
 }  # fmt: skip
 
@@ -641,12 +641,12 @@ SENTENCE_PIECE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "ignoring merges": (model(ignore_merges=True), "ignore_merges true cannot be converted"),
     "unknown normalizer": (edit(normalizer={"type": "NFKC"}), 'normalizer {"type": "NFKC"}'),
     "unknown splitting": (edit(pre_tokenizer={"type": "Digits", "individual_digits": True}), "pre-tokenizer {"),
-    "blanks that stay": (edit(normalizer=None, pre_tokenizer=None), "a blank that stays a blank cannot"),
+    "blanks that stay": (edit(normalizer=None, pre_tokenizer=None), "spaces that are not escaped as ▁ cannot"),
     "other decoding": (edit(decoder={"type": "Metaspace", "replacement": SPACE}), "decoder {"),
     "missing byte": (lambda r: r["model"]["vocab"].pop("<0xE3>"), "no token for 1 of the bytes (<0xE3>)"),
     "bytes joined": (lambda r: merge(r, "<0xE3>", "a"), "joins bytes"),
-    "a blank in a merge": (lambda r: merge(r, "a ", "b"), "has a blank, which is"),
-    "over lines": (lambda r: (merge(r, "a", "\n"), merge(r, "b", "a\n")), "reaches over the end of a line"),
+    "a blank in a merge": (lambda r: merge(r, "a ", "b"), "has a space, which is"),
+    "over lines": (lambda r: (merge(r, "a", "\n"), merge(r, "b", "a\n")), "crosses a line end"),
     "over words": (
         lambda r: (r.update(STYLES["words apart"]), merge(r, "b", SPACE)),
         "where the text is split",
@@ -686,8 +686,8 @@ def assert_refused(folder: Path, record: dict[str, Any], size: int, message: str
     [
         ("tokenizer_config.json", "[]", "must hold a JSON object"),
         ("tokenizer_config.json", '{"eos_token": 3}', "the eos token 3 is not in tokenizer.json"),
-        ("tokenizer_config.json", '{"eos_token": "<|end|>", "chat_template": 3}', "chat_template is no text"),
-        ("tokenizer_config.json", r'{"eos_token": "<|end|>", "chat_template": "\ud83d"}', "chat_template is no text"),
+        ("tokenizer_config.json", '{"eos_token": "<|end|>", "chat_template": 3}', "chat_template is not text"),
+        ("tokenizer_config.json", r'{"eos_token": "<|end|>", "chat_template": "\ud83d"}', "chat_template is not text"),
         ("generation_config.json", '{"eos_token_id": [1, 2, 3, 4]}', "at most 3"),
         ("generation_config.json", '{"eos_token_id": 99999999999999999999}', "each below 410"),
         ("chat_template.jinja", b"\xff\xfe", "no text in UTF-8"),
@@ -703,7 +703,7 @@ def test_broken_files(folder: Path, name: str, content: str | bytes, message: st
 
 
 def test_a_vocabulary_beyond_all_measure(folder: Path) -> None:
-    with pytest.raises(ModelError, match="an embedding of 1000000000000 rows is no vocabulary's"):
+    with pytest.raises(ModelError, match=" 1000000000000 rows are not possible for an embedding"):
         read(folder, 10**12)
 
 

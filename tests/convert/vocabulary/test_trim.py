@@ -259,7 +259,7 @@ def test_the_older_post_processor(source: Path, tmp_path: Path) -> None:
 
 def test_needs_tokenizer_json(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.model").write_bytes(b"")
-    with pytest.raises(ModelError, match=r"tokenizer.json: missing; a vocabulary is trimmed from it"):
+    with pytest.raises(ModelError, match=r"tokenizer.json: missing; trimming needs it"):
         trim_vocabulary(tmp_path, [], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -338,5 +338,5 @@ def test_vocab_size_of_the_text_config() -> None:
 def test_rows_that_are_not_there() -> None:
     with pytest.raises(ModelError, match="model: token 6 has no row in an embedding of 6; resize it"):
         Trimmed(Weights(), np.array([0, 6]))
-    with pytest.raises(ModelError, match=r"model: no embedding of vocab_size 7 rows; mend config\.json"):
+    with pytest.raises(ModelError, match=r"model: no embedding has vocab_size = 7 rows; correct config\.json"):
         Trimmed(Weights(vocab_size=7), np.array([0]))

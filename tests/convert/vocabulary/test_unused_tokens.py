@@ -57,7 +57,10 @@ def test_converted_without_it(checkpoint: Path, exporters_here: None, tmp_path: 
     arguments = ["convert", "--base", base, "--out", tmp_path / "out", "--quant", "F32", "--to", to]
     done = CliRunner().invoke(app, [str(argument) for argument in arguments])
     assert done.exit_code == 0, (done.exception, done.stderr)
-    assert f"left out of the vocabulary: '[PAD]'; the embedding has {size} rows, none for it" in done.stderr
+    assert (
+        f"left out of the vocabulary: '[PAD]'; the embedding has only {size} rows, and no text or prompt uses the token"
+        in done.stderr
+    )
     assert "those that differ from Hugging Face: 0" in done.stderr
     with load_backend(Path(done.stdout.strip()), threads=1) as model:  # type: ignore[attr-defined]
         assert model.vocabulary_size == size
@@ -129,7 +132,7 @@ def test_what_may_be_fed_is_refused(checkpoint: Path, tmp_path: Path, change: Ca
     change(base)
     folder, left = drop_unused(base, rows(checkpoint), tmp_path / "out")
     assert (folder, left) == (base, [])
-    with pytest.raises(ModelError, match=r"token id \d+, but the embedding has \d+ rows; resize it|end tokens"):
+    with pytest.raises(ModelError, match=r"token id \d+ is outside the embedding of \d+ rows; resize it|end tokens"):
         read(folder, rows(checkpoint))
 
 
