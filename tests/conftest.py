@@ -132,6 +132,12 @@ def measured_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report has no pictures, which take two seconds; for tests of what else it says."""
+    monkeypatch.setattr("bioner_edge.benchmarks.report.plots.draw", lambda groups: [])
+
+
+@pytest.fixture
 def cli(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, list[str]]]:

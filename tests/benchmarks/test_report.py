@@ -28,7 +28,7 @@ from bioner_edge.benchmarks import report
 from bioner_edge.benchmarks.comparing import compare
 from bioner_edge.benchmarks.comparing.compare import versus_reference
 from bioner_edge.benchmarks.cost import CostInputs, costs
-from bioner_edge.benchmarks.report import figures, plots, styles
+from bioner_edge.benchmarks.report import figures, styles
 from bioner_edge.benchmarks.report.entries import AXES, Entry, gather, groups
 from bioner_edge.benchmarks.report.figures import Sheet, Value
 from bioner_edge.benchmarks.report.labels import Box, free_place
@@ -312,12 +312,6 @@ def told_of_several(several: Run, tmp_path_factory: pytest.TempPathFactory) -> P
     out = tmp_path_factory.mktemp("report") / "out"
     written(several, out)
     return out
-
-
-@pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A report whose pictures are not what is tested has none."""
-    monkeypatch.setattr(plots, "draw", lambda groups: [])
 
 
 # The front.
