@@ -838,7 +838,7 @@ def test_a_named_pipe_can_be_read(start: Callable[..., subprocess.Popen[bytes]],
 def test_progress_on_a_terminal(
     start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path, quiet: list[str]
 ) -> None:
-    lines = [record(n) if n != 700 else b"{\n" for n in range(1000)]
+    lines = [record(n) if n != 420 else b"{\n" for n in range(600)]
     (tmp_path / "a.jsonl").write_bytes(b"".join(lines))
     ours, theirs = pty.openpty()
     process = start("a.jsonl", *quiet, stderr=theirs, stdout=subprocess.DEVNULL)
@@ -854,7 +854,7 @@ def test_progress_on_a_terminal(
         seen += part
     os.close(ours)
     assert process.wait() == 1
-    complaint = b"bioner-edge: a.jsonl:701: not JSON"
+    complaint = b"bioner-edge: a.jsonl:421: not JSON"
     assert complaint in seen
     assert (b" documents, " in seen) == (not quiet)
     if quiet:

@@ -113,7 +113,7 @@ def test_answers_beside_each_other_are_those_of_one_at_a_time(width: int, most: 
         assert len(read) < sum(answer.calls for answer in EXPECTED)
 
 
-@settings(max_examples=30)
+@settings(max_examples=settings.default.max_examples // 3)
 @given(st.data())
 def test_cancelled_answers_disturb_no_others(data: st.DataObject) -> None:
     ends = data.draw(st.dictionaries(st.integers(0, 9), st.integers(1, 30)))
