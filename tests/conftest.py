@@ -26,7 +26,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one thread each: more wait for each o
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 THOROUGH = os.environ.get("BIONER_THOROUGH") == "1"
-settings.register_profile("usual", deadline=None, max_examples=30)
+settings.register_profile("usual", deadline=None, max_examples=20)
 settings.register_profile("thorough", deadline=None, max_examples=100)
 settings.load_profile("thorough" if THOROUGH else "usual")
 
