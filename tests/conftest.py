@@ -26,7 +26,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one thread each: more wait for each o
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 THOROUGH = os.environ.get("BIONER_THOROUGH") == "1"
-settings.register_profile("usual", deadline=None, max_examples=30)
+settings.register_profile("usual", deadline=None, max_examples=20)
 settings.register_profile("thorough", deadline=None, max_examples=100)
 settings.load_profile("thorough" if THOROUGH else "usual")
 
@@ -129,6 +129,12 @@ def measured_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(child, "Guard", InProcess)
     for module in ("launch", "suite"):
         monkeypatch.setattr(f"bioner_edge.benchmarks.{module}.apart", here)
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report has no pictures, which take two seconds; for tests of what else it says."""
+    monkeypatch.setattr("bioner_edge.benchmarks.report.plots.draw", lambda groups: [])
 
 
 @pytest.fixture

@@ -48,6 +48,7 @@ def test_a_format_chooses_the_model_that_was_tuned_for_it(recwarn: pytest.Warnin
     assert not recwarn.list
 
 
+@pytest.mark.thorough(only=("multi_code",))  # the same model as with conv_term
 @pytest.mark.parametrize("form", ["multi_tag", "multi_code", "conv_term"])
 def test_it_reads_the_examples(form: str) -> None:
     documents = list(read_file(EXAMPLES / "abstracts.pubtator", print))

@@ -39,6 +39,7 @@ def run(*arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.usefixtures("lacking")
+@pytest.mark.thorough(only=("arguments1-*", "arguments3-*"))
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

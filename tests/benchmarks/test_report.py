@@ -219,6 +219,11 @@ def sheets_of(*runs: Run) -> dict[str, Sheet]:
 def written(run: Run, out: Path) -> tuple[str, str]:
     """Markdown and HTML of a run."""
     report.write([run], out, INPUTS)
+    return texts(out)
+
+
+def texts(out: Path) -> tuple[str, str]:
+    """Markdown and HTML of a report."""
     return (out / "report.md").read_text("utf-8"), (out / "report.html").read_text("utf-8")
 
 
@@ -284,10 +289,10 @@ def markdown_tables(text: str) -> dict[str, list[list[str]]]:
     return found
 
 
-@pytest.fixture
-def several(tmp_path: Path) -> Run:
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Two levels and three constraints, one model that does not fit, one that fails, an untuned format."""
-    made = MadeUp(tmp_path / "today")
+    made = MadeUp(tmp_path_factory.mktemp("several") / "today")
     made.cell("m-F32", "F32", hits=9, timed={"peak_rss_bytes": 150_000_000})
     made.cell("m-Q8_0", "Q8_0", hits=8)
     made.cell("m-Q8_0", "Q8_0", constraint="free", hits=4, timed={"decode_tokens_per_s": 900.0})
@@ -299,6 +304,14 @@ def several(tmp_path: Path) -> Run:
     made.log.append(model_line("bad", ""))
     made.failed(Key("bad", "made:dev", "multi_tag", "gbnf"), "killed by SIGKILL")
     return made.load()
+
+
+@pytest.fixture(scope="module")
+def told_of_several(several: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of their report, which takes seconds to draw."""
+    out = tmp_path_factory.mktemp("report") / "out"
+    written(several, out)
+    return out
 
 
 # The front.
@@ -572,6 +585,7 @@ def test_differences_to_the_reference_are_those_of_compare(several: Run) -> None
     assert row["significant"].text == ("yes" if versus["significant"] else "no") == "yes"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_comparison_has_the_seed_of_the_run_and_the_reference_that_was_asked_for(
     several: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -626,8 +640,8 @@ def test_cells_scored_on_other_documents_are_no_rivals(tmp_path: Path) -> None:
     assert any("not all cells were scored on the same documents" in note for note in overview.notes)
 
 
-def test_the_setting_is_told_in_full(several: Run, tmp_path: Path) -> None:
-    for told in written(several, tmp_path / "out"):
+def test_the_setting_is_told_in_full(several: Run, told_of_several: Path) -> None:
+    for told in texts(told_of_several):
         plain = told.replace("\\", "")
         for fact in ("Abacus 9000", "avx2 fma", "0.3.36", "ab" * 32, "c0ffee" * 10, "a row that could not be", "CC0"):
             assert fact in plain
@@ -641,6 +655,7 @@ def test_the_setting_is_told_in_full(several: Run, tmp_path: Path) -> None:
     assert set(kinds.values()) == {"assumed"} and len(kinds) == len(INPUTS.entries)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_that_tells_nothing_of_its_machine(tmp_path: Path) -> None:
     nothing = dict.fromkeys(("machine", "settings", "versions", "command", "copy_bytes_per_s", "seed"))
     made = MadeUp(tmp_path / "run", **nothing)
@@ -661,8 +676,8 @@ def test_a_run_that_went_on_elsewhere_says_so(tmp_path: Path) -> None:
 # Terminal, Markdown and HTML.
 
 
-def test_markdown_and_html_say_the_same(several: Run, tmp_path: Path) -> None:
-    markdown, html = written(several, tmp_path / "out")
+def test_markdown_and_html_say_the_same(several: Run, told_of_several: Path) -> None:
+    markdown, html = texts(told_of_several)
     tables, page = markdown_tables(markdown), Page(html)
     sheets = sheets_of(several)
     assert list(page.tables) == list(sheets)
@@ -673,8 +688,8 @@ def test_markdown_and_html_say_the_same(several: Run, tmp_path: Path) -> None:
         assert page.tables[sheet.name] == [heads, *expected]
 
 
-def test_html_sorts_by_the_figures_themselves(several: Run, tmp_path: Path) -> None:
-    page = Page(written(several, tmp_path / "out")[1])
+def test_html_sorts_by_the_figures_themselves(several: Run, told_of_several: Path) -> None:
+    page = Page(texts(told_of_several)[1])
     sheet = sheets_of(several)["overview"]
     column = [c.key for c in sheet.columns].index("f1")
     assert [row[column] for row in page.sorts["overview"][1:]] == [
@@ -756,8 +771,8 @@ def test_hostile_names_do_nothing(tmp_path: Path) -> None:
         assert "\x1b" not in drawn.getvalue()
 
 
-def test_the_page_needs_nothing_else_and_runs_its_own_script_alone(several: Run, tmp_path: Path) -> None:
-    page = Page(written(several, tmp_path / "out")[1])
+def test_the_page_needs_nothing_else_and_runs_its_own_script_alone(told_of_several: Path) -> None:
+    page = Page(texts(told_of_several)[1])
     policy = next(value for name, value in page.attributes if value.startswith("default-src"))
     digest = base64.b64encode(sha256(page.scripts.encode()).digest()).decode()
     assert f"script-src 'sha256-{digest}'" in policy
@@ -791,21 +806,21 @@ def test_pictures_in_the_page_take_its_colours(tmp_path: Path) -> None:
     assert "#1a1d21" in "".join(found[0].itertext()), "a name is no colour"
 
 
-def test_the_same_run_gives_the_same_bytes(several: Run, tmp_path: Path) -> None:
+def test_the_same_run_gives_the_same_bytes(several: Run, told_of_several: Path, tmp_path: Path) -> None:
+    """Here, and in a process with other hashes of strings."""
     code = (
         "import sys\nfrom pathlib import Path\n"
         "from bioner_edge.benchmarks import report\nfrom bioner_edge.benchmarks.cost import CostInputs\n"
         "from bioner_edge.benchmarks.results import Run\n"
         "report.write([Run.load(Path(sys.argv[1]))], Path(sys.argv[2]), CostInputs.load())"
     )
-    for seed in ("1", "2"):
-        environment = os.environ | {"PYTHONHASHSEED": seed}
-        command = [sys.executable, "-c", code, str(several.folder), str(tmp_path / seed)]
-        subprocess.run(command, check=True, env=environment, cwd=tmp_path)
-    files = sorted(path.name for path in (tmp_path / "1").iterdir())
+    seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
+    command = [sys.executable, "-c", code, str(several.folder), str(tmp_path / "again")]
+    subprocess.run(command, check=True, env=os.environ | {"PYTHONHASHSEED": seed}, cwd=tmp_path)
+    files = sorted(path.name for path in told_of_several.iterdir())
     assert files == ["f1-documents.png", "f1-memory.png", "f1-tokens.png", "formats.png", "report.html", "report.md"]
     for name in files:
-        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes(), name
+        assert (told_of_several / name).read_bytes() == (tmp_path / "again" / name).read_bytes(), name
 
 
 # What may be missing.
@@ -837,6 +852,7 @@ def every_name(names: Sequence[str], tmp_path: Path, **more: Any) -> list[str]:
 ALL = ["f1-memory.png", "f1-tokens.png", "f1-documents.png", "formats.png", "report.md", "report.html"]
 
 
+@pytest.mark.thorough(but=("not ASCII", "very long"))
 @pytest.mark.parametrize(
     "names",
     [["one"], ["日本語モデル-é-ß", "नमूना", "\U0001f9ec"], ["x" * 300, "y" * 300], ["$a$", "$\\frac{$", "_^{"]],
@@ -846,9 +862,11 @@ def test_any_names_can_be_drawn(names: list[str], tmp_path: Path) -> None:
     assert every_name(names, tmp_path) == ALL
 
 
-def test_a_hundred_cells(tmp_path: Path) -> None:
+@pytest.mark.thorough(but=("24",))
+@pytest.mark.parametrize("cells", [24, 100])
+def test_more_cells_than_have_room_for_their_names(cells: int, tmp_path: Path) -> None:
     made = MadeUp(tmp_path / "run")
-    for n in range(25):
+    for n in range(cells // 4):
         for decoding in ("grounded", "gbnf", "free", "text-filter"):
             timed = {
                 "peak_rss_bytes": 10_000_000 * 1.3**n,
@@ -858,7 +876,7 @@ def test_a_hundred_cells(tmp_path: Path) -> None:
             made.cell(f"m{n}-Q8_0", "Q8_0", constraint=decoding, hits=n % 10, threads=(2,), timed=timed)
     paths = report.write([made.load()], tmp_path / "out", INPUTS)
     assert [path.name for path in paths] == ALL
-    assert len(Page(paths[-1].read_text("utf-8")).tables["overview"]) == 101
+    assert len(Page(paths[-1].read_text("utf-8")).tables["overview"]) == cells + 1
 
 
 def test_nothing_timed_leaves_the_formats(tmp_path: Path) -> None:
@@ -892,10 +910,8 @@ def test_a_run_without_cells_is_no_report(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_nothing_is_left_half_written(several: Run, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    report.write([several], out, INPUTS)
-    assert not list(out.glob("*.partial"))
+def test_nothing_is_left_half_written(several: Run, told_of_several: Path, tmp_path: Path) -> None:
+    assert not list(told_of_several.glob("*.partial"))
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"f1-memory\.png: cannot be written: "):
         report.write([several], tmp_path / "file", INPUTS)

@@ -17,9 +17,15 @@ Command = Callable[..., tuple[int, str, list[str]]]
 
 
 @pytest.fixture
-def run(cli: Command, tiny_default: None, measured_here: None) -> Command:
+def drawing(cli: Command, tiny_default: None, measured_here: None) -> Command:
     """`cli`, with the tiny model as the default; what it finds is nonsense."""
     return cli
+
+
+@pytest.fixture
+def run(drawing: Command, undrawn: None) -> Command:
+    """The same, whose reports have no pictures."""
+    return drawing
 
 
 def last(out: str) -> dict[str, Any]:
@@ -46,8 +52,8 @@ def gold_as_predictions(path: Path, shift: int = 0) -> Path:
     return path
 
 
-def test_run_leaves_results_and_reports(run: Command) -> None:
-    code, out, err = run(
+def test_run_leaves_results_and_reports(drawing: Command) -> None:
+    code, out, err = drawing(
         *("bench", "run", "--corpus", EXAMPLES, "--out", "r", "--threads", "1"),
         *("--limit", "2", "--repetitions", "1", "--timed", "1", "--constraints", "free,grounded"),
     )

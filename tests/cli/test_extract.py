@@ -625,6 +625,18 @@ def start(tiny_model: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess
                 stream.close()
 
 
+@pytest.fixture
+def finish(cli: Run, unguarded: None, tiny_model: Path) -> Callable[..., tuple[int, list[str]]]:
+    """What `start` starts, in this process, in the same folder: a function (*arguments, stdin) -> (exit code, lines of
+    standard error)."""
+
+    def command(*arguments: str, stdin: bytes) -> tuple[int, list[str]]:
+        settings = ["extract", "--model", str(tiny_model), "--threads", "1", "--from", "jsonl", *arguments]
+        return cli(*settings, stdin=stdin)[::2]
+
+    return command
+
+
 def record(number: int, padding: int = 0) -> bytes:
     return json.dumps({"id": number, "text": "Asthma.", "padding": "x" * padding}).encode() + b"\n"
 
@@ -646,7 +658,7 @@ def test_a_stream_is_never_held(start: Callable[..., subprocess.Popen[bytes]]) -
         process.stdin.flush()
         assert json.loads(process.stdout.readline())["id"] == str(number)
     before = memory_kib(process, "VmHWM")
-    count, size = 2000, 20_000
+    count, size = 500, 80_000
     source = process.stdin
 
     def feed() -> None:
@@ -697,7 +709,10 @@ def test_killed_in_the_middle_what_was_done_stays(
 @pytest.mark.thorough(but=("2",))
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupted_what_was_done_stays(
-    start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path, number: signal.Signals
+    start: Callable[..., subprocess.Popen[bytes]],
+    finish: Callable[..., tuple[int, list[str]]],
+    tmp_path: Path,
+    number: signal.Signals,
 ) -> None:
     before = signal.signal(number, signal.SIG_DFL)  # these tests may run where it is ignored, as under nohup
     process = begin(start, tmp_path)
@@ -707,32 +722,29 @@ def test_interrupted_what_was_done_stays(
     assert process.wait() == 128 + number
     kept = b"bioner-edge: 1 documents are kept; the same command with --resume goes on\n"
     assert process.stderr.read() == b"bioner-edge: interrupted\n" + kept
-    again = start("--out", "o.jsonl", "--resume")
-    again.communicate(record(1))
-    assert again.returncode == 0 and {p.name for p in tmp_path.iterdir()} == {"o.jsonl", ".o.jsonl.finished"}
-    done = start("--out", "o.jsonl", "--resume")
-    assert done.communicate(record(1))[1] == b"bioner-edge: o.jsonl is finished: nothing was left to read\n"
-    assert done.returncode == 0
+    assert finish("--out", "o.jsonl", "--resume", stdin=record(1))[0] == 0
+    assert {p.name for p in tmp_path.iterdir()} == {"o.jsonl", ".o.jsonl.finished"}
+    told = ["bioner-edge: o.jsonl is finished: nothing was left to read"]
+    assert finish("--out", "o.jsonl", "--resume", stdin=record(1)) == (0, told)
 
 
 def test_a_run_goes_on_with_as_many_threads_as_before(
-    start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
+    start: Callable[..., subprocess.Popen[bytes]], finish: Callable[..., tuple[int, list[str]]], tmp_path: Path
 ) -> None:
     """Their number decides near ties; by default it is that of the cores, and another machine has others."""
     process = begin(start, tmp_path)
     process.kill()
     process.wait()
     before = (tmp_path / "o.jsonl.progress").read_bytes()
-    other = start("--out", "o.jsonl", "--resume", "--threads", "2")
-    _, err = other.communicate(record(1) + record(2))
-    assert other.returncode == 2 and (tmp_path / "o.jsonl.progress").read_bytes() == before
+    asked, stdin = ("--out", "o.jsonl", "--resume", "--threads"), record(1) + record(2)
+    code, (told,) = finish(*asked, "2", stdin=stdin)
+    assert code == 2 and (tmp_path / "o.jsonl.progress").read_bytes() == before
     assert (
-        b"begun with other settings: threads was 1, now 2 (continue with --threads 1); start over with --overwrite"
-        in err
+        "begun with other settings: threads was 1, now 2 (continue with --threads 1); start over with --overwrite"
+        in told
     )
-    again = start("--out", "o.jsonl", "--resume", "--threads", "1")
-    again.communicate(record(1) + record(2))
-    assert again.returncode == 0 and (tmp_path / "o.jsonl").read_text("utf-8").count("\n") == 2
+    assert finish(*asked, "1", stdin=stdin)[0] == 0
+    assert (tmp_path / "o.jsonl").read_text("utf-8").count("\n") == 2
 
 
 def reading(process: subprocess.Popen[bytes]) -> int:
@@ -745,7 +757,10 @@ def reading(process: subprocess.Popen[bytes]) -> int:
 
 
 def test_a_native_crash_costs_the_document_at_hand(
-    start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path, until: Callable[[Callable[[], bool]], bool]
+    start: Callable[..., subprocess.Popen[bytes]],
+    finish: Callable[..., tuple[int, list[str]]],
+    tmp_path: Path,
+    until: Callable[[Callable[[], bool]], bool],
 ) -> None:
     """The process that reads is killed from outside in the middle of a document, as a fault in native code does."""
     long = json.dumps({"id": 2, "text": "Asthma. " * 300}).encode() + b"\n"
@@ -773,9 +788,8 @@ def test_a_native_crash_costs_the_document_at_hand(
     ]
     ids = [json.loads(line)["id"] for line in (tmp_path / "o.jsonl").read_text("utf-8").splitlines()]
     assert ids == ["1", "3"]
-    again = start("--out", "o.jsonl", "--retry-failed")
-    again.communicate(record(1) + long + record(3))
-    assert again.returncode == 0 and {p.name for p in tmp_path.iterdir()} == {"o.jsonl", ".o.jsonl.finished"}
+    assert finish("--out", "o.jsonl", "--retry-failed", stdin=record(1) + long + record(3))[0] == 0
+    assert {p.name for p in tmp_path.iterdir()} == {"o.jsonl", ".o.jsonl.finished"}
     ids = [json.loads(line)["id"] for line in (tmp_path / "o.jsonl").read_text("utf-8").splitlines()]
     assert ids == ["1", "2", "3"]
 
@@ -827,7 +841,7 @@ def test_a_named_pipe_can_be_read(start: Callable[..., subprocess.Popen[bytes]],
 def test_progress_on_a_terminal(
     start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path, quiet: list[str]
 ) -> None:
-    lines = [record(n) if n != 700 else b"{\n" for n in range(1000)]
+    lines = [record(n) if n != 420 else b"{\n" for n in range(600)]
     (tmp_path / "a.jsonl").write_bytes(b"".join(lines))
     ours, theirs = pty.openpty()
     process = start("a.jsonl", *quiet, stderr=theirs, stdout=subprocess.DEVNULL)
@@ -843,7 +857,7 @@ def test_progress_on_a_terminal(
         seen += part
     os.close(ours)
     assert process.wait() == 1
-    complaint = b"bioner-edge: a.jsonl:701: not JSON"
+    complaint = b"bioner-edge: a.jsonl:421: not JSON"
     assert complaint in seen
     assert (b" documents, " in seen) == (not quiet)
     if quiet:

@@ -114,8 +114,10 @@ def test_random_grammars_and_strings(oracle: Load, data: st.DataObject) -> None:
     agree(automaton, engine, text)
 
 
+@pytest.mark.thorough(but=("3-*",))
 @pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS.keys())
-def test_the_formats_load_and_agree(oracle: Load, form: Any) -> None:
+@pytest.mark.parametrize("rounds", [3, 12])
+def test_the_formats_load_and_agree(oracle: Load, rounds: int, form: Any) -> None:
     rng = random.Random(2)
     for labels in form.questions(LABELS):
         grammar = form.gbnf(labels)
@@ -124,12 +126,12 @@ def test_the_formats_load_and_agree(oracle: Load, form: Any) -> None:
         answer = form.render(DOCUMENT, labels).encode()
         assert engine.accepts_all(answer) and accepts_all(automaton, answer)
         agree(automaton, engine, answer)
-        for _ in range(80):
+        for _ in range(7 * rounds):
             at, until = sorted(rng.choices(range(len(answer) + 1), k=2))
             missed = answer[:at] + answer[min(until, at + 3) :]
             if _is_text(missed):
                 assert engine.accepts_all(missed) == accepts_all(automaton, missed)
-        for _ in range(12):
+        for _ in range(rounds):
             agree(automaton, engine, sampled(automaton, rng, 40).replace(b"\0", b""))
 
 

@@ -106,6 +106,7 @@ def test_sentences_are_joined_while_they_fit() -> None:
     ]
 
 
+@pytest.mark.thorough(only=("x-document", r"\u*-document", r"\n-document", ".-document", "- -*"))
 @pytest.mark.parametrize("unit", ["sentence", "document"])
 @pytest.mark.parametrize("piece", ["word ", "x", "患", "\n", "A sentence. ", ".", "- "])
 def test_a_million_characters(piece: str, unit: str) -> None:

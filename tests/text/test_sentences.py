@@ -158,6 +158,7 @@ def test_every_character_that_is_not_white_is_in_one_sentence(text: str, at: int
     assert all(not text[s.start].isspace() and not text[s.end - 1].isspace() for s in found)
 
 
+@pytest.mark.thorough(only=(r"-\n", r" \n", r"\r", ". (", "! "))  # much like others, and slow
 @pytest.mark.parametrize(
     "piece",
     [

@@ -190,6 +190,13 @@ ENSURED = {"embeddings tied for sure", "both tied for sure"}
 HALF_SAVED = {"larger vocabulary, embedding"}
 
 
+# What is not about the embedding or the output is the same on a tied base.
+@pytest.mark.thorough(
+    only=(
+        *("MiCA", "DoRA and rsLoRA", "rsLoRA", "rank *", "alpha pattern", "first pattern*", "layers by name"),
+        *("some layers", "regular expression", "excluded", "other inits", "fan_in_fan_out*"),
+    )
+)
 @pytest.mark.parametrize("name", [name for name in VARIANTS if not name.endswith("tied for sure")])
 def test_untied_base(bases: Callable[..., Path], tmp_path: Path, name: str) -> None:
     base = bases(tie_word_embeddings=False)
@@ -234,6 +241,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.thorough(only=("*-bfloat16",), but=("Llama-*", "Gemma3-*", "Phi3-*"))
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_families(bases: Callable[..., Path], tmp_path: Path, family: str, dtype: str) -> None:
