@@ -176,7 +176,7 @@ def _tuples(row: Mapping[str, Any]) -> dict[str, Any]:
 def entry(name: str, path: Path, manifest: Manifest, description: str) -> str:
     """Render the models.toml row of a converted model. Raises UsageError for an invalid name or row."""
     if reason := name_error(name):
-        raise UsageError(f"{name!r} is not a valid model name: {reason}")
+        raise UsageError(f"{name!r} cannot be the name of a model: {reason}")
     row: dict[str, str | list[str]] = {
         "file": path.name,
         "sha256": manifest.sha256,

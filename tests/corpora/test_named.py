@@ -171,7 +171,7 @@ def test_an_unknown_name_is_refused(folder: Path, name: str, told: str) -> None:
 
 
 def test_a_missing_file_says_where_to_get_it(folder: Path) -> None:
-    with pytest.raises(InputError, match=r"bc5cdr:test: .*test\.PubTator\.txt is not there; .* at https://"):
+    with pytest.raises(InputError, match=r"bc5cdr:test: .*test\.PubTator\.txt is missing; .* at https://"):
         open_corpus("bc5cdr:test")
     with pytest.raises(InputError, match="no such file"):
         open_corpus("./nothing.jsonl")

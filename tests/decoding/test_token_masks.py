@@ -153,5 +153,5 @@ class _Blank(Scripted):
 
 
 def test_a_tokenizer_that_changes_the_text_is_refused() -> None:
-    with pytest.raises(ModelError, match="the model's tokenizer changes the text"):
+    with pytest.raises(ModelError, match="the model's tokenizer changes its input"):
         Vocabulary(_Blank(lambda ids: np.zeros(257, np.float32)))

@@ -270,7 +270,7 @@ def test_a_text_that_cannot_be_read_is_named(tmp_path: Path, data: bytes, messag
 
 def test_standard_input_has_nothing_beside_it() -> None:
     with pytest.raises(
-        UsageError, match=r"^brat has its annotations in files beside the text: name a file or a folder"
+        UsageError, match=r"^brat has its annotations in files beside the text: give a file or a folder"
     ):
         Inputs(["-"], print, "brat")
 
