@@ -326,9 +326,7 @@ def test_what_is_not_what_the_hub_states_is_deleted(server: Hub, place: Path, na
 
 def test_a_hub_that_states_another_hash_than_the_list(server: Hub, place: Path) -> None:
     relisted(place, {"model.safetensors": "0" * 64})
-    with pytest.raises(
-        ModelError, match=r"model\.safetensors has another SHA-256 than in models\.toml; do not use it"
-    ):
+    with pytest.raises(ModelError, match=r"model\.safetensors has another SHA-256 than in models\.toml; do not use it"):
         pull()
     assert not Path("models").exists()
 
