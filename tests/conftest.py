@@ -128,7 +128,7 @@ def measured_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(child, "Guard", InProcess)
     for module in ("launch", "suite"):
-        monkeypatch.setattr(f"bioner_edge.benchmarks.{module}.apart", here)
+        monkeypatch.setattr(f"bioner_edge.benchmarks.{module}.run_module", here)
 
 
 @pytest.fixture

@@ -380,7 +380,7 @@ def test_what_is_chosen_at_conversion() -> None:
     assert choose(None, {}) == choose(QWEN3, {}) == {}
     for template, given, told in (
         (QWEN3, {"thinking": False}, "unknown name 'thinking'; known: enable_thinking"),
-        ("{{ messages }}", {"x": 1}, "unknown name 'x'; known: none of this template"),
+        ("{{ messages }}", {"x": 1}, "unknown name 'x'; known: none in this template"),
         (None, {"x": 1}, "unknown name 'x'"),
         (SMOLLM3, {"strftime_now": "31.1.2020"}, "strftime_now=31.1.2020: must be a date, such as 2026-01-31"),
         (SMOLLM3, {"strftime_now": 2020}, "must be a date"),

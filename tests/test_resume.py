@@ -234,10 +234,10 @@ def test_a_document_that_fails_leaves_a_place(script: Script, attempt: Attempt, 
 def test_documents_of_one_name_in_a_folder(script: Script, attempt: Attempt, tmp_path: Path) -> None:
     broken_off(script, attempt, "c", out="o", to="brat")
     assert names(tmp_path / "o") == {"a.txt", "a.ann", "b.txt", "b.ann", ".progress"}
-    with pytest.raises(UsageError, match="not finished"):
+    with pytest.raises(UsageError, match="has an unfinished run"):
         attempt(TEXTS, out="o", to="brat")
     (tmp_path / "o" / "b.ann").unlink()
-    with pytest.raises(UsageError, match="the files of document b are gone"):
+    with pytest.raises(UsageError, match="the files of document b are missing"):
         attempt(TEXTS, out="o", to="brat", resume=True)
     (tmp_path / "o" / "b.ann").touch()
     assert attempt(TEXTS, out="o", to="brat", resume=True).exit_code == 0
@@ -258,7 +258,7 @@ def test_what_a_disk_lost_is_done_again(script: Script, attempt: Attempt, tmp_pa
     assert (tmp_path / "o.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     broken_off(script, attempt, "d", out="p.jsonl")
     (tmp_path / "p.jsonl.partial").unlink()
-    with pytest.raises(UsageError, match=r"p\.jsonl\.partial: is gone"):
+    with pytest.raises(UsageError, match=r"p\.jsonl\.partial: missing"):
         attempt(TEXTS, out="p.jsonl", resume=True)
 
 

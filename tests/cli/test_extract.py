@@ -259,7 +259,8 @@ CASES: dict[str, tuple[list[str], dict[str, str | bytes], int, list[str], list[s
         2,
         [],
         [
-            "label '<' cannot be a tag: it must start with a letter and contain no '<', '>', backslash",
+            "label '<' cannot be a tag: it must start with a letter and contain no '<', '>', backslash or control "
+            "character",
         ],
     ),
     "guidelines": (["a.txt", "--guidelines", "g"], {"a__txt": "x", "g": 'Disease = "an illness"'}, 0, ["a.txt"], []),

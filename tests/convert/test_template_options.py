@@ -125,4 +125,4 @@ def test_a_model_without_a_template_asks_nothing(base: Path, tmp_path: Path) -> 
     (bare / "chat_template.jinja").unlink()
     assert convert(bare, tmp_path / "out").exit_code == 0
     done = convert(bare, tmp_path / "other", "--template-option", "enable_thinking=false")
-    assert "unknown name 'enable_thinking'; known: none of this template" in str(done.exception)
+    assert "unknown name 'enable_thinking'; known: none in this template" in str(done.exception)

@@ -53,7 +53,7 @@ def test_a_model_that_is_refused_is_tried_by_force(monkeypatch: pytest.MonkeyPat
     ],
 )
 def test_how_a_run_ended(code: int, told: str, wanted: str) -> None:
-    assert capped._ended(capped._End(code, told, 100_000_000)) == wanted
+    assert capped._describe_end(capped._End(code, told, 100_000_000)) == wanted
 
 
 def test_an_unknown_source(capsys: pytest.CaptureFixture[str]) -> None:

@@ -70,8 +70,8 @@ def test_an_exporter_that_cannot_be_is_refused_before_anything_is_made(
 
 
 def test_a_step_that_fails_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=f"{tmp_path / 'none'}: no config.json"):
-        conversion._exported("tiny", "builder", tmp_path / "none", tmp_path / "out")
+    with pytest.raises(UsageError, match=f"{tmp_path / 'none'}: it has no config.json"):
+        conversion._export("tiny", "builder", tmp_path / "none", tmp_path / "out")
     with pytest.raises(UsageError, match="tiny onnx nobody: exit code 1"):
         conversion._run("tiny", "onnx nobody", [sys.executable, "-c", "raise SystemExit(1)"], tmp_path)
 

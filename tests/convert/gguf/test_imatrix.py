@@ -202,7 +202,7 @@ def test_a_layer_without_a_name() -> None:
 def test_a_layer_that_is_passed_by() -> None:
     model = make()
     model.extra = torch.nn.Linear(3, 3)
-    with pytest.raises(ModelError, match=r"x\.weight met 0 of 12 tokens; convert without --importance"):
+    with pytest.raises(ModelError, match=r"x\.weight received 0 of 12 tokens; convert without --importance"):
         importance(model, {**NAMES, "extra.weight": "x.weight"}, SEQUENCES)
 
 

@@ -252,7 +252,7 @@ def test_a_family_that_does_more_than_to_move_rows(base: Path, tmp_path: Path, m
 
 def test_values_that_float16_cannot_hold(base: Path, tmp_path: Path) -> None:
     adapter = tuned(base, tmp_path / "adapter", alpha_pattern={"q_proj": 10**8})
-    with pytest.raises(ModelError, match=r"q_proj.weight' has values beyond the range of float16; write it as F32"):
+    with pytest.raises(ModelError, match=r"q_proj.weight' has values that float16 cannot hold; write it as F32"):
         lora(base, adapter, tmp_path / "lora.gguf", level="F16")
     with pytest.raises(UsageError, match="unknown level 'Q8_0'; known: F32, F16"):
         lora(base, adapter, tmp_path / "lora.gguf", level="Q8_0")
@@ -273,7 +273,7 @@ def test_a_full_disk(base: Path, tmp_path: Path, room: int) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))  # no file may grow beyond it
     try:
-        with pytest.raises(ModelError, match=r"lora.gguf: cannot be written: \w.*; make room") as caught:
+        with pytest.raises(ModelError, match=r"lora.gguf: cannot be written: \w.*; free disk space") as caught:
             lora(base, adapter, tmp_path / "lora.gguf")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -539,7 +539,7 @@ NEEDS: dict[str, tuple[str, str, Config, str]] = {
         "builder",
         "Olmo2ForCausalLM",
         {},
-        "the exporter builder cannot write Olmo2ForCausalLM; take optimum",
+        "the exporter builder cannot write Olmo2ForCausalLM; use optimum",
     ),
     "no builder": (
         "auto",
@@ -557,7 +557,7 @@ NEEDS: dict[str, tuple[str, str, Config, str]] = {
         "builder",
         "LlamaForCausalLM",
         {"onnxruntime-genai": "0.18.0"},
-        "the exporter builder needs onnxruntime-genai ==0.12.2, and 0.18.0 is installed: "
+        "the exporter builder needs onnxruntime-genai ==0.12.2, but 0.18.0 is installed: "
         "pip install 'bioner-edge[onnx]'",
     ),
     "no optimum": (
@@ -570,9 +570,9 @@ NEEDS: dict[str, tuple[str, str, Config, str]] = {
         "optimum",
         "LlamaForCausalLM",
         {"transformers": "5.23.0"},
-        "the exporter optimum needs transformers <4.58, and 5.23.0 is installed: pip install 'bioner-edge[optimum]'",
+        "the exporter optimum needs transformers <4.58, but 5.23.0 is installed: pip install 'bioner-edge[optimum]'",
     ),
-    "transformers 4.58": ("optimum", "LlamaForCausalLM", {"transformers": "4.58.0"}, "and 4.58.0 is installed"),
+    "transformers 4.58": ("optimum", "LlamaForCausalLM", {"transformers": "4.58.0"}, "but 4.58.0 is installed"),
 }
 
 

@@ -285,7 +285,7 @@ def test_refused(base: Path, tmp_path: Path, options: list[str], told: str) -> N
 
 
 def test_not_for_onnx(folders: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"llama-gbnf needs llama\.cpp; take gbnf, or a GGUF model"):
+    with pytest.raises(UsageError, match=r"llama-gbnf needs llama\.cpp; use gbnf, or a GGUF model"):
         load(folders["int8"], constraint=LLAMA_GBNF)
     with pytest.raises(ModelError, match="no such model file"):
         load(folders["int8"], adapter=tmp_path / "adapter.gguf")
