@@ -11,7 +11,9 @@ import pytest
 
 from bioner_edge import formats
 from bioner_edge.benchmarks.studies import constraints
-from bioner_edge.benchmarks.studies.constraints import Player, growth, joined, main, rows
+from bioner_edge.benchmarks.studies.constraints import main
+from bioner_edge.benchmarks.studies.mask_growth import growth, joined
+from bioner_edge.benchmarks.studies.mask_timing import Player, TimedMask, rows
 from bioner_edge.document import Document, Entity
 from bioner_edge.errors import BionerError, ModelError
 
@@ -55,11 +57,11 @@ def test_the_player_writes_what_it_is_told(player: Player) -> None:
     form = formats.get("multi_tag")
     for document in (DOCUMENT, DOCUMENT.without_entities(), Document("b", "é患者 🙂 < <b")):
         steps = constraints.Steps()
-        lift = constraints._Timed(form.constraint(document, LABELS), player.vocabulary, steps)
+        lift = TimedMask(form.constraint(document, LABELS), player.vocabulary, steps)
         assert player.write(form.render(document, LABELS).encode(), lift) > 0
         assert len(steps.ns) == len(steps.ids) == steps.figures()["count"]
     with pytest.raises(BionerError, match=r"^the loop wrote b'"):
-        player.write(b"Liver", constraints._Timed(form.constraint(DOCUMENT, LABELS), player.vocabulary, steps))
+        player.write(b"Liver", TimedMask(form.constraint(DOCUMENT, LABELS), player.vocabulary, steps))
 
 
 def test_joined_documents_keep_their_mentions() -> None:
