@@ -13,7 +13,7 @@ from bioner_edge import formats
 from bioner_edge.benchmarks.studies import constraints
 from bioner_edge.benchmarks.studies.constraints import main
 from bioner_edge.benchmarks.studies.mask_growth import growth, joined
-from bioner_edge.benchmarks.studies.mask_timing import Player, TimedMask, rows
+from bioner_edge.benchmarks.studies.mask_timing import Player, Steps, TimedMask, rows
 from bioner_edge.document import Document, Entity
 from bioner_edge.errors import BionerError, ModelError
 
@@ -56,7 +56,7 @@ def test_what_fails_is_a_row(player: Player, monkeypatch: pytest.MonkeyPatch) ->
 def test_the_player_writes_what_it_is_told(player: Player) -> None:
     form = formats.get("multi_tag")
     for document in (DOCUMENT, DOCUMENT.without_entities(), Document("b", "é患者 🙂 < <b")):
-        steps = constraints.Steps()
+        steps = Steps()
         lift = TimedMask(form.constraint(document, LABELS), player.vocabulary, steps)
         assert player.write(form.render(document, LABELS).encode(), lift) > 0
         assert len(steps.ns) == len(steps.ids) == steps.figures()["count"]
